@@ -1,0 +1,67 @@
+"""sightline shows where a Keras image classifier looked.
+
+Use it as ``import sightline as eli5``: the names, arguments and results are those of eli5's Keras
+API. Importing sightline imports no framework; what a function needs comes with its first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sightline import base, demo, explain, formatters, ipython, keras
+    from sightline.base import Explanation, HeatmapWarning, TargetExplanation
+    from sightline.compat import install_as_eli5
+    from sightline.explain import explain_prediction
+    from sightline.formatters.image import format_as_image
+    from sightline.ipython import show_prediction
+    from sightline.keras.explain_prediction import explain_prediction_keras
+
+__all__ = [
+    "Explanation",
+    "HeatmapWarning",
+    "TargetExplanation",
+    "base",
+    "demo",
+    "explain",
+    "explain_prediction",
+    "explain_prediction_keras",
+    "format_as_image",
+    "formatters",
+    "install_as_eli5",
+    "ipython",
+    "keras",
+    "show_prediction",
+]
+
+_MODULES = frozenset({"base", "compat", "demo", "explain", "formatters", "ipython", "keras"})
+_WHERE = {
+    "Explanation": "sightline.base",
+    "HeatmapWarning": "sightline.base",
+    "TargetExplanation": "sightline.base",
+    "explain_prediction": "sightline.explain",
+    "explain_prediction_keras": "sightline.keras.explain_prediction",
+    "format_as_image": "sightline.formatters.image",
+    "install_as_eli5": "sightline.compat",
+    "show_prediction": "sightline.ipython",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module, or the module of a function, when it is first asked for."""
+    if name in _MODULES:
+        return importlib.import_module(f"sightline.{name}")
+    if name in _WHERE:
+        value = getattr(importlib.import_module(_WHERE[name]), name)
+        globals()[name] = value
+        return value
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sightline")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,0 +1,288 @@
+"""Heatmaps as pictures: resize, colour, and lay over the image.
+
+The order is resize, clip, colour, opacity. Resizing the numbers, not the colours, keeps every pixel
+on the colormap: between a yellow and a blue cell lies what the colormap has between them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from sightline.base import Explanation
+
+__all__ = ["expand_heatmap", "format_as_image", "heatmap_to_image"]
+
+Colormap = str | Callable[[np.ndarray], np.ndarray]
+ResamplingFilter = Image.Resampling | int | str | None
+
+
+def format_as_image(
+    expl: Explanation,
+    resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS,
+    colormap: Colormap = "viridis",
+    alpha_limit: float | None = 0.65,
+) -> Image.Image:
+    """Lay the heatmap of an explanation over its picture.
+
+    The hotter a place, the more opaque the heatmap: where it is 0, the picture shows through as it
+    is.
+
+    Args:
+        expl: An explanation with a Pillow image of any mode in ``image``, and in ``targets`` one
+            target with a ``heatmap`` of shape ``(height, width)``, values in [0, 1]. Without
+            targets there is no heatmap to lay over.
+        resampling_filter: How the heatmap is brought to the size of the picture: a filter of
+            ``PIL.Image.Resampling``, its name in any case (``"lanczos"``), or None for Pillow's
+            default. ``BOX`` and ``NEAREST`` show the cells as they are.
+        colormap: A Matplotlib colormap or its name, or any function that takes a float array
+            ``(height, width)`` in [0, 1] and returns colours ``(height, width, 4)`` or
+            ``(height, width, 3)`` in [0, 1].
+        alpha_limit: The greatest opacity of the heatmap, a real number in [0, 1]; None or 1 for no
+            limit.
+
+    Returns:
+        A new RGBA image of the size of ``expl.image``. Without a heatmap, a copy of the picture.
+
+    Raises:
+        TypeError: If ``expl.image`` is no Pillow image, the heatmap no NumPy array, ``alpha_limit``
+            no number, or ``colormap`` neither a name nor callable.
+        ValueError: If the heatmap has values outside of [0, 1] or NaN, ``alpha_limit`` lies outside
+            of [0, 1], the colormap or filter is unknown, or there are several targets.
+    """
+    if not isinstance(expl.image, Image.Image):
+        raise TypeError(
+            f"expl.image must be a PIL.Image.Image to draw on, got {type(expl.image).__name__}"
+        )
+    image = _to_rgba(expl.image)
+    if not expl.targets:
+        return image
+    if len(expl.targets) != 1:
+        raise ValueError(
+            f"expl.targets must hold one target to draw one heatmap, got {len(expl.targets)}"
+        )
+    heatmap = expl.targets[0].heatmap
+    _validate_heatmap(heatmap)
+    if heatmap.ndim != 2:
+        raise ValueError(f"heatmap must have shape (height, width), got {heatmap.shape}")
+    heat = _resize(heatmap, image.size, resampling_filter)
+    coloured = _colorize(heat, colormap)
+    _update_alpha(coloured, starting_array=heat, alpha_limit=alpha_limit)
+    return _overlay_heatmap(Image.fromarray(_to_bytes(coloured)), image)
+
+
+def heatmap_to_image(heatmap: np.ndarray) -> Image.Image:
+    """Convert an array to a Pillow image, one pixel a cell.
+
+    Args:
+        heatmap: Float array with values in [0, 1]: ``(height, width)`` for a grey image,
+            ``(height, width, 3)`` for RGB, ``(height, width, 4)`` for RGBA.
+
+    Returns:
+        Image of mode ``L``, ``RGB`` or ``RGBA``, values rounded to 0..255.
+
+    Raises:
+        TypeError: If ``heatmap`` is no NumPy array.
+        ValueError: If it has another shape, values outside of [0, 1], or NaN.
+    """
+    _validate_heatmap(heatmap)
+    if heatmap.ndim not in (2, 3):
+        raise ValueError(
+            "heatmap must have rank 2 (grey) or rank 3 (colours), "
+            f"got rank {heatmap.ndim}, shape {heatmap.shape}"
+        )
+    if heatmap.ndim == 3 and heatmap.shape[2] not in (3, 4):
+        raise ValueError(
+            "a heatmap of rank 3 must have 3 channels (RGB) or 4 (RGBA), "
+            f"got {heatmap.shape[2]}, shape {heatmap.shape}"
+        )
+    return Image.fromarray(_to_bytes(heatmap))
+
+
+def expand_heatmap(
+    heatmap: np.ndarray,
+    image: Image.Image,
+    resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS,
+) -> Image.Image:
+    """Resize a heatmap to the size of a picture, and convert it to an image.
+
+    Args:
+        heatmap: Float array with values in [0, 1], of a shape that `heatmap_to_image` takes.
+        image: The picture whose width and height the result gets.
+        resampling_filter: As in `format_as_image`.
+
+    Returns:
+        Image of mode ``L``, ``RGB`` or ``RGBA``, of the size of ``image``. A grey heatmap is resized
+        as floats and only then rounded to 0..255.
+
+    Raises:
+        TypeError: If ``image`` is no Pillow image, or ``heatmap`` no NumPy array.
+        ValueError: If ``heatmap`` has another shape, values outside of [0, 1] or NaN, or the filter
+            is unknown.
+    """
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"image must be a PIL.Image.Image, got {type(image).__name__}")
+    small = heatmap_to_image(heatmap)
+    if heatmap.ndim == 2:
+        return heatmap_to_image(_resize(heatmap, image.size, resampling_filter))
+    return small.resize(image.size, resample=_filter(resampling_filter))
+
+
+def _validate_heatmap(heatmap: Any) -> None:
+    """Raise unless ``heatmap`` is a NumPy array with real values in [0, 1]."""
+    if not isinstance(heatmap, np.ndarray):
+        raise TypeError(f"heatmap must be a numpy.ndarray, got {type(heatmap).__name__}")
+    if heatmap.size == 0:
+        raise ValueError(f"heatmap must have at least one cell, got shape {heatmap.shape}")
+    lowest, highest = heatmap.min(), heatmap.max()
+    if not (0 <= lowest and highest <= 1):  # also False where there is a NaN
+        raise ValueError(
+            f"heatmap values must lie between 0 and 1, got a minimum of {lowest} "
+            f"and a maximum of {highest}"
+        )
+
+
+def _resize(
+    heatmap: np.ndarray, size: tuple[int, int], resampling_filter: ResamplingFilter
+) -> np.ndarray:
+    """Resize float values to ``size`` (width, height); filters that overshoot are clipped."""
+    values = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))
+    resized = np.asarray(values.resize(size, resample=_filter(resampling_filter)))
+    return np.clip(resized, 0, 1)
+
+
+def _filter(resampling_filter: ResamplingFilter) -> Image.Resampling | None:
+    """The Pillow filter for an enum member, an integer or a name."""
+    if resampling_filter is None:
+        return None
+    try:
+        if isinstance(resampling_filter, str):
+            return Image.Resampling[resampling_filter.upper()]
+        return Image.Resampling(resampling_filter)
+    except (KeyError, ValueError):
+        names = ", ".join(item.name.lower() for item in Image.Resampling)
+        raise ValueError(
+            f"unknown resampling_filter {resampling_filter!r}; known are {names}"
+        ) from None
+
+
+def _colorize(heat: np.ndarray, colormap: Colormap) -> np.ndarray:
+    """Colours for a float array ``(height, width)`` in [0, 1].
+
+    Returns:
+        Array of shape ``(height, width, 4)``: uint8 for Matplotlib's own colormaps, which are tables
+        anyway, so that a large picture costs a byte a channel; float in [0, 1] for other functions.
+    """
+    from matplotlib import colormaps, colors
+
+    if isinstance(colormap, str):
+        if colormap not in colormaps:
+            raise ValueError(
+                f"unknown colormap {colormap!r}; see matplotlib.colormaps for the names"
+            )
+        colormap = colormaps[colormap]
+    if isinstance(colormap, colors.Colormap):
+        coloured: np.ndarray = colormap(heat, bytes=True)
+        return coloured
+    if not callable(colormap):
+        raise TypeError(
+            "colormap must be a Matplotlib colormap, its name, or a function, "
+            f"got {type(colormap).__name__}"
+        )
+    coloured = np.array(colormap(heat), dtype=np.float64)
+    if coloured.shape not in {(*heat.shape, 3), (*heat.shape, 4)}:
+        raise ValueError(
+            f"colormap must return colours of shape {(*heat.shape, 4)} or {(*heat.shape, 3)}, "
+            f"got {coloured.shape}"
+        )
+    if coloured.shape[2] == 3:
+        coloured = np.dstack([coloured, np.ones(heat.shape)])
+    return coloured
+
+
+def _update_alpha(
+    rgba: np.ndarray,
+    starting_array: np.ndarray | None = None,
+    alpha_limit: float | None = None,
+) -> None:
+    """Set the opacity of ``rgba`` ``(height, width, 4)`` in place.
+
+    The opacity is ``starting_array`` ``(height, width)`` in [0, 1], or what ``rgba`` has already,
+    and nowhere more than ``alpha_limit``.
+    """
+    is_bytes = rgba.dtype == np.uint8
+    alpha = starting_array
+    if alpha is None:
+        alpha = rgba[..., 3] / 255 if is_bytes else rgba[..., 3]
+    alpha = _cap_alpha(alpha, alpha_limit)
+    rgba[..., 3] = _to_bytes(alpha) if is_bytes else alpha
+
+
+def _cap_alpha(alpha: np.ndarray, limit: float | None) -> np.ndarray:
+    """A new array with the values of ``alpha``, none above ``limit``; None sets no limit."""
+    if limit is None:
+        return np.array(alpha)
+    if not isinstance(limit, Real):
+        raise TypeError(f"alpha_limit must be a real number or None, got {type(limit).__name__}")
+    if math.isnan(limit) or not 0 <= limit <= 1:
+        raise ValueError(f"alpha_limit must lie between 0 and 1, got {limit}")
+    return np.minimum(alpha, float(limit))
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1] as rounded uint8 in 0..255; uint8 as it is."""
+    if values.dtype == np.uint8:
+        return values
+    return np.rint(np.clip(values, 0, 1) * np.float32(255)).astype(np.uint8)
+
+
+def _to_rgba(image: Image.Image) -> Image.Image:
+    """A new RGBA image of a Pillow image of any mode."""
+    if image.mode == "RGBA":
+        return image.copy()
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _grey_to_bytes(image).convert("RGBA")
+    if image.mode == "LAB":  # Pillow converts it only through a colour profile
+        from PIL import ImageCms
+
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        assert converted is not None  # None comes back only where inPlace=True
+        return converted.convert("RGBA")
+    try:
+        return image.convert("RGBA")
+    except ValueError:  # modes with no direct way there, such as HSV
+        return image.convert("RGB").convert("RGBA")
+
+
+def _grey_to_bytes(image: Image.Image) -> Image.Image:
+    """Grey images of more than 8 bits scaled to 8, where Pillow's ``convert`` would clip to white.
+
+    16-bit images are divided by 257. Mode ``I`` has 32 bits that mostly hold 16-bit or 8-bit
+    pictures, and ``F`` any floats, so that their range tells: up to 1, up to 255, up to 65,535, or,
+    failing all of these, from the lowest value to the highest.
+    """
+    values = np.asarray(image, dtype=np.float64)
+    lowest, highest = float(values.min()), float(values.max())
+    if image.mode.startswith("I;16"):
+        values = values / 65535
+    elif lowest >= 0 and highest <= 1 and image.mode == "F":
+        pass
+    elif lowest >= 0 and highest <= 255:
+        values = values / 255
+    elif lowest >= 0 and highest <= 65535:
+        values = values / 65535
+    else:
+        values = (values - lowest) / ((highest - lowest) or 1)
+    return Image.fromarray(_to_bytes(values))
+
+
+def _overlay_heatmap(heatmap_image: Image.Image, image: Image.Image) -> Image.Image:
+    """Lay an RGBA heatmap over an RGBA picture of the same size."""
+    return Image.alpha_composite(image, heatmap_image)

@@ -1,0 +1,31 @@
+"""Explaining Keras models.
+
+``sightline.keras.gradcam`` is the function, as it is in eli5, and it carries the names of its
+module, so that ``sightline.keras.gradcam.gradcam_backend`` and ``from sightline.keras.gradcam import
+gradcam_backend`` work as well.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sightline.keras.gradcam import gradcam, gradcam_backend
+
+if TYPE_CHECKING:
+    from sightline.keras.explain_prediction import explain_prediction_keras
+
+__all__ = ["explain_prediction_keras", "gradcam", "gradcam_backend"]
+
+gradcam.gradcam = gradcam  # type: ignore[attr-defined]
+gradcam.gradcam_backend = gradcam_backend  # type: ignore[attr-defined]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Keras only when it is asked for."""
+    if name == "explain_prediction_keras":
+        module = importlib.import_module("sightline.keras.explain_prediction")
+        return module.explain_prediction_keras
+    if name in ("explain_prediction", "layers"):
+        return importlib.import_module(f"sightline.keras.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

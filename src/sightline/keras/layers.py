@@ -1,0 +1,239 @@
+"""Which layer: found by name, path, index or instance, or chosen among those that ran."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
+from typing import Any, Literal, TypeVar
+
+import keras
+
+__all__ = ["candidates", "children", "data_format", "find", "is_image_model", "path_of", "walk"]
+
+DataFormat = Literal["channels_last", "channels_first"]
+
+IMAGE_LAYERS = (
+    keras.layers.Conv2D,
+    keras.layers.Conv2DTranspose,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+    keras.layers.AveragePooling2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+)
+
+# Layers that pass a picture on as it is once training is over, by the words in their class names:
+# every library has its own, and Keras adds new ones with each version.
+_DROPS_OR_AUGMENTS = (
+    "ActivityRegularization",
+    "AugMix",
+    "CutMix",
+    "DropBlock",
+    "DropPath",
+    "Dropout",
+    "GaussianNoise",
+    "MixUp",
+    "RandAugment",
+    "Random",
+    "StochasticDepth",
+)
+
+
+def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers directly inside a layer: those of a model, or those a custom layer holds."""
+    if isinstance(layer, keras.Model):
+        return list(layer.layers)
+    found: dict[int, keras.layers.Layer] = {}
+    _collect(vars(layer).values(), found)
+    found.pop(id(layer), None)
+    return list(found.values())
+
+
+def _collect(values: Iterable[Any], found: dict[int, keras.layers.Layer]) -> None:
+    for value in values:
+        if isinstance(value, keras.layers.Layer):
+            found.setdefault(id(value), value)
+        elif isinstance(value, dict):
+            _collect(value.values(), found)
+        elif isinstance(value, (list, tuple, set)):
+            _collect(value, found)
+
+
+def walk(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """All layers inside a model with their paths, each before the layers inside it.
+
+    Yields:
+        ``(path, layer)``, with ``path`` the names from the outermost layer to this one, joined by
+        ``/``; the name of ``model`` is not part of it. A layer held in two places comes twice.
+    """
+    yield from _walk(model, "", (id(model),))
+
+
+def _walk(
+    layer: keras.layers.Layer, prefix: str, above: tuple[int, ...]
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    for child in children(layer):
+        if id(child) in above:  # a layer that holds one it stands in
+            continue
+        path = prefix + child.name
+        yield path, child
+        yield from _walk(child, path + "/", (*above, id(child)))
+
+
+def path_of(model: keras.Model, layer: keras.layers.Layer) -> str:
+    """The path of a layer in a model; its bare name if it is not found there."""
+    return next((path for path, found in walk(model) if found is layer), str(layer.name))
+
+
+def find(model: keras.Model, layer: int | str | keras.layers.Layer) -> keras.layers.Layer:
+    """Find a layer in a model.
+
+    Args:
+        model: The model to look in.
+        layer: An index into ``model.layers``, as ``model.get_layer(index=...)`` takes it, also from
+            the end; a name or path, of which the last part is enough where it is unique; or a layer
+            instance, which is returned as it is.
+
+    Returns:
+        The layer, at whatever depth.
+
+    Raises:
+        TypeError: If ``layer`` is of another type.
+        ValueError: If there is no such layer, or several.
+    """
+    if isinstance(layer, keras.layers.Layer):
+        return layer
+    if isinstance(layer, str):
+        return _find_by_name(model, layer)
+    if isinstance(layer, Integral) and not isinstance(layer, bool):
+        number = len(model.layers)
+        if not -number <= layer < number:
+            raise ValueError(
+                f"no layer {layer} in model {model.name!r}: it has {number} layers, "
+                f"so that an index lies between {-number} and {number - 1}"
+            )
+        return model.layers[int(layer)]
+    raise TypeError(
+        "layer must be a name or path (str), an index (int), a keras.layers.Layer, or None, "
+        f"got {type(layer).__name__}"
+    )
+
+
+def _find_by_name(model: keras.Model, name: str) -> keras.layers.Layer:
+    layers = list(walk(model))
+    exact = [found for path, found in layers if path == name]
+    if exact:
+        return exact[0]
+    matches = [(path, found) for path, found in layers if path.endswith("/" + name)]
+    if not matches:
+        raise ValueError(f"no layer {name!r} in model {model.name!r}; {_nearest(name, layers)}")
+    if len({id(found) for _, found in matches}) > 1:
+        paths = ", ".join(repr(path) for path, _ in matches)
+        raise ValueError(
+            f"several layers of model {model.name!r} are called {name!r}; pass one of the "
+            f"paths {paths}"
+        )
+    return matches[0][1]
+
+
+def _nearest(name: str, layers: Sequence[tuple[str, keras.layers.Layer]]) -> str:
+    """The names to suggest for one that is not there."""
+    paths: dict[str, str] = {}
+    for path, layer in layers:
+        paths.setdefault(path.casefold(), path)
+        paths.setdefault(str(layer.name).casefold(), path)
+    close = difflib.get_close_matches(name.casefold(), paths, n=5, cutoff=0.5)
+    nearest = list(dict.fromkeys(paths[match] for match in close))
+    if nearest:
+        return "the nearest names are " + ", ".join(map(repr, nearest))
+    last = [path for path, _ in layers][-5:]
+    return "its last layers are " + ", ".join(map(repr, last)) if last else "it has no layers"
+
+
+def is_image_model(model: keras.Model) -> bool:
+    """Whether a model has a layer, at any depth, that only images have."""
+    return any(isinstance(layer, IMAGE_LAYERS) for _, layer in walk(model))
+
+
+Called = TypeVar("Called", bound=tuple[Any, ...])
+
+
+def candidates(
+    model: keras.Model, calls: Sequence[tuple[keras.layers.Layer, tuple[int | None, ...] | None]]
+) -> Iterator[int]:
+    """Choose among the calls of one pass: the positions of those to explain, the best first.
+
+    eli5's rule: the last layer to run whose output has the rank of an image batch. Not taken are
+    maps of a single cell, of which a heatmap would be one flat colour, and layers that only drop
+    out or augment.
+
+    Args:
+        model: The model that ran.
+        calls: ``(layer, shape)`` in the order in which the layers ran, ``shape`` with the batch
+            axis, or None where the output was no single tensor.
+    """
+    for position in reversed(range(len(calls))):
+        layer, shape = calls[position]
+        if shape is None or len(shape) != 4 or _only_drops_or_augments(layer):
+            continue
+        if spatial_shape(shape, data_format(model, layer)) != (1, 1):
+            yield position
+
+
+def _only_drops_or_augments(layer: keras.layers.Layer) -> bool:
+    inner = children(layer)
+    if inner and isinstance(layer, keras.Model):
+        return all(
+            _only_drops_or_augments(item) or isinstance(item, keras.layers.InputLayer)
+            for item in inner
+        )
+    name = type(layer).__name__
+    return any(word in name for word in _DROPS_OR_AUGMENTS)
+
+
+def spatial_shape(
+    shape: tuple[int | None, ...], data_format: DataFormat
+) -> tuple[int | None, int | None]:
+    """Height and width of a shape with batch axis and channels."""
+    return (shape[1], shape[2]) if data_format == "channels_last" else (shape[2], shape[3])
+
+
+def data_format(model: keras.Model, layer: keras.layers.Layer | None = None) -> DataFormat:
+    """Where the channels of a layer's output are; of the model's input, if no layer is given.
+
+    Only some layers know: the others have the layout of the nearest one before them that does, else
+    of the nearest after them, else Keras's default.
+    """
+    layers = [item for _, item in walk(model)]
+    if layer is None:
+        before, after = [], layers
+    else:
+        inside = [item for _, item in _walk(layer, "", (id(layer),))]
+        position = next((i for i, item in enumerate(layers) if item is layer), 0)
+        before, after = [*layers[:position], layer, *inside], layers[position + 1 :]
+    for item in [*reversed(before), *after]:
+        own = _own_format(item)
+        if own is not None:
+            return own
+    default: DataFormat = keras.config.image_data_format()
+    return default
+
+
+def _own_format(layer: keras.layers.Layer) -> DataFormat | None:
+    """The layout of a layer's output, if the layer itself says it."""
+    if isinstance(layer, keras.layers.Permute):
+        formats: dict[tuple[int, ...], DataFormat] = {
+            (2, 3, 1): "channels_last",
+            (3, 1, 2): "channels_first",
+        }
+        return formats.get(tuple(layer.dims))
+    if isinstance(layer, keras.layers.BatchNormalization):
+        axis = layer.axis[0] if isinstance(layer.axis, (list, tuple)) else layer.axis
+        return {1: "channels_first", 3: "channels_last"}.get(axis)  # type: ignore[return-value]
+    own = getattr(layer, "data_format", None)
+    # Flatten has one, but flattens either way: nobody sets it.
+    if own in ("channels_last", "channels_first") and not isinstance(layer, keras.layers.Flatten):
+        return own  # type: ignore[no-any-return]
+    return None

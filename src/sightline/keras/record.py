@@ -1,0 +1,151 @@
+"""One pass through a model: activations and gradients of one layer, checked, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import keras
+import numpy as np
+
+from sightline.keras import backends, layers
+from sightline.keras.backends.common import Call, Pass
+
+__all__ = ["Terms", "record", "target_index"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of a heatmap.
+
+    Attributes:
+        layer: The recorded layer.
+        activations: Its output, shape ``(height, width, channels)``, float32 or float64.
+        gradients: Gradients of ``score`` with respect to ``activations``, same shape and type.
+        target: Index of the explained class.
+        scores: The model's output, shape ``(classes,)``.
+    """
+
+    layer: keras.layers.Layer
+    activations: np.ndarray
+    gradients: np.ndarray
+    target: int
+    scores: np.ndarray
+
+    @property
+    def score(self) -> float:
+        """The model's output for ``target``."""
+        return float(self.scores[self.target])
+
+
+def record(
+    model: keras.Model,
+    doc: np.ndarray,
+    targets: list[int] | None = None,
+    layer: keras.layers.Layer | None = None,
+) -> Terms:
+    """Run a model forward and backward once, and see one layer.
+
+    Args:
+        model: The classifier. Of several outputs the first is explained.
+        doc: One input, shape ``(1, height, width, channels)``, or channels first.
+        targets: The index of the class, as a list of one, or None for the top class.
+        layer: The layer, at any depth; None to have it chosen, see `layers.candidates`. Of a layer
+            called several times the last call is taken.
+
+    Raises:
+        TypeError: If ``targets`` is neither a list nor None, or its item no integer.
+        ValueError: If ``targets`` does not hold exactly one class; if the layer was not reached, has
+            no map, or no gradient to the score; if there is NaN or infinity in either.
+    """
+    target = target_index(targets)
+
+    def candidates(calls: Sequence[Call]) -> Iterator[int]:
+        return layers.candidates(model, calls)
+
+    recorded = backends.current().forward_backward(model, doc, target, layer, candidates)
+    name = _check_reached(model, recorded, given=layer)
+    activations, gradients = recorded.activations, recorded.gradients
+    if activations is None or activations.ndim != 4 or len(activations) != 1:
+        was = "no single float tensor" if activations is None else f"shape {activations.shape}"
+        raise ValueError(
+            f"layer {name!r} has no spatial axes to draw a heatmap over: its output has {was}, "
+            "where (1, height, width, channels) is needed; pass a convolution, an activation or a "
+            "pooling layer before the last global pooling"
+        )
+    data_format = layers.data_format(model, recorded.layer)
+    if layers.spatial_shape(activations.shape, data_format) == (1, 1):
+        raise ValueError(
+            f"layer {name!r} has a map of one cell (output shape {activations.shape}), of which a "
+            "heatmap would be one flat colour; pass a layer before the last global pooling"
+        )
+    if gradients is None:
+        raise ValueError(
+            f"layer {name!r} has no gradient to the score: the score does not depend on its "
+            "output, or only through an operation that cannot be differentiated"
+        )
+    for what, values in (("output", activations), ("gradient", gradients)):
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"there is NaN or infinity in the {what} of layer {name!r}; look at the model's "
+                "weights and at the range of doc"
+            )
+    return Terms(
+        layer=recorded.layer,
+        activations=_channels_last(activations, data_format),
+        gradients=_channels_last(gradients, data_format),
+        target=recorded.target,
+        scores=recorded.scores,
+    )
+
+
+def target_index(targets: Any) -> int | None:
+    """The one class in ``targets``, or None where the top class is to be taken.
+
+    Raises:
+        TypeError: If ``targets`` is neither a list nor None, or its item no integer.
+        ValueError: If it does not hold exactly one item.
+    """
+    if targets is None:
+        return None
+    if not isinstance(targets, list):
+        raise TypeError(
+            "targets must be a list of one class index, such as [243], or None for the top class, "
+            f"got {type(targets).__name__}"
+        )
+    if len(targets) != 1:
+        raise ValueError(
+            f"targets must hold exactly one class index, got {len(targets)}; explain several "
+            "classes one after the other"
+        )
+    (target,) = targets
+    if not isinstance(target, Integral) or isinstance(target, bool):
+        raise TypeError(f"a target must be an integer class index, got {type(target).__name__}")
+    return int(target)
+
+
+def _check_reached(model: keras.Model, recorded: Pass, given: keras.layers.Layer | None) -> str:
+    """The path of the recorded layer; raises if there is none, or it never ran."""
+    if recorded.layer is None:
+        raise ValueError(
+            f"no layer of model {model.name!r} is suitable: none has an output of shape (1, height, "
+            "width, channels) with more than one cell; pass layer= if there is one that was missed"
+        )
+    name = layers.path_of(model, recorded.layer)
+    if recorded.reached:
+        return name
+    if not any(item is given for _, item in layers.walk(model)):
+        raise ValueError(
+            f"layer {name!r} is not in model {model.name!r}, nor does the model call it"
+        )
+    raise ValueError(
+        f"layer {name!r} is never reached when model {model.name!r} runs, or only inside a "
+        "tf.function, where it cannot be seen"
+    )
+
+
+def _channels_last(values: np.ndarray, data_format: layers.DataFormat) -> np.ndarray:
+    """One image's ``(height, width, channels)`` of a batch of one in either layout."""
+    return values[0] if data_format == "channels_last" else np.moveaxis(values[0], 0, -1)

@@ -1,0 +1,140 @@
+"""See what a layer puts out while its model runs.
+
+The user's model runs as it is. For the length of a ``with`` block, the ``call`` of a layer is
+wrapped on the instance, so that its output passes through a function of ours on its way. No graph is
+cut, so that any layer that runs can be seen: nested at any depth, in a subclassed model, shared.
+
+A tap acts in the thread that put it on, and nowhere else: to all other threads the wrapped layer
+behaves as it always did. When the last tap on a layer is gone, so is the wrapper.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["tapped"]
+
+See = Callable[[Any, Any], Any]
+Children = Callable[[Any], Iterable[Any]]
+
+# Keras runs a quantised layer through the second one.
+_METHODS = ("call", "quantized_call")
+_MISSING = object()
+
+
+@dataclass
+class _Wrapped:
+    """A layer that is tapped by at least one session, and what it had before."""
+
+    layer: Any
+    sessions: int = 1
+    before: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Session:
+    """One ``with tapped(...)`` block, in one thread."""
+
+    see: See
+    children: Children | None
+    layers: dict[int, Any] = field(default_factory=dict)
+
+    def add(self, layer: Any) -> None:
+        if id(layer) not in self.layers:
+            _wrap(layer)
+            self.layers[id(layer)] = layer
+
+    def close(self) -> None:
+        for layer in self.layers.values():
+            _unwrap(layer)
+
+
+_lock = threading.Lock()
+_wrapped: dict[int, _Wrapped] = {}  # by id of the layer; the entry keeps the layer alive
+_here = threading.local()
+
+
+@contextmanager
+def tapped(layers: Iterable[Any], see: See, children: Children | None = None) -> Iterator[None]:
+    """Pass the output of each call of ``layers`` through ``see`` while the block runs.
+
+    Args:
+        layers: The layers to tap.
+        see: Called as ``see(layer, output)`` whenever a tapped layer has run in this thread. What it
+            returns goes on in the output's place.
+        children: Called as ``children(layer)`` when a tapped layer is about to run; the layers that
+            it returns are tapped as well. None taps only ``layers``.
+    """
+    session = _Session(see, children)
+    sessions = _sessions()
+    sessions.append(session)
+    try:
+        for layer in layers:
+            session.add(layer)
+        yield
+    finally:
+        sessions.remove(session)
+        session.close()
+
+
+def _sessions() -> list[_Session]:
+    """The open sessions of this thread, the innermost last."""
+    if not hasattr(_here, "sessions"):
+        _here.sessions = []
+    sessions: list[_Session] = _here.sessions
+    return sessions
+
+
+def _wrap(layer: Any) -> None:
+    with _lock:
+        if id(layer) in _wrapped:
+            _wrapped[id(layer)].sessions += 1
+            return
+        entry = _Wrapped(layer)
+        # Through the instance's dictionary: Keras tracks what is set as an attribute.
+        attributes = vars(layer)
+        for name in _METHODS:
+            if hasattr(layer, name):
+                entry.before[name] = attributes.get(name, _MISSING)
+                attributes[name] = _passing_through(layer, getattr(layer, name))
+        _wrapped[id(layer)] = entry
+
+
+def _unwrap(layer: Any) -> None:
+    with _lock:
+        entry = _wrapped[id(layer)]
+        entry.sessions -= 1
+        if entry.sessions:
+            return
+        del _wrapped[id(layer)]
+        attributes = vars(layer)
+        for name, before in entry.before.items():
+            if before is _MISSING:
+                del attributes[name]
+            else:
+                attributes[name] = before
+
+
+def _passing_through(layer: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+    """``method`` of ``layer``, with its output passed through the innermost session that taps it."""
+
+    # Not the attributes: a tf.function has state of its own.
+    @functools.wraps(method, updated=())
+    def call(*args: Any, **kwargs: Any) -> Any:
+        sessions = _sessions()
+        session = sessions[-1] if sessions else None
+        if session is None or id(layer) not in session.layers:
+            return method(*args, **kwargs)
+        if session.children is not None:
+            for child in session.children(layer):
+                session.add(child)
+        # A method under @tf.function would run from its own trace, past every tap inside it.
+        function = getattr(method, "python_function", method)
+        return session.see(layer, function(*args, **kwargs))
+
+    return call
