@@ -121,7 +121,9 @@ class Explanation(_ComparesByField):
     def _repr_html_(self) -> str:
         """The overlay in an HTML figure with a caption, for notebooks."""
         if self.error:
-            return f"<p><strong>{html.escape(self.estimator)}</strong>: {html.escape(self.error)}</p>"
+            return (
+                f"<p><strong>{html.escape(self.estimator)}</strong>: {html.escape(self.error)}</p>"
+            )
         caption = self._caption()
         png = self._repr_png_()
         if png is None:

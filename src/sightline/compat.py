@@ -30,9 +30,9 @@ def install_as_eli5() -> None:
     """Have code that imports eli5 use sightline for Keras models.
 
     Where eli5 is not installed, sightline's modules answer to the name ``eli5`` and those of its
-    submodules. Where it is, sightline is registered in ``eli5.explain_prediction`` for Keras models,
-    so that ``eli5.show_prediction`` and all other functions use it, and the rest of eli5 is left
-    alone. To be called before the code that imports eli5; calling it again does nothing.
+    submodules. Where it is, sightline is registered in ``eli5.explain_prediction`` for Keras
+    models, so that ``eli5.show_prediction`` and all other functions use it, and the rest of eli5 is
+    left alone. To be called before the code that imports eli5; calling it again does nothing.
 
     Example:
         >>> import sightline

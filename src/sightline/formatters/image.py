@@ -67,8 +67,7 @@ def format_as_image(
         raise ValueError(
             f"expl.targets must hold one target to draw one heatmap, got {len(expl.targets)}"
         )
-    heatmap = expl.targets[0].heatmap
-    _validate_heatmap(heatmap)
+    heatmap = _validate_heatmap(expl.targets[0].heatmap)
     if heatmap.ndim != 2:
         raise ValueError(f"heatmap must have shape (height, width), got {heatmap.shape}")
     heat = _resize(heatmap, image.size, resampling_filter)
@@ -118,8 +117,8 @@ def expand_heatmap(
         resampling_filter: As in `format_as_image`.
 
     Returns:
-        Image of mode ``L``, ``RGB`` or ``RGBA``, of the size of ``image``. A grey heatmap is resized
-        as floats and only then rounded to 0..255.
+        Image of mode ``L``, ``RGB`` or ``RGBA``, of the size of ``image``. A grey heatmap is
+        resized as floats and only then rounded to 0..255.
 
     Raises:
         TypeError: If ``image`` is no Pillow image, or ``heatmap`` no NumPy array.
@@ -134,18 +133,19 @@ def expand_heatmap(
     return small.resize(image.size, resample=_filter(resampling_filter))
 
 
-def _validate_heatmap(heatmap: Any) -> None:
-    """Raise unless ``heatmap`` is a NumPy array with real values in [0, 1]."""
+def _validate_heatmap(heatmap: Any) -> np.ndarray:
+    """The heatmap, if it is a NumPy array with real values in [0, 1]; raises if it is not."""
     if not isinstance(heatmap, np.ndarray):
         raise TypeError(f"heatmap must be a numpy.ndarray, got {type(heatmap).__name__}")
     if heatmap.size == 0:
         raise ValueError(f"heatmap must have at least one cell, got shape {heatmap.shape}")
     lowest, highest = heatmap.min(), heatmap.max()
-    if not (0 <= lowest and highest <= 1):  # also False where there is a NaN
+    if not (lowest >= 0 and highest <= 1):  # also False where there is a NaN
         raise ValueError(
             f"heatmap values must lie between 0 and 1, got a minimum of {lowest} "
             f"and a maximum of {highest}"
         )
+    return heatmap
 
 
 def _resize(
@@ -154,7 +154,8 @@ def _resize(
     """Resize float values to ``size`` (width, height); filters that overshoot are clipped."""
     values = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))
     resized = np.asarray(values.resize(size, resample=_filter(resampling_filter)))
-    return np.clip(resized, 0, 1)
+    clipped: np.ndarray = np.clip(resized, 0, 1)
+    return clipped
 
 
 def _filter(resampling_filter: ResamplingFilter) -> Image.Resampling | None:
@@ -176,8 +177,9 @@ def _colorize(heat: np.ndarray, colormap: Colormap) -> np.ndarray:
     """Colours for a float array ``(height, width)`` in [0, 1].
 
     Returns:
-        Array of shape ``(height, width, 4)``: uint8 for Matplotlib's own colormaps, which are tables
-        anyway, so that a large picture costs a byte a channel; float in [0, 1] for other functions.
+        Array of shape ``(height, width, 4)``: uint8 for Matplotlib's own colormaps, which are
+        tables anyway, so that a large picture costs a byte a channel; float in [0, 1] for other
+        functions.
     """
     from matplotlib import colormaps, colors
 
@@ -239,7 +241,8 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
     """Floats in [0, 1] as rounded uint8 in 0..255; uint8 as it is."""
     if values.dtype == np.uint8:
         return values
-    return np.rint(np.clip(values, 0, 1) * np.float32(255)).astype(np.uint8)
+    rounded: np.ndarray = np.rint(np.clip(values, 0, 1) * np.float32(255))
+    return rounded.astype(np.uint8)
 
 
 def _to_rgba(image: Image.Image) -> Image.Image:
@@ -248,17 +251,9 @@ def _to_rgba(image: Image.Image) -> Image.Image:
         return image.copy()
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _grey_to_bytes(image).convert("RGBA")
-    if image.mode == "LAB":  # Pillow converts it only through a colour profile
-        from PIL import ImageCms
-
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        assert converted is not None  # None comes back only where inPlace=True
-        return converted.convert("RGBA")
-    try:
-        return image.convert("RGBA")
-    except ValueError:  # modes with no direct way there, such as HSV
-        return image.convert("RGB").convert("RGBA")
+    if image.mode == "La":  # the one mode from which there is no direct way
+        image = image.convert("LA")
+    return image.convert("RGBA")
 
 
 def _grey_to_bytes(image: Image.Image) -> Image.Image:

@@ -1,8 +1,8 @@
 """Explaining Keras models.
 
 ``sightline.keras.gradcam`` is the function, as it is in eli5, and it carries the names of its
-module, so that ``sightline.keras.gradcam.gradcam_backend`` and ``from sightline.keras.gradcam import
-gradcam_backend`` work as well.
+module, so that ``sightline.keras.gradcam.gradcam_backend`` works, as does ``from
+sightline.keras.gradcam import gradcam_backend``.
 """
 
 from __future__ import annotations

@@ -40,16 +40,17 @@ def explain_prediction_keras(
 ) -> Explanation:
     """Explain the prediction of a Keras image classifier with Grad-CAM.
 
-    Works on every model that runs: Functional, Sequential, subclassed, and models inside models. The
-    model is run as it is, in inference mode, and is afterwards as it was before.
+    Works on every model that runs: Functional, Sequential, subclassed, and models inside models.
+    The model is run as it is, in inference mode, and is afterwards as it was before.
 
     Args:
-        model: The classifier. Its output must be class scores, shape ``(1, classes)``: probabilities
-            or logits. Of several outputs, the first is explained (as in ``model.outputs``: of a
-            dict, the first by name). A head of one sigmoid unit has the one class 0.
+        model: The classifier. Its output must be class scores, shape ``(1, classes)``:
+            probabilities or logits. Of several outputs, the first is explained (as in
+            ``model.outputs``: of a dict, the first by name). A head of one sigmoid unit has the one
+            class 0.
         doc: The input whose prediction is to be explained, as the model takes it, preprocessing
-            done: a NumPy array ``(1, height, width, channels)``, or ``(1, channels, height, width)``
-            for a channels-first model.
+            done: a NumPy array ``(1, height, width, channels)``, or ``(1, channels, height,
+            width)`` for a channels-first model.
         targets: The class to explain: its index in the model's output, as a list of one, such as
             ``[243]``. None explains the class with the greatest score.
         layer: The layer whose output the heatmap is made of. A name; a path such as
@@ -63,9 +64,9 @@ def explain_prediction_keras(
             one from ``doc``, which takes 1, 3 or 4 channels and stretches their values to 0..255.
 
     Returns:
-        An ``Explanation`` with the picture in ``image``, the path of the layer in ``layer``, and one
-        ``TargetExplanation`` in ``targets``, with ``heatmap`` (float64, ``(height, width)`` of the
-        layer, in [0, 1]), ``target`` (the index of the class) and ``score`` (the model's output for
+        An ``Explanation`` with the picture in ``image``, the path of the layer in ``layer``, and
+        one ``TargetExplanation`` in ``targets``, with ``heatmap`` (float64, ``(height, width)`` of
+        the layer, in [0, 1]), ``target`` (the index of the class) and ``score`` (the model's output for
         it). If the model is no image model, an ``Explanation`` whose ``error`` says so.
 
     Raises:
@@ -73,17 +74,15 @@ def explain_prediction_keras(
             item no integer, ``layer`` of another type than the above, or ``image`` no Pillow image.
         ValueError: If the shape of ``doc`` does not fit the model, or it holds NaN or infinity; if
             ``targets`` does not hold exactly one class of the model; if there is no such layer, or
-            it has no map, is not reached, or has no gradient to the score; if no picture can be made
-            of ``doc``; if the model's output is not class scores.
+            it has no map, is not reached, or has no gradient to the score; if no picture can be
+            made of ``doc``; if the model's output is not class scores.
 
     Warns:
         HeatmapWarning: If the heatmap is blank or nearly so, saying why and what to try.
     """
     _validate_type(doc)
     if _is_image_model(model, doc, image):
-        return explain_prediction_keras_image(
-            model, doc, image=image, targets=targets, layer=layer
-        )
+        return explain_prediction_keras_image(model, doc, image=image, targets=targets, layer=layer)
     return explain_prediction_keras_not_supported(model, doc)
 
 
@@ -235,7 +234,8 @@ def _extract_image(doc: np.ndarray, data_format: layers.DataFormat) -> Image.Ima
             f"no picture can be made of a doc with {channels} channels (shape {doc.shape}); pass "
             "image=, a Pillow image to lay the heatmap over"
         )
-    return keras.utils.array_to_img(doc[0], data_format=data_format)
+    image: Image.Image = keras.utils.array_to_img(doc[0], data_format=data_format)
+    return image
 
 
 def _get_activation_layer(

@@ -52,7 +52,7 @@ def gradcam(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
             "weights must have shape (channels,) and activations (height, width, channels), "
             f"got {weights.shape} and {activations.shape}"
         )
-    heatmap = np.maximum(weighted_sum(weights, activations), 0)
+    heatmap: np.ndarray = np.maximum(weighted_sum(weights, activations), 0)
     heatmap /= np.max(heatmap) + EPSILON
     return heatmap
 

@@ -109,12 +109,13 @@ def find(model: keras.Model, layer: int | str | keras.layers.Layer) -> keras.lay
         return _find_by_name(model, layer)
     if isinstance(layer, Integral) and not isinstance(layer, bool):
         number = len(model.layers)
-        if not -number <= layer < number:
+        index = int(layer)
+        if not -number <= index < number:
             raise ValueError(
                 f"no layer {layer} in model {model.name!r}: it has {number} layers, "
                 f"so that an index lies between {-number} and {number - 1}"
             )
-        return model.layers[int(layer)]
+        return model.layers[index]
     raise TypeError(
         "layer must be a name or path (str), an index (int), a keras.layers.Layer, or None, "
         f"got {type(layer).__name__}"

@@ -57,8 +57,8 @@ def record(
 
     Raises:
         TypeError: If ``targets`` is neither a list nor None, or its item no integer.
-        ValueError: If ``targets`` does not hold exactly one class; if the layer was not reached, has
-            no map, or no gradient to the score; if there is NaN or infinity in either.
+        ValueError: If ``targets`` does not hold exactly one class; if the layer was not reached,
+            has no map, or no gradient to the score; if there is NaN or infinity in either.
     """
     target = target_index(targets)
 
@@ -130,8 +130,8 @@ def _check_reached(model: keras.Model, recorded: Pass, given: keras.layers.Layer
     """The path of the recorded layer; raises if there is none, or it never ran."""
     if recorded.layer is None:
         raise ValueError(
-            f"no layer of model {model.name!r} is suitable: none has an output of shape (1, height, "
-            "width, channels) with more than one cell; pass layer= if there is one that was missed"
+            f"no layer of model {model.name!r} is suitable: none has an output of shape (1, "
+            "height, width, channels) with more than one cell; pass layer= if there is one"
         )
     name = layers.path_of(model, recorded.layer)
     if recorded.reached:

@@ -1,8 +1,8 @@
 """See what a layer puts out while its model runs.
 
 The user's model runs as it is. For the length of a ``with`` block, the ``call`` of a layer is
-wrapped on the instance, so that its output passes through a function of ours on its way. No graph is
-cut, so that any layer that runs can be seen: nested at any depth, in a subclassed model, shared.
+wrapped on the instance, so that its output passes through a function of ours on its way. No graph
+is cut, so that any layer that runs can be seen: nested at any depth, in a subclassed model, shared.
 
 A tap acts in the thread that put it on, and nowhere else: to all other threads the wrapped layer
 behaves as it always did. When the last tap on a layer is gone, so is the wrapper.
@@ -65,8 +65,8 @@ def tapped(layers: Iterable[Any], see: See, children: Children | None = None) ->
 
     Args:
         layers: The layers to tap.
-        see: Called as ``see(layer, output)`` whenever a tapped layer has run in this thread. What it
-            returns goes on in the output's place.
+        see: Called as ``see(layer, output)`` whenever a tapped layer has run in this thread. What
+            it returns goes on in the output's place.
         children: Called as ``children(layer)`` when a tapped layer is about to run; the layers that
             it returns are tapped as well. None taps only ``layers``.
     """
@@ -121,7 +121,7 @@ def _unwrap(layer: Any) -> None:
 
 
 def _passing_through(layer: Any, method: Callable[..., Any]) -> Callable[..., Any]:
-    """``method`` of ``layer``, with its output passed through the innermost session that taps it."""
+    """``method`` of ``layer``, its output passed through the innermost session that taps it."""
 
     # Not the attributes: a tf.function has state of its own.
     @functools.wraps(method, updated=())

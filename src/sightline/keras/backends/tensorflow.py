@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from sightline.keras.backends.common import Candidates, Pass, check_scores, check_target
-from sightline.keras.layers import children
+from sightline.keras.layers import children, walk
 from sightline.keras.tap import tapped
 
 __all__ = ["forward", "forward_backward"]
@@ -40,8 +40,12 @@ def forward_backward(
     # Persistent, so that it can be asked for another candidate, or at another scale. Variables need
     # no watching: the gradient sought ends at the layer's output.
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        recorder = _Recorder(tape, ignored=None if layer else model)
-        with tapped([layer or model], recorder.see, children=None if layer else children):
+        recorder = _Recorder(tape, model, layer)
+        if layer is None:
+            tap = tapped([model], recorder.see, children)
+        else:
+            tap = tapped([layer, *_compiled(model)], recorder.see)
+        with tap:
             scores = _scores(model, inputs)
         classes = check_scores(tuple(scores.shape))
         if target is None:
@@ -55,7 +59,9 @@ def forward_backward(
     for position in positions:
         layer, activations = recorder.calls[position].layer, recorder.calls[position].output
         if activations is not None:
-            gradients = _gradient(tape, score, activations, _FLOAT16_SCALES if is_float16 else (1.0,))
+            gradients = _gradient(
+                tape, score, activations, _FLOAT16_SCALES if is_float16 else (1.0,)
+            )
         if gradients is not None:
             break
     return Pass(
@@ -82,18 +88,24 @@ class _Seen:
 
 @dataclass
 class _Recorder:
-    """Keeps what tapped layers put out, and has the tape watch it."""
+    """Keeps what tapped layers put out, and has the tape watch it.
+
+    Of all layers inside ``model``, or of ``wanted`` alone.
+    """
 
     tape: tf.GradientTape
-    ignored: keras.Model | None
+    model: keras.Model
+    wanted: keras.layers.Layer | None
     calls: list[_Seen] = field(default_factory=list)
     is_float16: bool = False
     _returned: dict[int, tf.Tensor] = field(default_factory=dict)
 
     def see(self, layer: keras.layers.Layer, output: Any) -> Any:
         """Record an output, and return the tensor to go on with in its place."""
+        if layer is not self.wanted and (self.wanted is not None or layer is self.model):
+            return output
         # A model returns what a layer inside it did; that call is recorded already.
-        if layer is self.ignored or id(output) in self._returned:
+        if id(output) in self._returned:
             return output
         # Symbolic are Keras's dry runs, which infer shapes to build what is not built yet, and
         # traces of a tf.function in the user's code, out of which no tensor may be taken.
@@ -117,14 +129,23 @@ class _Recorder:
         return onwards
 
 
+def _compiled(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers whose ``call`` is a tf.function, which a tap makes run line by line."""
+    everything = [model, *(layer for _, layer in walk(model))]
+    return [layer for layer in everything if hasattr(layer.call, "python_function")]
+
+
 def _scores(model: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
     """The model's first output for a batch of one, shape ``(1, classes)``."""
+    given = getattr(model, "input", None) if getattr(model, "inputs", None) else None
+    if isinstance(given, (dict, list, tuple)):
+        # One input, by name or in a list: Keras wants it as the model was made.
+        inputs = tf.nest.map_structure(lambda _: inputs, given)
     try:
         outputs = model(inputs, training=False)
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
-            f"model {model.name!r} cannot be run on a doc of shape {tuple(inputs.shape)}: "
-            f"{error.message}"
+            f"model {model.name!r} cannot be run on a doc of this shape: {error.message}"
         ) from error
     scores = tf.convert_to_tensor(tf.nest.flatten(outputs)[0])
     return tf.reshape(scores, (1, 1)) if scores.shape == (1,) else scores

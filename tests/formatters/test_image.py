@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import colors
+from PIL import Image
+
+from sightline.base import Explanation, TargetExplanation
+from sightline.formatters.image import (
+    _cap_alpha,
+    _overlay_heatmap,
+    _update_alpha,
+    _validate_heatmap,
+    expand_heatmap,
+    format_as_image,
+    heatmap_to_image,
+)
+
+HEAT = np.array([[0.0, 0.25], [0.5, 1.0]])
+
+
+def make(heatmap: Any = HEAT, image: Any = None) -> Explanation:
+    image = Image.new("RGB", (2, 2), "black") if image is None else image
+    return Explanation("net", image=image, targets=[TargetExplanation(0, heatmap=heatmap)])
+
+
+def noise(mode: str, size: tuple[int, int] = (5, 4)) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    return Image.fromarray(values).convert(mode)
+
+
+# format_as_image
+
+
+def test_an_overlay_worked_out_by_hand() -> None:
+    grey = colors.LinearSegmentedColormap.from_list("grey", ["black", "white"], N=256)
+    overlay = np.asarray(format_as_image(make(), "nearest", grey, alpha_limit=0.5))
+    # Colour times opacity over black: 0 x 0, .25 x .25, .5 x .5, 1 x .5
+    np.testing.assert_allclose(overlay[..., 0], [[0, 16], [64, 128]], atol=1)
+    assert (overlay[..., 3] == 255).all()
+
+
+def test_defaults_are_lanczos_viridis_and_an_opacity_of_065() -> None:
+    expl = make(image=noise("RGB", (40, 30)))
+    viridis = matplotlib.colormaps["viridis"]
+    assert format_as_image(expl) == format_as_image(expl, Image.LANCZOS, viridis, 0.65)
+    assert format_as_image(expl) != format_as_image(expl, Image.BOX, viridis, 0.65)
+    assert format_as_image(expl) != format_as_image(expl, Image.LANCZOS, viridis, 0.5)
+    assert format_as_image(expl) != format_as_image(expl, Image.LANCZOS, matplotlib.cm.jet, 0.65)
+
+
+def test_the_result_is_rgba_of_the_size_of_the_picture() -> None:
+    overlay = format_as_image(make(image=noise("RGB", (31, 17))))
+    assert (overlay.mode, overlay.size) == ("RGBA", (31, 17))
+
+
+@pytest.mark.parametrize("name", ["viridis", "jet", "cividis", "tab10"])
+@pytest.mark.parametrize("resampling_filter", list(Image.Resampling))
+def test_every_colour_lies_on_the_colormap(name: str, resampling_filter: Image.Resampling) -> None:
+    colormap = matplotlib.colormaps[name]
+    heatmap = np.random.default_rng(0).random((3, 4))
+    transparent = Image.new("RGBA", (50, 40), (0, 0, 0, 0))
+    overlay = np.asarray(format_as_image(make(heatmap, transparent), resampling_filter, colormap))
+    visible = overlay[overlay[..., 3] > 0][:, :3]
+    table = {tuple(colour) for colour in colormap(np.linspace(0, 1, 256), bytes=True)[:, :3]}
+    assert {tuple(colour) for colour in visible} <= table
+
+
+def test_the_heatmap_fades_between_its_cells() -> None:
+    heatmap = np.array([[0.0, 1.0]])
+    expl = make(heatmap, Image.new("RGBA", (64, 8), (0, 0, 0, 0)))
+    alpha = np.asarray(format_as_image(expl, "bilinear", alpha_limit=None))[0, :, 3].astype(int)
+    assert alpha[0] == 0
+    assert alpha[-1] == 255
+    assert (np.diff(alpha) >= 0).all()
+    assert len(set(alpha)) > 25
+
+
+def test_the_picture_shows_through_where_the_heatmap_is_zero() -> None:
+    picture = noise("RGBA")
+    assert format_as_image(make(np.zeros((7, 7)), picture)) == picture
+    assert format_as_image(make(np.ones((7, 7)), picture), alpha_limit=0) == picture
+
+
+def test_without_a_heatmap_comes_a_copy_of_the_picture() -> None:
+    picture = noise("RGBA")
+    for targets in (None, []):
+        shown = format_as_image(Explanation("net", image=picture, targets=targets))
+        assert shown == picture
+        assert shown is not picture
+    shown.putpixel((0, 0), (1, 2, 3, 4))
+    assert shown != picture
+
+
+def test_the_explanation_is_left_as_it_was() -> None:
+    picture, heatmap = noise("RGB"), HEAT.copy()
+    format_as_image(make(heatmap, picture))
+    assert picture == noise("RGB")
+    np.testing.assert_array_equal(heatmap, HEAT)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"],
+)
+def test_pictures_of_any_mode_are_taken(mode: str) -> None:
+    if mode in ("La", "RGBa"):
+        picture = noise("RGBA").convert("LA" if mode == "La" else "RGBA").convert(mode)
+    elif mode == "PA":
+        picture = noise("P").convert("PA")
+    elif mode == "LAB":
+        picture = Image.fromarray(np.full((4, 5, 3), 128, np.uint8), mode="RGB")
+        picture = Image.frombytes("LAB", (5, 4), picture.tobytes())
+    else:
+        picture = noise(mode)
+    shown = format_as_image(Explanation("net", image=picture))
+    assert (shown.mode, shown.size) == ("RGBA", (5, 4))
+    if mode in ("L", "RGB", "CMYK", "YCbCr", "HSV"):
+        wanted = np.asarray(picture.convert("RGB"), dtype=int)
+        np.testing.assert_allclose(np.asarray(shown, dtype=int)[..., :3], wanted, atol=1)
+    assert format_as_image(make(image=picture)).mode == "RGBA"
+
+
+GREY = {
+    "I;16": (np.array([[0, 32896, 65535]], np.uint16), [0, 128, 255]),
+    "I of 16 bits": (np.array([[0, 32896, 65535]], np.int32), [0, 128, 255]),
+    "I of 8 bits": (np.array([[0, 128, 255]], np.int32), [0, 128, 255]),
+    "I of more": (np.array([[-100000, 0, 100000]], np.int32), [0, 128, 255]),
+    "I of one value": (np.array([[-7, -7]], np.int32), [0, 0]),
+    "F up to 1": (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
+    "F up to 255": (np.array([[0, 128, 255]], np.float32), [0, 128, 255]),
+}
+
+
+@pytest.mark.parametrize("kind", list(GREY))
+def test_grey_pictures_of_many_bits_do_not_turn_white(kind: str) -> None:
+    values, wanted = GREY[kind]
+    picture = Image.fromarray(values)
+    assert picture.mode == kind.split()[0]
+    shown = np.asarray(format_as_image(Explanation("net", image=picture)))
+    for channel in range(3):
+        np.testing.assert_array_equal(shown[0, :, channel], wanted)
+    assert (shown[..., 3] == 255).all()
+
+
+@pytest.mark.parametrize("image", [None, np.zeros((2, 2, 4)), "picture.png"])
+def test_an_image_that_is_no_pillow_image_is_refused(image: Any) -> None:
+    with pytest.raises(TypeError, match=type(image).__name__):
+        format_as_image(Explanation("net", image=image))
+
+
+def test_several_targets_are_refused() -> None:
+    expl = make()
+    expl.targets *= 2
+    with pytest.raises(ValueError, match="got 2"):
+        format_as_image(expl)
+
+
+@pytest.mark.parametrize(
+    ("heatmap", "error"),
+    [
+        (None, TypeError),
+        ([[0.0]], TypeError),
+        (np.full((2, 2), np.nan), ValueError),
+        (np.full((2, 2), 1.1), ValueError),
+        (np.zeros((2, 2, 3)), ValueError),
+        (np.zeros((0, 2)), ValueError),
+    ],
+)
+def test_a_heatmap_that_is_none_is_refused(heatmap: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="heatmap"):
+        format_as_image(make(heatmap))
+
+
+# colormap
+
+
+def test_a_colormap_may_be_a_name() -> None:
+    expl = make(image=noise("RGB"))
+    assert format_as_image(expl, colormap="jet") == format_as_image(
+        expl, colormap=matplotlib.colormaps["jet"]
+    )
+    with pytest.raises(ValueError, match="unknown colormap 'yet'"):
+        format_as_image(expl, colormap="yet")
+
+
+def test_a_colormap_may_be_any_function_of_the_heatmap() -> None:
+    seen = []
+
+    def red(heat: np.ndarray) -> np.ndarray:
+        seen.append(heat)
+        return np.dstack([heat, 0 * heat, 0 * heat, 1 + 0 * heat])
+
+    overlay = np.asarray(format_as_image(make(), "nearest", red, alpha_limit=1))
+    assert seen[0].shape == (2, 2)
+    np.testing.assert_allclose(overlay[..., 0], [[0, 16], [64, 255]], atol=1)
+    assert not overlay[..., 1:3].any()
+
+
+def test_a_colormap_may_leave_out_the_opacity() -> None:
+    def three(heat: np.ndarray) -> np.ndarray:
+        return np.dstack([heat, heat, heat])
+
+    def four(heat: np.ndarray) -> np.ndarray:
+        return np.dstack([heat, heat, heat, np.ones_like(heat)])
+
+    assert format_as_image(make(), colormap=three) == format_as_image(make(), colormap=four)
+
+
+@pytest.mark.parametrize(
+    ("colormap", "error"),
+    [(7, TypeError), (None, TypeError), (lambda heat: heat, ValueError)],
+)
+def test_a_colormap_that_gives_no_colours_is_refused(colormap: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="colormap must"):
+        format_as_image(make(), colormap=colormap)
+
+
+# resampling_filter
+
+
+@pytest.mark.parametrize("resampling_filter", list(Image.Resampling))
+def test_a_filter_may_be_a_member_an_integer_or_a_name(
+    resampling_filter: Image.Resampling,
+) -> None:
+    expl = make(image=noise("RGB", (20, 20)))
+    shown = format_as_image(expl, resampling_filter)
+    assert shown == format_as_image(expl, int(resampling_filter))
+    assert shown == format_as_image(expl, resampling_filter.name)
+    assert shown == format_as_image(expl, resampling_filter.name.lower())
+
+
+def test_no_filter_is_the_default_of_pillow() -> None:
+    expl = make(image=noise("RGB", (20, 20)))
+    assert format_as_image(expl, None) == format_as_image(expl, "bicubic")
+
+
+@pytest.mark.parametrize("resampling_filter", ["sharp", 77, 1.5, [1]])
+def test_an_unknown_filter_is_refused_with_the_known(resampling_filter: Any) -> None:
+    with pytest.raises(ValueError, match=r"nearest, .*box, .*hamming|nearest, .*lanczos"):
+        format_as_image(make(), resampling_filter)
+
+
+# heatmap_to_image and expand_heatmap
+
+
+def test_values_are_rounded_to_bytes() -> None:
+    image = heatmap_to_image(np.array([[0, 0.999, 1, 0.5]]))
+    assert image.mode == "L"
+    assert list(np.asarray(image)[0]) == [0, 255, 255, 128]
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(3, "RGB"), (4, "RGBA")])
+def test_coloured_arrays_become_coloured_images(channels: int, mode: str) -> None:
+    image = heatmap_to_image(np.full((3, 5, channels), 0.2))
+    assert (image.mode, image.size) == (mode, (5, 3))
+    assert image.getpixel((4, 2)) == (51,) * channels
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1, 10), (1, 1, 1), (1, 1, 1, 3)])
+def test_arrays_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="rank"):
+        heatmap_to_image(np.zeros(shape))
+
+
+def test_expanding_gives_the_size_of_the_picture() -> None:
+    expanded = expand_heatmap(HEAT, Image.new("RGB", (4, 2)), resampling_filter=Image.BOX)
+    assert expanded.mode == "L"
+    np.testing.assert_array_equal(np.asarray(expanded), [[0, 0, 64, 64], [128, 128, 255, 255]])
+
+
+def test_a_grey_heatmap_is_resized_before_it_is_rounded() -> None:
+    heatmap = np.array([[0.0, 0.001]])  # which rounds to zero in bytes
+    wide = np.asarray(expand_heatmap(1000 * heatmap, Image.new("L", (100, 1)), "bilinear"))
+    assert len(np.unique(wide)) > 40
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_coloured_heatmaps_are_expanded_too(channels: int) -> None:
+    expanded = expand_heatmap(np.zeros((10, 10, channels)), Image.new("L", (5, 5)), Image.BOX)
+    assert expanded.size == (5, 5)
+
+
+def test_expanding_refuses_what_is_no_picture() -> None:
+    with pytest.raises(TypeError, match="got ndarray"):
+        expand_heatmap(HEAT, np.ones((2, 2)))
+
+
+@pytest.mark.parametrize(
+    "heatmap", [np.array([-0.001]), np.array([1.001]), np.array([np.nan]), np.array([])]
+)
+def test_values_outside_of_0_and_1_are_refused(heatmap: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="heatmap"):
+        _validate_heatmap(heatmap)
+    with pytest.raises(TypeError, match=r"numpy\.ndarray, got list"):
+        _validate_heatmap(heatmap.tolist())
+
+
+# Opacity
+
+
+def test_the_opacity_is_capped_in_a_new_array() -> None:
+    alpha = np.array([[0.5, 0.49], [0.51, 0.5]])
+    np.testing.assert_array_equal(_cap_alpha(alpha, 0.5), [[0.5, 0.49], [0.5, 0.5]])
+    assert _cap_alpha(alpha, None) is not alpha
+    np.testing.assert_array_equal(_cap_alpha(alpha, None), alpha)
+    assert alpha[1, 0] == 0.51
+
+
+@pytest.mark.parametrize("limit", [0, 1, 0.3, np.float32(0.3), np.int8(1), np.float64(0.3)])
+def test_the_limit_may_be_any_real_number(limit: Any) -> None:
+    assert _cap_alpha(np.ones((1, 1)), limit)[0, 0] == pytest.approx(float(limit))
+
+
+@pytest.mark.parametrize("limit", [1.1, -0.1, float("nan"), float("inf")])
+def test_a_limit_outside_of_0_and_1_is_refused(limit: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        _cap_alpha(np.zeros((1, 1)), limit)
+
+
+@pytest.mark.parametrize("limit", ["0.5", [0.5], 1j])
+def test_a_limit_that_is_no_real_number_is_refused(limit: Any) -> None:
+    with pytest.raises(TypeError, match="real number"):
+        _cap_alpha(np.zeros((1, 1)), limit)
+
+
+def test_the_opacity_is_updated_in_place() -> None:
+    rgba = np.zeros((1, 1, 4))
+    _update_alpha(rgba, starting_array=np.ones((1, 1)))
+    np.testing.assert_array_equal(rgba, [[[0, 0, 0, 1]]])
+    _update_alpha(rgba, alpha_limit=0.25)
+    np.testing.assert_array_equal(rgba, [[[0, 0, 0, 0.25]]])
+    whole = np.full((1, 1, 4), 255, np.uint8)
+    _update_alpha(whole, alpha_limit=0.2)
+    np.testing.assert_array_equal(whole, [[[255, 255, 255, 51]]])
+
+
+def test_overlaying_is_alpha_compositing() -> None:
+    below = Image.new("RGBA", (1, 1), (0, 0, 0, 255))
+    above = Image.new("RGBA", (1, 1), (255, 255, 255, 128))
+    assert _overlay_heatmap(above, below).getpixel((0, 0)) == (128, 128, 128, 255)

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_models import MODELS, make_doc
+
+from sightline.keras.layers import children
+from sightline.keras.tap import _wrapped, tapped
+
+
+@pytest.fixture
+def model() -> keras.Model:
+    return MODELS["functional"]()
+
+
+def test_each_call_passes_through_see_in_the_order_of_the_run(model: keras.Model) -> None:
+    seen = []
+
+    def see(layer: Any, output: Any) -> Any:
+        seen.append(layer.name)
+        return output
+
+    with tapped([model], see, children):
+        model(make_doc())
+    assert seen == ["conv", "seen", "deeper", "add", "mix", "pool", "scores", "functional"]
+
+
+def test_what_see_returns_goes_on_in_the_place_of_the_output(model: keras.Model) -> None:
+    layer = model.get_layer("pool")
+    plain = model(make_doc())
+    with tapped([layer], lambda _, output: output * 0):
+        silenced = model(make_doc())
+    np.testing.assert_allclose(silenced, tf.nn.softmax(model.get_layer("scores").bias[None]))
+    assert not np.allclose(plain, silenced)
+    np.testing.assert_array_equal(model(make_doc()), plain)
+
+
+def test_the_wrapper_is_gone_afterwards_also_after_an_exception(model: keras.Model) -> None:
+    layer = model.get_layer("conv")
+
+    def see(layer: Any, output: Any) -> Any:
+        raise RuntimeError("on purpose")
+
+    def run() -> None:
+        with tapped([model], see, children):
+            assert "call" in vars(model)
+            model(make_doc())
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        run()
+    assert "call" not in vars(model)
+    assert "call" not in vars(layer)
+    assert not _wrapped
+
+
+def test_a_call_of_the_users_own_on_the_instance_is_kept(model: keras.Model) -> None:
+    layer = model.get_layer("seen")
+    own = layer.call
+    object.__setattr__(layer, "call", own)
+    seen = []
+    with tapped([layer], lambda one, output: seen.append(one) or output):
+        model(make_doc())
+    assert vars(layer)["call"] is own
+    assert seen == [layer]
+
+
+def test_nested_taps_are_each_their_own(model: keras.Model) -> None:
+    layer = model.get_layer("conv")
+    outer: list[str] = []
+    inner: list[str] = []
+    with tapped([layer], lambda one, output: outer.append(one.name) or output):
+        with tapped([layer], lambda one, output: inner.append(one.name) or output):
+            model(make_doc())
+        model(make_doc())
+    assert outer == ["conv"]
+    assert inner == ["conv"]
+    assert "call" not in vars(layer)
+
+
+def test_other_threads_are_neither_recorded_nor_disturbed(model: keras.Model) -> None:
+    doc, layer = make_doc(), model.get_layer("conv")
+    plain = np.asarray(model(doc))
+    seen: list[int] = []
+    others: list[np.ndarray] = []
+
+    def see(_: Any, output: Any) -> Any:
+        seen.append(threading.get_ident())
+        # In the middle of our pass, while the tap is on, another thread runs the same model.
+        thread = threading.Thread(target=lambda: others.append(np.asarray(model(doc))))
+        thread.start()
+        thread.join()
+        return output * 0
+
+    with tapped([layer], see):
+        ours = np.asarray(model(doc))
+    assert seen == [threading.get_ident()]
+    np.testing.assert_array_equal(others[0], plain)
+    assert not np.allclose(ours, plain)
+
+
+def test_a_tap_that_ends_leaves_that_of_another_thread_on(model: keras.Model) -> None:
+    doc, layer = make_doc(), model.get_layer("conv")
+    seen: list[str] = []
+    on, over = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with tapped([layer], lambda _, output: seen.append("other") or output):
+            on.set()
+            over.wait(30)
+            model(doc)
+
+    thread = threading.Thread(target=other)
+    with tapped([layer], lambda _, output: seen.append("ours") or output):
+        thread.start()
+        on.wait(30)
+    over.set()
+    thread.join()
+    assert seen == ["other"]
+    assert "call" not in vars(layer)
+
+
+def test_a_call_under_tf_function_is_seen() -> None:
+    class Compiled(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="compiled")
+            self.conv = keras.layers.Conv2D(2, 3, name="conv")
+
+        @tf.function
+        def call(self, inputs: Any) -> Any:
+            return self.conv(inputs)
+
+    layer = Compiled()
+    model = keras.Sequential([keras.Input((8, 8, 3)), layer, keras.layers.Flatten()])
+    plain = np.asarray(model(make_doc()))  # traced now, before any tap
+    seen = []
+    with tapped([model], lambda one, output: seen.append(one.name) or output, children):
+        tapped_output = np.asarray(model(make_doc()))
+    assert seen[:2] == ["conv", "compiled"]
+    np.testing.assert_allclose(tapped_output, plain, atol=1e-6)

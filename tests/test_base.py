@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sightline.base import Explanation, TargetExplanation
+
+
+def make(heat: float = 1.0, **kwargs: object) -> Explanation:
+    target = TargetExplanation(243, score=0.75, heatmap=np.array([[0, heat], [0.5, 0]]))
+    fields = {
+        "description": "where",
+        "error": "",
+        "method": "Grad-CAM",
+        "targets": [target],
+        "image": Image.new("RGB", (4, 4), "red"),
+        "layer": "backbone/out",
+    }
+    return Explanation("net", **{**fields, **kwargs})
+
+
+def test_it_prints_eli5s_fields_in_eli5s_order() -> None:
+    assert repr(make(image=None)) == (
+        "Explanation(estimator='net', description='where', error='', method='Grad-CAM', "
+        "is_regression=False, targets=[TargetExplanation(target=243, feature_weights=None, "
+        "proba=None, score=0.75, weighted_spans=None, heatmap=array([[0. , 1. ],\n"
+        "       [0.5, 0. ]]))], feature_importances=None, decision_tree=None, "
+        "highlight_spaces=None, transition_features=None, image=None)"
+    )
+
+
+def test_arguments_may_be_given_by_position_as_in_eli5() -> None:
+    expl = Explanation("net", "where", "wrong", "Grad-CAM", True, [])
+    assert (expl.description, expl.error, expl.method) == ("where", "wrong", "Grad-CAM")
+    assert (expl.is_regression, expl.targets, expl.layer) == (True, [], None)
+    assert TargetExplanation(1, None, 0.5, 2.0).proba == 0.5
+
+
+def test_two_explanations_compare_by_value() -> None:
+    assert make() == make()
+    assert make() != make(heat=0.9)
+    assert make() != make(layer="other")
+    assert make() != make(image=Image.new("RGB", (4, 4), "blue"))
+    assert make() != make(targets=None)
+    assert make().targets[0] != TargetExplanation(243, score=0.75)
+    assert make().targets[0] != TargetExplanation(243, score=0.75, heatmap=np.zeros((3, 3)))
+    assert make() != "an explanation"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(make())
+
+
+def test_fields_can_be_set() -> None:
+    expl = make()
+    expl.image = expl.image.convert("RGBA")
+    assert expl.image.mode == "RGBA"
+
+
+def test_it_shows_itself_as_the_overlay() -> None:
+    png = make()._repr_png_()
+    with Image.open(io.BytesIO(png)) as picture:
+        assert (picture.format, picture.size, picture.mode) == ("PNG", (4, 4), "RGBA")
+    html = make()._repr_html_()
+    assert base64.b64encode(png).decode() in html
+    assert "class 243 (0.75)" in html
+    assert "backbone/out" in html
+
+
+def test_an_error_is_shown_in_the_place_of_a_picture() -> None:
+    expl = Explanation("net", error="is not supported")
+    assert expl._repr_png_() is None
+    assert "is not supported" in expl._repr_html_()
+    assert "<img" not in expl._repr_html_()
+
+
+def test_without_a_picture_the_caption_is_shown() -> None:
+    assert make(image=None)._repr_html_() == "<p>net · class 243 (0.75) · layer backbone/out</p>"
+
+
+@pytest.mark.parametrize("error", ["", "<script>alert('error')</script>"])
+def test_names_from_outside_are_escaped(error: str) -> None:
+    evil = '<script>alert("it\'s")</script>'
+    expl = make(layer=evil, error=error)
+    expl.estimator = evil
+    assert "<script>" not in expl._repr_html_()
+    assert "&lt;script&gt;" in expl._repr_html_()

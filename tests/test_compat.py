@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+# As if eli5 were not installed, also where it is.
+HIDE = """
+import sys
+import importlib.machinery as machinery
+_real = machinery.PathFinder.find_spec
+class PathFinder(machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name == "eli5" else _real(name, path, target)
+sys.meta_path = [PathFinder if one is machinery.PathFinder else one for one in sys.meta_path]
+import sightline
+sightline.install_as_eli5()
+sightline.install_as_eli5()
+"""
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_sightline_answers_to_the_name_where_eli5_is_not_installed() -> None:
+    run(
+        HIDE
+        + """
+import eli5
+from eli5 import explain_prediction, format_as_image, show_prediction
+from eli5.base import Explanation, TargetExplanation
+from eli5.formatters.image import expand_heatmap
+from eli5.keras import gradcam
+from eli5.keras.gradcam import gradcam_backend
+import eli5.ipython, eli5.explain
+assert not {"keras", "tensorflow", "matplotlib"} & set(sys.modules)
+assert eli5 is sightline
+assert Explanation is sightline.Explanation
+assert gradcam is eli5.keras.gradcam is sightline.keras.gradcam
+assert gradcam.gradcam_backend is gradcam_backend
+"""
+    )
+
+
+def test_the_module_that_needs_keras_is_the_same_under_both_names() -> None:
+    run(
+        HIDE
+        + """
+from eli5.keras.explain_prediction import explain_prediction_keras, _validate_doc
+import eli5.keras.explain_prediction as module
+assert module is sightline.keras.explain_prediction
+assert module.__spec__.name == "sightline.keras.explain_prediction"
+assert explain_prediction_keras is sightline.explain_prediction_keras
+assert sightline.keras.gradcam is sightline.keras.gradcam.gradcam
+"""
+    )
+
+
+def test_the_rest_of_eli5_is_said_not_to_be_there() -> None:
+    out = run(
+        HIDE
+        + """
+try:
+    import eli5.sklearn
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    )
+    assert "No module named 'eli5.sklearn'" in out
+    assert "Keras API" in out
+
+
+@pytest.mark.skipif(importlib.util.find_spec("eli5") is None, reason="eli5 is not installed")
+@pytest.mark.parity
+def test_sightline_registers_itself_where_eli5_is_installed() -> None:
+    run(
+        """
+import sightline
+sightline.install_as_eli5()
+sightline.install_as_eli5()
+import eli5, keras, numpy as np
+from PIL import Image
+assert eli5 is not sightline
+assert eli5.explain_prediction.dispatch(keras.Sequential) is sightline.explain_prediction_keras
+inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, name="conv")])
+model = keras.Sequential([inner, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+doc = np.random.default_rng(0).random((1, 8, 8, 3), np.float32)
+expl = eli5.explain_prediction(model, doc, layer="conv")  # nested, which eli5 cannot do
+assert isinstance(expl, sightline.Explanation)
+assert isinstance(eli5.show_prediction(model, doc, layer="conv"), Image.Image)
+from sklearn.linear_model import LogisticRegression
+clf = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
+assert eli5.explain_prediction(clf, np.array([1.0])).targets
+assert "not supported" in eli5.show_prediction(keras.Sequential(), np.zeros((1, 4))).data
+"""
+    )

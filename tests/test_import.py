@@ -1,0 +1,129 @@
+"""The names at the top, what importing costs, and the walls between the modules."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sightline
+
+SOURCE = Path(sightline.__file__).parent
+
+
+def test_every_public_name_is_there() -> None:
+    for name in sightline.__all__:
+        assert getattr(sightline, name) is not None
+    assert set(sightline.__all__) <= set(dir(sightline))
+    with pytest.raises(AttributeError, match="explain_weights"):
+        _ = sightline.explain_weights
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("sightline.base", ["Explanation", "TargetExplanation"]),
+        ("sightline.explain", ["explain_prediction"]),
+        ("sightline.ipython", ["show_prediction"]),
+        (
+            "sightline.keras.explain_prediction",
+            [
+                "explain_prediction_keras",
+                "explain_prediction_keras_image",
+                "explain_prediction_keras_not_supported",
+                "_validate_doc",
+                "_get_activation_layer",
+            ],
+        ),
+        ("sightline.keras", ["explain_prediction_keras", "gradcam", "gradcam_backend"]),
+        ("sightline.keras.gradcam", ["gradcam", "gradcam_backend"]),
+        ("sightline.formatters", ["format_as_image"]),
+        (
+            "sightline.formatters.image",
+            [
+                "format_as_image",
+                "heatmap_to_image",
+                "expand_heatmap",
+                "_validate_heatmap",
+                "_cap_alpha",
+                "_update_alpha",
+                "_overlay_heatmap",
+            ],
+        ),
+    ],
+)
+def test_names_stand_under_the_paths_of_eli5(module: str, names: list[str]) -> None:
+    loaded = importlib.import_module(module)
+    for name in names:
+        assert callable(getattr(loaded, name))
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert sightline.__version__.count(".") == 2
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import sightline",
+        "import sightline; sightline.Explanation('net')",
+        "import sightline; sightline.explain_prediction, sightline.show_prediction",
+        "import sightline; sightline.format_as_image, sightline.formatters.image.expand_heatmap",
+        "import sightline; sightline.keras.gradcam.gradcam_backend, sightline.install_as_eli5",
+        "import sightline.cli, sightline.demo",
+    ],
+)
+def test_nothing_heavy_is_imported_until_it_is_used(use: str) -> None:
+    code = f"{use}; import sys; print({{'keras', 'tensorflow', 'matplotlib'}} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_modules_are_there_as_attributes_after_a_bare_import() -> None:
+    code = (
+        "import sightline as eli5; eli5.formatters.image.heatmap_to_image; eli5.base.Explanation; "
+        "eli5.keras.explain_prediction.explain_prediction_keras; eli5.keras.layers.find; "
+        "eli5.keras.gradcam.gradcam"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def users_of(library: str) -> set[str]:
+    return {
+        str(path.relative_to(SOURCE).as_posix())
+        for path in SOURCE.rglob("*.py")
+        if any(name == library or name.startswith(library + ".") for name in imports_of(path))
+    }
+
+
+def test_tensorflow_is_imported_by_its_backend_alone() -> None:
+    assert users_of("tensorflow") == {"keras/backends/tensorflow.py"}
+
+
+def test_no_private_module_of_a_framework_is_imported() -> None:
+    assert not users_of("keras.src") | users_of("tensorflow.python")
+
+
+def test_matplotlib_is_imported_by_the_formatters_alone() -> None:
+    users = users_of("matplotlib")
+    assert "formatters/image.py" in users
+    assert not [user for user in users if user.startswith("keras/") or user == "base.py"]
+
+
+def test_the_formatters_see_no_model() -> None:
+    assert not [user for user in users_of("keras") if user.startswith("formatters/")]
+    assert not [user for user in users_of("sightline.keras") if user.startswith("formatters/")]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import keras
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import MODELS, make_doc
+
+import sightline
+from sightline import Explanation
+
+
+@pytest.fixture
+def model() -> keras.Model:
+    return MODELS["functional"]()
+
+
+def test_it_explains_then_formats(model: keras.Model) -> None:
+    shown = sightline.show_prediction(model, make_doc())
+    expl = sightline.explain_prediction(model, make_doc())
+    assert shown == sightline.format_as_image(expl)
+    assert shown.mode == "RGBA"
+    assert shown.size == expl.image.size
+
+
+def test_arguments_go_where_they_belong(model: keras.Model) -> None:
+    picture = Image.new("RGB", (30, 20), "white")
+    colormap = matplotlib.colormaps["cividis"]
+    shown = sightline.show_prediction(
+        model,
+        make_doc(),
+        targets=[2],
+        layer="conv",
+        image=picture,
+        colormap=colormap,
+        alpha_limit=1.0,
+        resampling_filter=Image.Resampling.BOX,
+    )
+    expl = sightline.explain_prediction(model, make_doc(), targets=[2], layer="conv", image=picture)
+    assert shown == sightline.format_as_image(expl, Image.Resampling.BOX, colormap, 1.0)
+    with pytest.raises(TypeError, match="blur"):
+        sightline.show_prediction(model, make_doc(), blur=2)
+
+
+def test_a_model_that_is_not_supported_shows_its_error() -> None:
+    shown = sightline.show_prediction("a model", np.zeros(3))
+    assert isinstance(shown, Explanation)
+    assert "not supported" in shown._repr_html_()
+    table = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    assert "not supported" in sightline.show_prediction(table, np.zeros((1, 4)))._repr_html_()
+
+
+def test_without_the_means_to_draw_the_explanation_comes_with_a_warning(
+    model: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sightline.ipython, "format_as_image", ImportError("no Pillow"))
+    with pytest.warns(UserWarning, match="dependencies are missing") as record:
+        expl = sightline.show_prediction(model, make_doc())
+    assert isinstance(expl, Explanation)
+    assert record[-1].filename == __file__
