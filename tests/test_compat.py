@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 
@@ -76,7 +75,6 @@ except ModuleNotFoundError as error:
     assert "Keras API" in out
 
 
-@pytest.mark.skipif(importlib.util.find_spec("eli5") is None, reason="eli5 is not installed")
 @pytest.mark.parity
 def test_sightline_registers_itself_where_eli5_is_installed() -> None:
     run(

@@ -66,8 +66,8 @@ def explain_prediction_keras(
     Returns:
         An ``Explanation`` with the picture in ``image``, the path of the layer in ``layer``, and
         one ``TargetExplanation`` in ``targets``, with ``heatmap`` (float64, ``(height, width)`` of
-        the layer, in [0, 1]), ``target`` (the index of the class) and ``score`` (the model's output for
-        it). If the model is no image model, an ``Explanation`` whose ``error`` says so.
+        the layer, in [0, 1]), ``target`` (the index of the class) and ``score`` (the model's output
+        for it). If the model is no image model, an ``Explanation`` whose ``error`` says so.
 
     Raises:
         TypeError: If ``doc`` is no NumPy array of numbers, ``targets`` neither a list nor None, its

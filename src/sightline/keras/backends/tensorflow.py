@@ -105,7 +105,7 @@ class _Recorder:
         if layer is not self.wanted and (self.wanted is not None or layer is self.model):
             return output
         # A model returns what a layer inside it did; that call is recorded already.
-        if id(output) in self._returned:
+        if id(output) in self._returned and children(layer):
             return output
         # Symbolic are Keras's dry runs, which infer shapes to build what is not built yet, and
         # traces of a tf.function in the user's code, out of which no tensor may be taken.
@@ -137,18 +137,25 @@ def _compiled(model: keras.Model) -> list[keras.layers.Layer]:
 
 def _scores(model: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
     """The model's first output for a batch of one, shape ``(1, classes)``."""
-    given = getattr(model, "input", None) if getattr(model, "inputs", None) else None
-    if isinstance(given, (dict, list, tuple)):
-        # One input, by name or in a list: Keras wants it as the model was made.
-        inputs = tf.nest.map_structure(lambda _: inputs, given)
     try:
-        outputs = model(inputs, training=False)
+        outputs = model(_as_made(model, inputs), training=False)
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
             f"model {model.name!r} cannot be run on a doc of this shape: {error.message}"
         ) from error
     scores = tf.convert_to_tensor(tf.nest.flatten(outputs)[0])
     return tf.reshape(scores, (1, 1)) if scores.shape == (1,) else scores
+
+
+def _as_made(model: keras.Model, inputs: tf.Tensor) -> Any:
+    """The one input in the structure that the model was made with: by name, or in a list."""
+    try:
+        structure = model.input
+    except (AttributeError, ValueError):  # a subclassed model, or a Sequential one
+        return inputs
+    if isinstance(structure, (dict, list, tuple)):
+        return tf.nest.map_structure(lambda _: inputs, structure)
+    return inputs
 
 
 def _gradient(
