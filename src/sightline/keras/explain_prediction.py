@@ -140,7 +140,7 @@ def explain_prediction_keras_image(
     terms = record(model, doc, targets, None if layer is None else _find(model, doc, layer))
     weights = channel_weights(terms.gradients)
     heatmap = gradcam(weights, terms.activations)
-    path = layers.path_of(model, terms.layer)
+    path = terms.path
     if heatmap.max() < _FAINT:
         warnings.warn(_why_blank(terms, weights, path), HeatmapWarning, stacklevel=_outside())
     return Explanation(

@@ -207,14 +207,13 @@ def data_format(model: keras.Model, layer: keras.layers.Layer | None = None) -> 
     Only some layers know: the others have the layout of the nearest one before them that does, else
     of the nearest after them, else Keras's default.
     """
-    layers = [item for _, item in walk(model)]
-    if layer is None:
-        before, after = [], layers
-    else:
+    nearest: Iterable[keras.layers.Layer] = (item for _, item in walk(model))
+    if layer is not None:
+        layers = list(nearest)
         inside = [item for _, item in _walk(layer, "", (id(layer),))]
         position = next((i for i, item in enumerate(layers) if item is layer), 0)
-        before, after = [*layers[:position], layer, *inside], layers[position + 1 :]
-    for item in [*reversed(before), *after]:
+        nearest = [*reversed([*layers[:position], layer, *inside]), *layers[position + 1 :]]
+    for item in nearest:
         own = _own_format(item)
         if own is not None:
             return own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -11,9 +12,10 @@ import keras
 import numpy as np
 
 from sightline.keras import backends, layers
-from sightline.keras.backends.common import Call, Pass
+from sightline.keras.backends.common import TOP, Call, Pass
+from sightline.keras.traces import traces_of
 
-__all__ = ["Terms", "record", "target_index"]
+__all__ = ["Terms", "record", "record_batch", "target_index"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Terms:
 
     Attributes:
         layer: The recorded layer.
+        path: Its path in the model.
         activations: Its output, shape ``(height, width, channels)``, float32 or float64.
         gradients: Gradients of ``score`` with respect to ``activations``, same shape and type.
         target: Index of the explained class.
@@ -29,6 +32,7 @@ class Terms:
     """
 
     layer: keras.layers.Layer
+    path: str
     activations: np.ndarray
     gradients: np.ndarray
     target: int
@@ -46,7 +50,7 @@ def record(
     targets: list[int] | None = None,
     layer: keras.layers.Layer | None = None,
 ) -> Terms:
-    """Run a model forward and backward once, and see one layer.
+    """Run a model forward and backward once, and see one layer, for one class of one input.
 
     Args:
         model: The classifier. Of several outputs the first is explained.
@@ -61,21 +65,56 @@ def record(
             has no map, or no gradient to the score; if there is NaN or infinity in either.
     """
     target = target_index(targets)
+    (found,) = record_batch(model, doc, np.array([[TOP if target is None else target]]), layer)
+    if isinstance(found, ValueError):
+        raise found
+    return found[0]
+
+
+def record_batch(
+    model: keras.Model,
+    docs: np.ndarray,
+    targets: np.ndarray,
+    layer: keras.layers.Layer | None = None,
+) -> list[list[Terms] | ValueError]:
+    """Run a model forward and backward once, for several classes of several inputs.
+
+    Args:
+        model: As in `record`.
+        docs: Inputs, shape ``(docs, height, width, channels)``, or channels first.
+        targets: Integers, shape ``(docs, targets)``: indices of classes, or all `common.TOP` or all
+            `common.LOWEST` for those with the greatest or the lowest scores.
+        layer: As in `record`.
+
+    Returns:
+        For each doc its terms, one for each target; or the error, if there is NaN or infinity in
+        those of this doc.
+
+    Raises:
+        ValueError: If there is no such class; if the layer was not reached, has no map, or no
+            gradient to the score.
+    """
 
     def candidates(calls: Sequence[Call]) -> Iterator[int]:
         return layers.candidates(model, calls)
 
-    recorded = backends.current().forward_backward(model, doc, target, layer, candidates)
-    name = _check_reached(model, recorded, given=layer)
+    traces = traces_of(model)
+    traces.refresh()
+    recorded = backends.current().forward_backward(model, docs, targets, layer, candidates)
+    _check_reached(model, recorded, given=layer)
+    of_layer = weakref.ref(recorded.layer)
+    name = traces.once(("path", of_layer), lambda: layers.path_of(model, recorded.layer))
     activations, gradients = recorded.activations, recorded.gradients
-    if activations is None or activations.ndim != 4 or len(activations) != 1:
+    if activations is None or activations.ndim != 4 or len(activations) != len(docs):
         was = "no single float tensor" if activations is None else f"shape {activations.shape}"
         raise ValueError(
             f"layer {name!r} has no spatial axes to draw a heatmap over: its output has {was}, "
             "where (1, height, width, channels) is needed; pass a convolution, an activation or a "
             "pooling layer before the last global pooling"
         )
-    data_format = layers.data_format(model, recorded.layer)
+    data_format = traces.once(
+        ("data_format", of_layer), lambda: layers.data_format(model, recorded.layer)
+    )
     if layers.spatial_shape(activations.shape, data_format) == (1, 1):
         raise ValueError(
             f"layer {name!r} has a map of one cell (output shape {activations.shape}), of which a "
@@ -86,19 +125,33 @@ def record(
             f"layer {name!r} has no gradient to the score: the score does not depend on its "
             "output, or only through an operation that cannot be differentiated"
         )
+    if data_format == "channels_first":
+        activations, gradients = np.moveaxis(activations, 1, -1), np.moveaxis(gradients, 2, -1)
+    return [
+        _not_finite(name, activations[doc], gradients[:, doc])
+        or [
+            Terms(
+                layer=recorded.layer,
+                path=name,
+                activations=activations[doc],
+                gradients=gradients[rank, doc],
+                target=int(target),
+                scores=recorded.scores[doc],
+            )
+            for rank, target in enumerate(recorded.targets[doc])
+        ]
+        for doc in range(len(docs))
+    ]
+
+
+def _not_finite(name: str, activations: np.ndarray, gradients: np.ndarray) -> ValueError | None:
     for what, values in (("output", activations), ("gradient", gradients)):
         if not np.isfinite(values).all():
-            raise ValueError(
+            return ValueError(
                 f"there is NaN or infinity in the {what} of layer {name!r}; look at the model's "
                 "weights and at the range of doc"
             )
-    return Terms(
-        layer=recorded.layer,
-        activations=_channels_last(activations, data_format),
-        gradients=_channels_last(gradients, data_format),
-        target=recorded.target,
-        scores=recorded.scores,
-    )
+    return None
 
 
 def target_index(targets: Any) -> int | None:
@@ -120,22 +173,28 @@ def target_index(targets: Any) -> int | None:
             f"targets must hold exactly one class index, got {len(targets)}; explain several "
             "classes one after the other"
         )
-    (target,) = targets
+    return class_index(targets[0])
+
+
+def class_index(target: Any) -> int:
+    """A class index as a Python integer; raises TypeError if it is no integer."""
     if not isinstance(target, Integral) or isinstance(target, bool):
         raise TypeError(f"a target must be an integer class index, got {type(target).__name__}")
     return int(target)
 
 
-def _check_reached(model: keras.Model, recorded: Pass, given: keras.layers.Layer | None) -> str:
-    """The path of the recorded layer; raises if there is none, or it never ran."""
+def _check_reached(
+    model: keras.Model, recorded: Pass, given: keras.layers.Layer | None
+) -> None:
+    """Raise if there is no recorded layer, or it never ran."""
     if recorded.layer is None:
         raise ValueError(
             f"no layer of model {model.name!r} is suitable: none has an output of shape (1, "
             "height, width, channels) with more than one cell; pass layer= if there is one"
         )
-    name = layers.path_of(model, recorded.layer)
     if recorded.reached:
-        return name
+        return
+    name = layers.path_of(model, recorded.layer)
     if not any(item is given for _, item in layers.walk(model)):
         raise ValueError(
             f"layer {name!r} is not in model {model.name!r}, nor does the model call it"
@@ -145,7 +204,3 @@ def _check_reached(model: keras.Model, recorded: Pass, given: keras.layers.Layer
         "tf.function, where it cannot be seen"
     )
 
-
-def _channels_last(values: np.ndarray, data_format: layers.DataFormat) -> np.ndarray:
-    """One image's ``(height, width, channels)`` of a batch of one in either layout."""
-    return values[0] if data_format == "channels_last" else np.moveaxis(values[0], 0, -1)

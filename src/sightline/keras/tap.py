@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["tapped"]
+__all__ = ["tapped", "untapped_attributes"]
 
 See = Callable[[Any, Any], Any]
 Children = Callable[[Any], Iterable[Any]]
@@ -80,6 +80,19 @@ def tapped(layers: Iterable[Any], see: See, children: Children | None = None) ->
     finally:
         sessions.remove(session)
         session.close()
+
+
+def untapped_attributes(layer: Any) -> dict[str, Any]:
+    """The attributes of a layer, as they are where no tap is on."""
+    with _lock:
+        attributes = dict(vars(layer))
+        entry = _wrapped.get(id(layer))
+        for name, before in entry.before.items() if entry else ():
+            if before is _MISSING:
+                attributes.pop(name, None)
+            else:
+                attributes[name] = before
+    return attributes
 
 
 def _sessions() -> list[_Session]:

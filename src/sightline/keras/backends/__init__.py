@@ -18,23 +18,25 @@ __all__ = ["Backend", "current"]
 class Backend(Protocol):
     """What each backend module offers."""
 
-    def forward(self, model: keras.Model, doc: Any) -> None:
-        """Run the model on ``doc`` in inference mode, so that what is not built yet gets built."""
+    def forward(self, model: keras.Model, docs: Any) -> None:
+        """Run the model on ``docs`` in inference mode, so that what is not built yet gets built."""
 
     def forward_backward(
         self,
         model: keras.Model,
-        doc: Any,
-        target: int | None,
+        docs: Any,
+        targets: Any,
         layer: keras.layers.Layer | None,
         candidates: Candidates,
     ) -> Pass:
-        """Run the model once, and differentiate a score with respect to a layer's output.
+        """Run the model once, and differentiate scores with respect to a layer's output.
 
         Args:
             model: The classifier.
-            doc: Array of shape ``(1, ...)``.
-            target: Index of the class, or None for the one with the greatest score.
+            docs: Array of shape ``(docs, ...)``.
+            targets: Integer array of shape ``(docs, targets)``: indices of classes, not negative;
+                or all `common.TOP` or all `common.LOWEST` for the classes with the greatest or
+                the lowest scores.
             layer: The layer, or None to take the first of ``candidates`` that has a gradient.
             candidates: Given the calls of the pass, the positions of those to explain, the best
                 first.

@@ -1,7 +1,13 @@
-"""Record a layer's output and the gradient of a score, with ``tf.GradientTape``."""
+"""Record a layer's output and the gradients of scores, with ``tf.GradientTape``.
+
+The same few lines run eagerly when a model is first seen, and compiled with ``tf.function`` from
+the second time on.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +15,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sightline.keras.backends.common import Candidates, Pass, check_scores, check_target
+from sightline.keras.backends.common import (
+    LOWEST,
+    TOP,
+    Candidates,
+    Pass,
+    check_scores,
+    check_targets,
+)
 from sightline.keras.layers import children, walk
 from sightline.keras.tap import tapped
+from sightline.keras.traces import traces_of
 
 __all__ = ["forward", "forward_backward"]
 
@@ -20,48 +34,67 @@ __all__ = ["forward", "forward_backward"]
 _FLOAT16_SCALES = (2.0**24, 2.0**15, 2.0**8, 1.0)
 
 
-def forward(model: keras.Model, doc: np.ndarray) -> None:
-    """Run the model on ``doc`` in inference mode, so that what is not built yet gets built."""
-    _scores(model, tf.convert_to_tensor(doc))
+def forward(model: keras.Model, docs: np.ndarray) -> None:
+    """Run the model on ``docs`` in inference mode, so that what is not built yet gets built."""
+    _scores(model, tf.convert_to_tensor(docs))
 
 
 def forward_backward(
     model: keras.Model,
-    doc: np.ndarray,
-    target: int | None,
+    docs: np.ndarray,
+    targets: np.ndarray,
     layer: keras.layers.Layer | None,
     candidates: Candidates,
 ) -> Pass:
-    """Run the model once, and differentiate a score with respect to a layer's output.
+    """Run the model once, and differentiate scores with respect to a layer's output.
 
     `sightline.keras.backends.Backend` has the arguments.
     """
-    inputs = tf.convert_to_tensor(doc)
-    # Persistent, so that it can be asked for another candidate, or at another scale. Variables need
-    # no watching: the gradient sought ends at the layer's output.
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        recorder = _Recorder(tape, model, layer)
+    inputs = tf.convert_to_tensor(docs)
+    shape = _traced_shape(model, inputs)
+    traces = traces_of(model)
+    choice = ("chosen", inputs.shape[1:], inputs.dtype)
+    known = traces.chosen(choice) if layer is None else layer
+    if known is not None:
+        key = (weakref.ref(known), shape, inputs.dtype, targets.shape[1] > 1)
+        trace = traces.get(key, lambda: _Trace(model, known, shape, inputs.dtype, key[-1]))
+        if trace is not None:
+            return trace.run(known, inputs, targets)
+    result = _run_eagerly(model, inputs, targets, layer, candidates)
+    if result.gradients is not None:
         if layer is None:
-            tap = tapped([model], recorder.see, children)
-        else:
-            tap = tapped([layer, *_compiled(model)], recorder.see)
-        with tap:
-            scores = _scores(model, inputs)
-        classes = check_scores(tuple(scores.shape))
-        if target is None:
-            target = int(tf.argmax(scores[0]))
-        check_target(target, classes)
-        score = tf.cast(scores[0, target], _wide(scores.dtype))
-    is_float16 = scores.dtype == tf.float16 or recorder.is_float16
+            traces.remember(model, choice, chosen=result.layer)
+        for several in (False, True):
+            traces.remember(model, (weakref.ref(result.layer), shape, inputs.dtype, several))
+    return result
+
+
+def _run_eagerly(
+    model: keras.Model,
+    inputs: tf.Tensor,
+    targets: np.ndarray,
+    layer: keras.layers.Layer | None,
+    candidates: Candidates,
+) -> Pass:
+    """Run a pass operation by operation, which takes no preparation."""
+    tape, recorder, scores = _record(model, inputs, layer)
+    classes = check_scores(tuple(scores.shape))
+    if len(scores) != len(inputs):
+        raise ValueError(
+            f"the model's output must have one row a doc, got shape {tuple(scores.shape)} for "
+            f"{len(inputs)} {'doc' if len(inputs) == 1 else 'docs'}"
+        )
+    chosen = _class_indices(scores, check_targets(targets, classes))
     calls = [(call.layer, call.shape) for call in recorder.calls]
-    positions = range(len(calls))[-1:] if layer else candidates(calls)
     activations = gradients = None
-    for position in positions:
+    for position in range(len(calls))[-1:] if layer is not None else candidates(calls):
         layer, activations = recorder.calls[position].layer, recorder.calls[position].output
-        if activations is not None:
-            gradients = _gradient(
-                tape, score, activations, _FLOAT16_SCALES if is_float16 else (1.0,)
-            )
+        if activations is None:
+            continue
+        for scale in recorder.scales():
+            gradients = _gradients(tape, scores, activations, chosen, scale)
+            if gradients is None or _is_finite(gradients):
+                break
         if gradients is not None:
             break
     return Pass(
@@ -69,9 +102,104 @@ def forward_backward(
         reached=bool(calls),
         activations=None if activations is None else activations.numpy(),
         gradients=None if gradients is None else gradients.numpy(),
-        target=target,
-        scores=tf.cast(scores[0], score.dtype).numpy(),
+        targets=chosen.numpy(),
+        scores=scores.numpy(),
     )
+
+
+class _Trace:
+    """A pass, compiled for one model, layer and shape."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        layer: keras.layers.Layer,
+        shape: tuple[int | None, ...],
+        dtype: tf.DType,
+        several: bool,
+    ) -> None:
+        """Trace the pass.
+
+        Args:
+            model: The model.
+            layer: The layer to record.
+            shape: Shape of the inputs, None where any size goes.
+            dtype: Their type.
+            several: Whether several classes are explained in one pass.
+        """
+        # The function lives on in its trace, and must not keep the model alive.
+        weak_model, weak_layer = weakref.ref(model), weakref.ref(layer)
+        scales: list[float] = []
+
+        def run(inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            tape, recorder, scores = _record(weak_model(), inputs, weak_layer())
+            check_scores(tuple(scores.shape))
+            activations = recorder.calls[-1].output
+            scales.extend(recorder.scales())
+            chosen = _class_indices(scores, targets)
+            gradients = _gradients(tape, scores, activations, chosen, scale, several)
+            if gradients is None:
+                raise ValueError("no gradient")  # which the eager pass reports as it should be
+            return activations, gradients, chosen, scores
+
+        signature = [
+            tf.TensorSpec(shape, dtype),
+            tf.TensorSpec((None, None), tf.int32),
+            tf.TensorSpec((), tf.float32),
+        ]
+        self._function = tf.function(run, signature, autograph=False).get_concrete_function()
+        self._classes = self._function.structured_outputs[-1].shape[1]
+        self._scales = scales
+
+    def run(self, layer: keras.layers.Layer, inputs: tf.Tensor, targets: np.ndarray) -> Pass:
+        """Run the pass."""
+        given = tf.constant(check_targets(targets, self._classes), tf.int32)
+        for place, scale in enumerate(self._scales):
+            activations, gradients, chosen, scores = self._function(
+                inputs, given, tf.constant(scale, tf.float32)
+            )
+            if len(self._scales) == 1 or _is_finite(gradients):
+                # One that overflowed would most likely do so again.
+                self._scales = self._scales[place:]
+                break
+        return Pass(
+            layer=layer,
+            reached=True,
+            activations=activations.numpy(),
+            gradients=gradients.numpy(),
+            targets=chosen.numpy(),
+            scores=scores.numpy(),
+        )
+
+
+def _traced_shape(model: keras.Model, inputs: tf.Tensor) -> tuple[int | None, ...]:
+    """The shape to trace for: as the model declares it, else of any number of such inputs."""
+    try:
+        declared = model.inputs
+    except (AttributeError, ValueError):  # a subclassed model
+        declared = None
+    if not declared:
+        return (None, *inputs.shape[1:])
+    return tuple(declared[0].shape)
+
+
+def _record(
+    model: keras.Model, inputs: tf.Tensor, layer: keras.layers.Layer | None
+) -> tuple[tf.GradientTape, _Recorder, tf.Tensor]:
+    """Run the model forward, and record ``layer``, or all that could be chosen."""
+    # Persistent, so that it can be asked for several gradients. Variables need no watching: the
+    # gradients sought end at the layer's output.
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        recorder = _Recorder(tape, model, layer)
+        if layer is None:
+            tap = tapped([model], recorder.see, children)
+        else:
+            tap = tapped([layer, *_compiled(model)], recorder.see)
+        with tap, _changing_nothing(model):
+            scores = _scores(model, inputs)
+        recorder.is_float16 |= scores.dtype == tf.float16
+        scores = tf.cast(scores, _wide(scores.dtype))
+    return tape, recorder, scores
 
 
 @dataclass
@@ -99,6 +227,7 @@ class _Recorder:
     calls: list[_Seen] = field(default_factory=list)
     is_float16: bool = False
     _returned: dict[int, tf.Tensor] = field(default_factory=dict)
+    _graph: Any = field(default_factory=lambda: _current_graph())
 
     def see(self, layer: keras.layers.Layer, output: Any) -> Any:
         """Record an output, and return the tensor to go on with in its place."""
@@ -107,14 +236,9 @@ class _Recorder:
         # A model returns what a layer inside it did; that call is recorded already.
         if id(output) in self._returned and children(layer):
             return output
-        # Symbolic are Keras's dry runs, which infer shapes to build what is not built yet, and
-        # traces of a tf.function in the user's code, out of which no tensor may be taken.
-        if not tf.is_tensor(output) or tf.is_symbolic_tensor(output):
-            if tf.is_tensor(output) or isinstance(output, keras.KerasTensor):
-                return output
-            self.calls.append(_Seen(layer, None))
+        if isinstance(output, keras.KerasTensor) or self._is_out_of_reach(output):
             return output
-        if not output.dtype.is_floating:
+        if not tf.is_tensor(output) or not output.dtype.is_floating:
             self.calls.append(_Seen(layer, None))
             return output
         self.is_float16 |= output.dtype == tf.float16
@@ -128,6 +252,23 @@ class _Recorder:
         self._returned[id(onwards)] = onwards
         return onwards
 
+    def _is_out_of_reach(self, output: Any) -> bool:
+        """Whether a tensor is of another graph than the one that runs.
+
+        Of Keras's dry runs, which infer shapes to build what is not built yet, or of the trace of a
+        tf.function in the user's code.
+        """
+        return tf.is_symbolic_tensor(output) and output.graph is not self._graph
+
+    def scales(self) -> tuple[float, ...]:
+        """The multiples of the scores to try, the first that does not overflow to be taken."""
+        return _FLOAT16_SCALES if self.is_float16 else (1.0,)
+
+
+def _current_graph() -> Any:
+    """The graph that is being traced; None where operations run at once."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
 
 def _compiled(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers whose ``call`` is a tf.function, which a tap makes run line by line."""
@@ -135,8 +276,19 @@ def _compiled(model: keras.Model) -> list[keras.layers.Layer]:
     return [layer for layer in everything if hasattr(layer.call, "python_function")]
 
 
+def _changing_nothing(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
+    """Where what a model does to itself as it runs does not last.
+
+    Batch normalisation that the user's code runs in training mode, counters, seeds, losses. A model
+    with something left to build needs the right to make its variables.
+    """
+    if all(layer.built for layer in (model, *(layer for _, layer in walk(model)))):
+        return keras.StatelessScope()  # type: ignore[no-any-return]
+    return contextlib.nullcontext()
+
+
 def _scores(model: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
-    """The model's first output for a batch of one, shape ``(1, classes)``."""
+    """The model's first output, shape ``(docs, classes)``."""
     try:
         outputs = model(_as_made(model, inputs), training=False)
     except tf.errors.InvalidArgumentError as error:
@@ -144,7 +296,8 @@ def _scores(model: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
             f"model {model.name!r} cannot be run on a doc of this shape: {error.message}"
         ) from error
     scores = tf.convert_to_tensor(tf.nest.flatten(outputs)[0])
-    return tf.reshape(scores, (1, 1)) if scores.shape == (1,) else scores
+    # Of one class, some models leave out the axis.
+    return tf.expand_dims(scores, axis=-1) if scores.shape.rank == 1 else scores
 
 
 def _as_made(model: keras.Model, inputs: tf.Tensor) -> Any:
@@ -158,21 +311,57 @@ def _as_made(model: keras.Model, inputs: tf.Tensor) -> Any:
     return inputs
 
 
-def _gradient(
-    tape: tf.GradientTape, score: tf.Tensor, activations: tf.Tensor, scales: tuple[float, ...]
+def _class_indices(scores: tf.Tensor, targets: Any) -> tf.Tensor:
+    """Class indices in the place of `TOP` and `LOWEST`, shape ``(docs, targets)``."""
+    targets = tf.cast(targets, tf.int32)
+    order = tf.argsort(scores, axis=-1, direction="DESCENDING", stable=True)
+    classes = scores.shape[1]
+    rank = tf.minimum(tf.range(tf.shape(targets)[1]), classes - 1)
+    top = tf.gather(order, rank, axis=1)
+    lowest = tf.gather(order, classes - 1 - rank, axis=1)
+    return tf.where(targets == TOP, top, tf.where(targets == LOWEST, lowest, targets))
+
+
+def _gradients(
+    tape: tf.GradientTape,
+    scores: tf.Tensor,
+    activations: tf.Tensor,
+    chosen: tf.Tensor,
+    scale: Any,
+    several: bool | None = None,
 ) -> tf.Tensor | None:
-    """The gradient of ``score``, at the first scale at which all of it is finite."""
-    gradient = None
-    for scale in scales:
-        scaled = tape.gradient(
-            score, activations, output_gradients=tf.constant(scale, dtype=score.dtype)
-        )
-        if scaled is None:
+    """Gradients of the chosen scores, shape ``(targets, docs, ...)``; None if there are none.
+
+    No doc's score depends on another doc, so that the gradient of all of one rank is that of each.
+
+    Args:
+        tape: The tape that recorded the pass.
+        scores: The scores, shape ``(docs, classes)``.
+        activations: What to differentiate by.
+        chosen: Indices of the classes, shape ``(docs, targets)``.
+        scale: What to multiply the scores by on the way.
+        several: Where the number of targets is not known yet, whether it is more than one.
+    """
+    seeds = tf.one_hot(tf.transpose(chosen), scores.shape[1], dtype=scores.dtype)
+    seeds *= tf.cast(scale, scores.dtype)
+
+    def gradient(seed: tf.Tensor) -> tf.Tensor | None:
+        found = tape.gradient(scores, activations, output_gradients=seed)
+        return None if found is None else tf.convert_to_tensor(found)
+
+    if several:
+        found = tf.map_fn(gradient, seeds, fn_output_signature=activations.dtype)
+    else:
+        ranks = 1 if several is False else len(seeds)
+        each = [gradient(seeds[rank]) for rank in range(ranks)]
+        if each[0] is None:
             return None
-        gradient = tf.convert_to_tensor(scaled) / tf.constant(scale, dtype=activations.dtype)
-        if bool(tf.reduce_all(tf.math.is_finite(gradient))):
-            break
-    return gradient
+        found = tf.stack(each)
+    return found / tf.cast(scale, found.dtype)
+
+
+def _is_finite(values: tf.Tensor) -> bool:
+    return bool(tf.reduce_all(tf.math.is_finite(values)))
 
 
 def _wide(dtype: tf.DType) -> tf.DType:
