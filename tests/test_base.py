@@ -65,7 +65,7 @@ def test_it_shows_itself_as_the_overlay() -> None:
         assert (picture.format, picture.size, picture.mode) == ("PNG", (4, 4), "RGBA")
     html = make()._repr_html_()
     assert base64.b64encode(png).decode() in html
-    assert "class 243 (0.75)" in html
+    assert "class 243: 0.75" in html
     assert "backbone/out" in html
 
 
@@ -77,7 +77,7 @@ def test_an_error_is_shown_in_the_place_of_a_picture() -> None:
 
 
 def test_without_a_picture_the_caption_is_shown() -> None:
-    assert make(image=None)._repr_html_() == "<p>net · class 243 (0.75) · layer backbone/out</p>"
+    assert make(image=None)._repr_html_() == "<p>net · class 243: 0.75 · layer backbone/out</p>"
 
 
 @pytest.mark.parametrize("error", ["", "<script>alert('error')</script>"])

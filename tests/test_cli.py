@@ -540,7 +540,7 @@ class TestLayer:
     @pytest.mark.parametrize(
         ("layer", "line"),
         [
-            ("copi", "no layer 'copi' in model 'mean'; the nearest names are 'copy'"),
+            ("copi", "no layer 'copi' in model 'mean'; the nearest name is 'copy'"),
             ("9", "no layer 9 in model 'mean': it has 4 layers, so that an index lies between"),
             ("head", "cat.png: layer 'head' has no spatial axes to draw a heatmap over"),
         ],
@@ -587,14 +587,6 @@ class TestModelFile:
         model = save_model(keras.Model(inputs, layers.Conv2D(3, 1)(inputs)))
         line = refused(save_picture(), "-m", model)
         assert line.startswith("cat.png: the model's output must be class scores")
-
-    def test_of_no_image_model_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def unsupported(model: keras.Model, doc: np.ndarray, **_: Any) -> sightline.Explanation:
-            return sightline.Explanation(model.name, error="it is\nnot supported")
-
-        monkeypatch.setattr("sightline.explain.explain_prediction", unsupported)
-        pictures = [save_picture("a.png"), save_picture("b.png")]
-        assert refused(*pictures, "-m", save_model(make_mean())) == "it is not supported"
 
 
 class TestApplication:

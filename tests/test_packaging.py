@@ -36,6 +36,7 @@ def test_every_dependency_has_a_lower_bound_and_is_above_it() -> None:
         "pillow",
         "rich",
         "tensorflow",
+        "tqdm",
         "typer",
     }
     for name, bound in bounds.items():

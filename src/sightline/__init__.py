@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from sightline import base, demo, explain, formatters, ipython, keras
     from sightline.base import Explanation, HeatmapWarning, TargetExplanation
     from sightline.compat import install_as_eli5
-    from sightline.explain import explain_prediction
+    from sightline.explain import explain_prediction, explain_predictions
     from sightline.formatters.image import format_as_image
-    from sightline.ipython import show_prediction
+    from sightline.ipython import show_prediction, show_predictions
     from sightline.keras.explain_prediction import explain_prediction_keras
 
 __all__ = [
@@ -27,12 +27,14 @@ __all__ = [
     "explain",
     "explain_prediction",
     "explain_prediction_keras",
+    "explain_predictions",
     "format_as_image",
     "formatters",
     "install_as_eli5",
     "ipython",
     "keras",
     "show_prediction",
+    "show_predictions",
 ]
 
 _MODULES = frozenset({"base", "compat", "demo", "explain", "formatters", "ipython", "keras"})
@@ -42,9 +44,11 @@ _WHERE = {
     "TargetExplanation": "sightline.base",
     "explain_prediction": "sightline.explain",
     "explain_prediction_keras": "sightline.keras.explain_prediction",
+    "explain_predictions": "sightline.explain",
     "format_as_image": "sightline.formatters.image",
     "install_as_eli5": "sightline.compat",
     "show_prediction": "sightline.ipython",
+    "show_predictions": "sightline.ipython",
 }
 
 

@@ -61,6 +61,7 @@ class TargetExplanation(_ComparesByField):
         weighted_spans: Always None for images; part of eli5's interface.
         heatmap: float64 array of shape ``(height, width)``, the spatial size of the explained
             layer, with values in [0, 1]: how much each place speaks for the class.
+        name: Name of the class, where it is known. Not part of ``repr``, which is eli5's.
     """
 
     target: int | str
@@ -69,6 +70,12 @@ class TargetExplanation(_ComparesByField):
     score: float | None = None
     weighted_spans: Any = None
     heatmap: np.ndarray | None = None
+    name: str | None = field(default=None, repr=False)
+
+    @property
+    def label(self) -> str:
+        """What a person calls the class: its name and index, or ``class`` and its index."""
+        return f"class {self.target}" if self.name is None else f"{self.name} ({self.target})"
 
 
 @dataclass(eq=False)
@@ -138,7 +145,7 @@ class Explanation(_ComparesByField):
 
     def _caption(self) -> str:
         parts = [
-            f"class {item.target}" + ("" if item.score is None else f" ({item.score:.4g})")
+            item.label + ("" if item.score is None else f": {item.score:.4g}")
             for item in self.targets or ()
         ]
         if self.layer:

@@ -4,8 +4,6 @@ Keras and TensorFlow take seconds to import, so each comes with the function tha
 mistakes in the options are answered at once.
 """
 
-# ruff: noqa: UP045  # typer 0.12.0 reads Optional[...] and does not read X | None
-
 from __future__ import annotations
 
 import contextlib
@@ -20,10 +18,11 @@ import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 import typer
 from rich import box
 from rich.console import Console
@@ -32,10 +31,10 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
     from PIL import Image
 
     from sightline.base import Explanation
+    from sightline.keras.record import Terms
 
 __all__ = ["app", "explain", "main"]
 
@@ -167,7 +166,7 @@ def _command(
 )
 def explain(
     images: Annotated[
-        Optional[list[Path]],
+        list[Path] | None,
         typer.Argument(
             metavar="[IMAGES]...",
             show_default=False,
@@ -175,7 +174,7 @@ def explain(
         ),
     ] = None,
     model: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             "--model",
             "-m",
@@ -187,7 +186,7 @@ def explain(
         ),
     ] = None,
     target: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             "--target",
             "-t",
@@ -198,7 +197,7 @@ def explain(
         ),
     ] = None,
     top: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(
             "--top",
             metavar="N",
@@ -207,7 +206,7 @@ def explain(
         ),
     ] = None,
     layer: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             "--layer",
             "-l",
@@ -235,7 +234,7 @@ def explain(
         ),
     ] = 0.65,
     preprocess: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             "--preprocess",
             metavar="NAME",
@@ -246,7 +245,7 @@ def explain(
         ),
     ] = None,
     class_names: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
             "--class-names",
             metavar="FILE",
@@ -696,16 +695,18 @@ def _explain_picture(
     picture = source.read()
     doc = classifier.to_doc(picture)
     layer = _find_layer(classifier.model, doc, request.layer)
-    scores = _scores(classifier.model, doc, layer)
+    terms = _terms(classifier, request, doc, layer)
+    scores = terms[0].scores
     _check_names(classifier.names, len(scores))
     are_probabilities = bool((scores >= 0).all() and (scores <= 1).all())
-    for index in _classes(scores, request, classifier.names):
-        expl = _explain_class(source, classifier.model, doc, index, layer, picture)
-        name = None if classifier.names is None else classifier.names[index]
-        overlay = _write_overlay(expl, f"{source.stem}-{_file_part(name, index)}", request, taken)
+    expl = _explanation(source, classifier, terms, picture)
+    for target in expl.targets or ():
+        index = int(target.target)
+        part = f"{source.stem}-{_file_part(target.name, index)}"
+        overlay = _write_overlay(replace(expl, targets=[target]), part, request, taken)
         yield _Row(
             image=source.name,
-            label=str(index) if name is None else f"{name} ({index})",
+            label=str(index) if target.name is None else target.label,
             score=_format_score(float(scores[index]), are_probabilities),
             layer=expl.layer or "",
             overlay=str(overlay),
@@ -728,14 +729,6 @@ def _find_layer(
         raise _RunError(_reason(error)) from None
 
 
-def _scores(model: keras.Model, doc: np.ndarray, layer: keras.layers.Layer | None) -> np.ndarray:
-    """The scores of all classes, shape ``(classes,)``."""
-    from sightline.keras.record import record
-
-    with _failing_on_the_picture():
-        return record(model, doc, layer=layer).scores
-
-
 @contextlib.contextmanager
 def _failing_on_the_picture() -> Iterator[None]:
     """Turn whatever is raised into a `_PictureError`: a model's own code may raise anything."""
@@ -753,23 +746,18 @@ def _check_names(names: Sequence[str] | None, classes: int) -> None:
         )
 
 
-def _classes(scores: np.ndarray, request: _Request, names: Sequence[str] | None) -> list[int]:
-    """Indices of the classes to explain."""
-    import numpy as np
+def _target_index(target: str, classifier: _Classifier) -> int:
+    """The index of the class that ``--target`` names."""
+    from sightline.keras.backends.common import check_targets
 
-    if request.target is not None:
-        return [_target_index(request.target, names, len(scores))]
-    return [int(index) for index in np.argsort(-scores, kind="stable")[: request.top]]
-
-
-def _target_index(target: str, names: Sequence[str] | None, classes: int) -> int:
+    names = classifier.names
     if _is_integer(target):
-        from sightline.keras.backends.common import check_target
-
-        try:
-            check_target(int(target), classes)
-        except ValueError as error:
-            raise _RunError(_reason(error)) from None
+        classes = _number_of_classes(classifier.model)
+        if classes is not None:  # or each picture would be answered so
+            try:
+                check_targets(np.array([[int(target)]]), classes)
+            except ValueError as error:
+                raise _RunError(_reason(error)) from None
         return int(target)
     if names is None:
         raise _RunError(
@@ -787,25 +775,47 @@ def _target_index(target: str, names: Sequence[str] | None, classes: int) -> int
     return found[0]
 
 
-def _explain_class(
-    source: _Source,
-    model: keras.Model,
+def _number_of_classes(model: keras.Model) -> int | None:
+    """How many classes a model has, if it tells before a call."""
+    try:
+        shape = model.outputs[0].shape
+    except (AttributeError, ValueError, IndexError, TypeError):  # a subclassed model
+        return None
+    return shape[1] if len(shape) == 2 else None
+
+
+def _terms(
+    classifier: _Classifier,
+    request: _Request,
     doc: np.ndarray,
-    target: int,
     layer: keras.layers.Layer | None,
-    picture: Image.Image,
+) -> list[Terms]:
+    """What the heatmaps of the classes asked for are made of, from one pass."""
+    from sightline.keras.explain_prediction import top_indices
+    from sightline.keras.record import record_batch
+
+    if request.target is None:
+        wanted = top_indices(request.top)
+    else:
+        wanted = np.array([_target_index(request.target, classifier)])
+    with _failing_on_the_picture():
+        (found,) = record_batch(classifier.model, doc, wanted[np.newaxis], layer)
+        if isinstance(found, ValueError):
+            raise found
+    return found
+
+
+def _explanation(
+    source: _Source, classifier: _Classifier, terms: list[Terms], picture: Image.Image
 ) -> Explanation:
     from sightline.base import HeatmapWarning
-    from sightline.explain import explain_prediction
+    from sightline.keras.explain_prediction import explanation_of
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", HeatmapWarning)
-        with _failing_on_the_picture():
-            expl = explain_prediction(model, doc, targets=[target], layer=layer, image=picture)
+        expl = explanation_of(classifier.model, terms, picture, classifier.names)
     for warning in caught:
         _say("Warning", "yellow", f"{source.name}: {_reason(warning.message)}")
-    if not expl.targets:
-        raise _RunError(_reason(ValueError(expl.error or "the model cannot be explained")))
     return expl
 
 

@@ -16,6 +16,7 @@ from sightline.formatters.image import (
     _validate_heatmap,
     expand_heatmap,
     format_as_image,
+    format_as_sheet,
     heatmap_to_image,
 )
 
@@ -152,11 +153,78 @@ def test_an_image_that_is_no_pillow_image_is_refused(image: Any) -> None:
         format_as_image(Explanation("net", image=image))
 
 
-def test_several_targets_are_refused() -> None:
-    expl = make()
-    expl.targets *= 2
-    with pytest.raises(ValueError, match="got 2"):
-        format_as_image(expl)
+def several(
+    number: int = 3, size: tuple[int, int] = (200, 160), name: str | None = None
+) -> Explanation:
+    targets = [
+        TargetExplanation(place, score=0.5 / (place + 1), heatmap=np.roll(HEAT, place), name=name)
+        for place in range(number)
+    ]
+    return Explanation("net", image=noise("RGB", size), targets=targets)
+
+
+def test_several_targets_stand_side_by_side_each_as_if_alone() -> None:
+    expl = several()
+    shown = format_as_image(expl, colormap="jet")
+    assert shown.mode == "RGBA"
+    gap = round(0.8 * 13)
+    for place, target in enumerate(expl.targets):
+        alone = format_as_image(
+            Explanation("net", image=expl.image, targets=[target]), colormap="jet"
+        )
+        left = gap + place * (200 + gap)
+        assert shown.crop((left, gap, left + 200, gap + 160)) == alone
+
+
+def test_below_each_panel_stands_its_caption() -> None:
+    def dark_below(expl: Explanation) -> int:
+        below = np.asarray(format_as_image(expl).convert("L"))[-50:]
+        return int((below < 128).sum())
+
+    assert dark_below(several(2)) > 50
+    # A longer name takes more ink, and a name that is wider than its panel more lines.
+    assert dark_below(several(2, name="tiger cat")) > dark_below(several(2, name="ox"))
+    low, high = (format_as_image(several(2, name=name)) for name in ("ox", "ox " * 30))
+    assert high.height > low.height
+    assert high.width == low.width
+
+
+def test_captions_grow_with_the_picture() -> None:
+    def caption_height(size: tuple[int, int]) -> int:
+        return format_as_image(several(2, size)).height - size[1]
+
+    assert caption_height((1600, 900)) > 5 * caption_height((200, 160))
+
+
+def test_small_pictures_are_enlarged_until_a_caption_can_be_read() -> None:
+    shown = format_as_image(several(2, (32, 20)))
+    assert shown.width > 2 * 160
+    picture = noise("RGB", (32, 20)).convert("RGBA")
+    expl = several(2, (32, 20))
+    plain = np.asarray(format_as_image(expl, alpha_limit=0))
+    enlarged = np.asarray(picture).repeat(5, axis=0).repeat(5, axis=1)
+    np.testing.assert_array_equal(plain[10:110, 10:170], enlarged)
+
+
+def test_a_sheet_has_a_row_for_each_explanation_and_a_column_for_each_target() -> None:
+    one, three = format_as_sheet([several()]), format_as_sheet([several()] * 3)
+    assert one == format_as_image(several())
+    assert three.width == one.width
+    assert three.height > 2.8 * one.height
+
+
+def test_an_explanation_that_failed_has_its_error_in_its_row() -> None:
+    failed = Explanation("net", error="doc 1: there is NaN in it")
+    shown = format_as_sheet([several(1), failed, several(2)])
+    assert shown.height > format_as_sheet([several(1), several(2)]).height
+    assert format_as_sheet([failed]).width >= 160
+
+
+def test_a_sheet_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        format_as_sheet([])
+    with pytest.raises(TypeError, match=r"expl\.image must be"):
+        format_as_sheet([Explanation("net")])
 
 
 @pytest.mark.parametrize(

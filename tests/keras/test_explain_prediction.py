@@ -397,7 +397,7 @@ def test_the_helper_for_images_takes_its_arguments_in_its_own_order(model: keras
     expl = explain_prediction_keras_image(model, make_doc(), picture, [1], "conv")
     assert (expl.image, expl.targets[0].target, expl.layer) == (picture, 1, "conv")
     names = ["model", "doc", "targets", "layer", "image"]
-    assert list(inspect.signature(explain_prediction_keras).parameters) == names
+    assert list(inspect.signature(explain_prediction_keras).parameters)[:5] == names
 
 
 # Blank heatmaps

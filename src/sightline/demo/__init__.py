@@ -10,7 +10,7 @@ them, and a Keras model of about 100,000 weights that tells them apart::
     probabilities = model.predict(preprocess(picture))
 
 The masks of drawn pictures say where the objects are, which the model never saw: what an
-explanation points at can be checked against them. `python -m sightline.demo.train` makes
+explanation points at can be checked against them. ``python -m sightline.demo.train`` makes
 everything anew.
 """
 

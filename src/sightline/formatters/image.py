@@ -7,17 +7,19 @@ on the colormap: between a yellow and a blue cell lies what the colormap has bet
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from sightline.formatters.sheet import Panel, enlarged, sheet
+
 if TYPE_CHECKING:
     from sightline.base import Explanation
 
-__all__ = ["expand_heatmap", "format_as_image", "heatmap_to_image"]
+__all__ = ["expand_heatmap", "format_as_image", "format_as_sheet", "heatmap_to_image"]
 
 Colormap = str | Callable[[np.ndarray], np.ndarray]
 ResamplingFilter = Image.Resampling | int | str | None
@@ -35,9 +37,9 @@ def format_as_image(
     is.
 
     Args:
-        expl: An explanation with a Pillow image of any mode in ``image``, and in ``targets`` one
-            target with a ``heatmap`` of shape ``(height, width)``, values in [0, 1]. Without
-            targets there is no heatmap to lay over.
+        expl: An explanation with a Pillow image of any mode in ``image``, and in ``targets`` those
+            whose ``heatmap`` of shape ``(height, width)``, values in [0, 1], is to be laid over it.
+            Without targets there is no heatmap to lay over.
         resampling_filter: How the heatmap is brought to the size of the picture: a filter of
             ``PIL.Image.Resampling``, its name in any case (``"lanczos"``), or None for Pillow's
             default. ``BOX`` and ``NEAREST`` show the cells as they are.
@@ -48,26 +50,97 @@ def format_as_image(
             limit.
 
     Returns:
-        A new RGBA image of the size of ``expl.image``. Without a heatmap, a copy of the picture.
+        A new RGBA image of the size of ``expl.image``. Without a heatmap, a copy of the picture. Of
+        several targets, panels side by side, each with its class and score below.
 
     Raises:
         TypeError: If ``expl.image`` is no Pillow image, the heatmap no NumPy array, ``alpha_limit``
             no number, or ``colormap`` neither a name nor callable.
-        ValueError: If the heatmap has values outside of [0, 1] or NaN, ``alpha_limit`` lies outside
-            of [0, 1], the colormap or filter is unknown, or there are several targets.
+        ValueError: If the heatmap has values outside [0, 1], or NaN, ``alpha_limit`` lies outside
+            of [0, 1], or the colormap or filter is unknown.
     """
+    if len(expl.targets or ()) > 1:
+        return format_as_sheet([expl], resampling_filter, colormap, alpha_limit)
+    image = _image_of(expl)
+    if not expl.targets:
+        return image
+    return _overlay(image, expl.targets[0].heatmap, resampling_filter, colormap, alpha_limit)
+
+
+def format_as_sheet(
+    expls: Sequence[Explanation],
+    resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS,
+    colormap: Colormap = "viridis",
+    alpha_limit: float | None = 0.65,
+) -> Image.Image:
+    """Lay the overlays of explanations out: a row for each, in it a panel for each target.
+
+    Below each panel stand the class, by its name where that is known, and the score. Pictures too
+    small for a legible caption are enlarged, by a whole factor.
+
+    Args:
+        expls: Explanations as `format_as_image` takes them. Where there is only an ``error``, that
+            stands in the row.
+        resampling_filter: As in `format_as_image`.
+        colormap: As in `format_as_image`.
+        alpha_limit: As in `format_as_image`.
+
+    Returns:
+        An opaque RGBA image on white.
+
+    Raises:
+        TypeError: As in `format_as_image`.
+        ValueError: As in `format_as_image`, or if there is no explanation.
+    """
+    if not expls:
+        raise ValueError("there must be at least one explanation to lay out, got none")
+    return sheet(
+        [
+            _panels(expl, resampling_filter, colormap, alpha_limit)
+            if expl.image is not None or not expl.error
+            else [Panel(None, expl.error)]
+            for expl in expls
+        ]
+    )
+
+
+def _panels(
+    expl: Explanation,
+    resampling_filter: ResamplingFilter,
+    colormap: Colormap,
+    alpha_limit: float | None,
+) -> list[Panel]:
+    image = enlarged(_image_of(expl))
+    if not expl.targets:
+        return [Panel(image, expl.error or "")]
+    return [
+        Panel(
+            _overlay(image, target.heatmap, resampling_filter, colormap, alpha_limit),
+            target.label,
+            "" if target.score is None else f"score {target.score:.3g}",
+        )
+        for target in expl.targets
+    ]
+
+
+def _image_of(expl: Explanation) -> Image.Image:
+    """The picture of an explanation as a new RGBA image; raises if there is none."""
     if not isinstance(expl.image, Image.Image):
         raise TypeError(
             f"expl.image must be a PIL.Image.Image to draw on, got {type(expl.image).__name__}"
         )
-    image = _to_rgba(expl.image)
-    if not expl.targets:
-        return image
-    if len(expl.targets) != 1:
-        raise ValueError(
-            f"expl.targets must hold one target to draw one heatmap, got {len(expl.targets)}"
-        )
-    heatmap = _validate_heatmap(expl.targets[0].heatmap)
+    return _to_rgba(expl.image)
+
+
+def _overlay(
+    image: Image.Image,
+    heatmap: np.ndarray | None,
+    resampling_filter: ResamplingFilter,
+    colormap: Colormap,
+    alpha_limit: float | None,
+) -> Image.Image:
+    """One heatmap over an RGBA picture."""
+    heatmap = _validate_heatmap(heatmap)
     if heatmap.ndim != 2:
         raise ValueError(f"heatmap must have shape (height, width), got {heatmap.shape}")
     heat = _resize(heatmap, image.size, resampling_filter)
@@ -88,7 +161,7 @@ def heatmap_to_image(heatmap: np.ndarray) -> Image.Image:
 
     Raises:
         TypeError: If ``heatmap`` is no NumPy array.
-        ValueError: If it has another shape, values outside of [0, 1], or NaN.
+        ValueError: If it has another shape, values outside [0, 1], or NaN.
     """
     _validate_heatmap(heatmap)
     if heatmap.ndim not in (2, 3):
@@ -122,7 +195,7 @@ def expand_heatmap(
 
     Raises:
         TypeError: If ``image`` is no Pillow image, or ``heatmap`` no NumPy array.
-        ValueError: If ``heatmap`` has another shape, values outside of [0, 1] or NaN, or the filter
+        ValueError: If ``heatmap`` has another shape, values outside [0, 1], or NaN, or the filter
             is unknown.
     """
     if not isinstance(image, Image.Image):

@@ -26,6 +26,6 @@ def __getattr__(name: str) -> Any:
     if name == "explain_prediction_keras":
         module = importlib.import_module("sightline.keras.explain_prediction")
         return module.explain_prediction_keras
-    if name in ("explain_prediction", "layers"):
+    if name in ("explain_prediction", "explain_predictions", "layers"):
         return importlib.import_module(f"sightline.keras.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -12,8 +14,9 @@ from PIL import Image
 from sightline.base import Explanation, HeatmapWarning, TargetExplanation
 from sightline.explain import explain_prediction
 from sightline.keras import backends, layers
+from sightline.keras.backends.common import LOWEST, TOP
 from sightline.keras.gradcam import channel_weights, gradcam, weighted_sum
-from sightline.keras.record import Terms, record, target_index
+from sightline.keras.record import Terms, record, record_batch, target_index
 
 __all__ = [
     "explain_prediction_keras",
@@ -26,6 +29,10 @@ DESCRIPTION = (
     "`image` is the picture, and the `heatmap` of a target belongs over it.\n"
 )
 
+_PICTURE_CHANNELS = (1, 3, 4)
+
+TargetNames = Sequence[str] | Mapping[int, str]
+
 # Below this peak a heatmap is all but invisible over its picture.
 _FAINT = 0.1
 
@@ -37,6 +44,9 @@ def explain_prediction_keras(
     targets: list[int] | None = None,
     layer: int | str | keras.layers.Layer | None = None,
     image: Image.Image | None = None,
+    *,
+    top_targets: int | None = None,
+    target_names: TargetNames | None = None,
 ) -> Explanation:
     """Explain the prediction of a Keras image classifier with Grad-CAM.
 
@@ -53,21 +63,26 @@ def explain_prediction_keras(
             width)`` for a channels-first model.
         targets: The class to explain: its index in the model's output, as a list of one, such as
             ``[243]``. None explains the class with the greatest score.
-        layer: The layer whose output the heatmap is made of. A name; a path such as
-            ``"backbone/conv5_out"`` for a layer in a model inside the model, of which the last part
-            is enough where it is unique; an index into ``model.layers``; or the layer itself. Of a
-            layer called several times in one pass (shared, Siamese), the last call is explained.
-            None takes the last layer to run that still has a map of more than one cell, leaving out
-            those that only drop out or augment. Later layers see objects, earlier ones edges; the
-            map has the layer's resolution.
+        layer: The layer whose output the heatmap is made of. None takes the last layer to run that
+            still has a map of more than one cell, leaving out those that only drop out or augment.
+            Else a name; a path such as ``"backbone/conv5_out"`` for a layer in a model inside the
+            model, of which the last part is enough where it is unique; an index into
+            ``model.layers``; or the layer itself. Later layers see objects, earlier ones edges; the
+            map has the layer's resolution. Of a layer called several times in one pass (shared,
+            Siamese), the last call is explained.
         image: The picture to lay the heatmap over, a Pillow image of any size and mode. None makes
-            one from ``doc``, which takes 1, 3 or 4 channels and stretches their values to 0..255.
+            one of the size of ``doc``, which takes 1, 3 or 4 channels and stretches their values to
+            0..255.
+        top_targets: Explain this many classes, those with the greatest scores, the best first; if
+            negative, those with the lowest. All in one pass. Not together with ``targets``.
+        target_names: Names of the classes: a list with one for each, or a dict from index to name.
 
     Returns:
-        An ``Explanation`` with the picture in ``image``, the path of the layer in ``layer``, and
-        one ``TargetExplanation`` in ``targets``, with ``heatmap`` (float64, ``(height, width)`` of
-        the layer, in [0, 1]), ``target`` (the index of the class) and ``score`` (the model's output
-        for it). If the model is no image model, an ``Explanation`` whose ``error`` says so.
+        An ``Explanation`` with the picture in ``image``, the path of the layer in ``layer``, and in
+        ``targets`` one ``TargetExplanation`` (or as many as ``top_targets`` asks for), with
+        ``heatmap`` (float64, ``(height, width)`` of the layer, in [0, 1]), ``target`` (the index of
+        the class) and ``score`` (the model's output for it). If the model is no image model, an
+        ``Explanation`` whose ``error`` says so.
 
     Raises:
         TypeError: If ``doc`` is no NumPy array of numbers, ``targets`` neither a list nor None, its
@@ -81,8 +96,16 @@ def explain_prediction_keras(
         HeatmapWarning: If the heatmap is blank or nearly so, saying why and what to try.
     """
     _validate_type(doc)
-    if _is_image_model(model, doc, image):
-        return explain_prediction_keras_image(model, doc, image=image, targets=targets, layer=layer)
+    if is_image_model(model, doc, image):
+        return explain_prediction_keras_image(
+            model,
+            doc,
+            image=image,
+            targets=targets,
+            layer=layer,
+            top_targets=top_targets,
+            target_names=target_names,
+        )
     return explain_prediction_keras_not_supported(model, doc)
 
 
@@ -111,6 +134,9 @@ def explain_prediction_keras_image(
     image: Image.Image | None = None,
     targets: list[int] | None = None,
     layer: int | str | keras.layers.Layer | None = None,
+    *,
+    top_targets: int | None = None,
+    target_names: TargetNames | None = None,
 ) -> Explanation:
     """Explain the prediction of a Keras image classifier, whatever layers it has.
 
@@ -120,6 +146,8 @@ def explain_prediction_keras_image(
         image: The picture to lay the heatmap over; None makes one from ``doc``.
         targets: The class to explain, as a list of one; None for the top class.
         layer: The layer to explain; None to have it chosen.
+        top_targets: How many classes to explain, not together with ``targets``.
+        target_names: Names of the classes.
 
     Returns:
         The explanation, with picture and heatmap.
@@ -132,29 +160,88 @@ def explain_prediction_keras_image(
         HeatmapWarning: If the heatmap is blank or nearly so.
     """
     _validate_doc(model, doc)
-    target_index(targets)
+    wanted = _wanted(targets, top_targets)
+    check_names(target_names)
     if image is None:
         image = _extract_image(doc, layers.data_format(model))
     elif not isinstance(image, Image.Image):
         raise TypeError(f"image must be a PIL.Image.Image, got {type(image).__name__}")
-    terms = record(model, doc, targets, None if layer is None else _find(model, doc, layer))
-    weights = channel_weights(terms.gradients)
-    heatmap = gradcam(weights, terms.activations)
-    path = terms.path
-    if heatmap.max() < _FAINT:
-        warnings.warn(_why_blank(terms, weights, path), HeatmapWarning, stacklevel=_outside())
+    found_layer = None if layer is None else find_layer(model, doc, layer)
+    (found,) = record_batch(model, doc, wanted, found_layer)
+    if isinstance(found, ValueError):
+        raise found
+    return explanation_of(model, found, image, target_names)
+
+
+def explanation_of(
+    model: keras.Model, terms: Sequence[Terms], image: Image.Image, names: TargetNames | None
+) -> Explanation:
+    """The explanation of one input, from the terms of its classes; warns of blank heatmaps."""
+    targets = []
+    for one in terms:
+        weights = channel_weights(one.gradients)
+        heatmap = gradcam(weights, one.activations)
+        if heatmap.max() < _FAINT:
+            message = _why_blank(one, weights)
+            warnings.warn(message, HeatmapWarning, stacklevel=_outside())
+        name = _name_of(one.target, names, len(one.scores))
+        targets.append(TargetExplanation(one.target, score=one.score, heatmap=heatmap, name=name))
     return Explanation(
         model.name,
         description=DESCRIPTION,
         error="",
         method="Grad-CAM",
-        targets=[TargetExplanation(terms.target, score=terms.score, heatmap=heatmap)],
+        targets=targets,
         image=image,
-        layer=path,
+        layer=terms[0].path,
     )
 
 
-def _is_image_model(model: keras.Model, doc: np.ndarray, image: Any) -> bool:
+def _wanted(targets: list[int] | None, top_targets: int | None) -> np.ndarray:
+    """The classes to explain of one doc, as `record_batch` takes them, shape ``(1, targets)``."""
+    if top_targets is None:
+        target = target_index(targets)
+        return np.array([[TOP if target is None else target]])
+    if targets is not None:
+        raise ValueError("pass either targets or top_targets, not both")
+    return top_indices(top_targets)[np.newaxis]
+
+
+def top_indices(top_targets: Any) -> np.ndarray:
+    """As many of `TOP` as there are classes to explain, or of `LOWEST`, shape ``(targets,)``."""
+    if not isinstance(top_targets, Integral) or isinstance(top_targets, bool):
+        raise TypeError(f"top_targets must be an integer, got {type(top_targets).__name__}")
+    number = int(top_targets)
+    if number == 0:
+        raise ValueError("top_targets must be at least 1, or negative for the lowest scores, got 0")
+    return np.full(abs(number), TOP if number > 0 else LOWEST)
+
+
+def check_names(names: Any) -> None:
+    """Raise TypeError unless ``names`` can name classes."""
+    if names is not None and not isinstance(names, (list, tuple, dict)):
+        raise TypeError(
+            "target_names must be a list with a name for each class, or a dict from class index to "
+            f"name, got {type(names).__name__}"
+        )
+
+
+def _name_of(target: int, names: TargetNames | None, classes: int) -> str | None:
+    if names is None:
+        return None
+    if isinstance(names, Mapping):
+        name = names.get(target)
+        return None if name is None else str(name)
+    if len(names) != classes:
+        raise ValueError(
+            f"target_names must hold a name for each of the model's {classes} classes, and holds "
+            f"{len(names)}"
+        )
+    return str(names[target])
+
+
+def is_image_model(model: keras.Model, doc: np.ndarray, image: Any) -> bool:
+    """Whether a model is to be explained as one for images."""
     expected = _input_shape(model)
     if expected is not None and len(expected) != 4:
         return False
@@ -228,8 +315,14 @@ def _readable(shape: tuple[int | None, ...]) -> str:
 
 def _extract_image(doc: np.ndarray, data_format: layers.DataFormat) -> Image.Image:
     """The picture that ``doc`` holds, values stretched to 0..255 as in eli5."""
-    channels = doc.shape[-1 if data_format == "channels_last" else 1]
-    if channels not in (1, 3, 4):
+    first, last = doc.shape[1], doc.shape[-1]
+    # Where the layers say one thing and the shape the other, the model starts with a permutation.
+    if data_format == "channels_last" and last not in _PICTURE_CHANNELS:
+        data_format = "channels_first" if first in _PICTURE_CHANNELS else data_format
+    elif data_format == "channels_first" and first not in _PICTURE_CHANNELS:
+        data_format = "channels_last" if last in _PICTURE_CHANNELS else data_format
+    channels = last if data_format == "channels_last" else first
+    if channels not in _PICTURE_CHANNELS:
         raise ValueError(
             f"no picture can be made of a doc with {channels} channels (shape {doc.shape}); pass "
             "image=, a Pillow image to lay the heatmap over"
@@ -266,22 +359,22 @@ def _get_activation_layer(
 _SIDE = 224  # for axes that may have any size
 
 
-def _find(
+def find_layer(
     model: keras.Model, doc: np.ndarray, layer: int | str | keras.layers.Layer
 ) -> keras.layers.Layer:
+    """Find a layer, also one that is made when the model is first called."""
     try:
         return layers.find(model, layer)
     except ValueError:
         if model.built:
             raise
-    # Layers may be made when a model is first called.
     backends.current().forward(model, doc)
     return layers.find(model, layer)
 
 
-def _why_blank(terms: Terms, weights: np.ndarray, path: str) -> str:
+def _why_blank(terms: Terms, weights: np.ndarray) -> str:
     """Why a heatmap is blank or nearly so, and what to try."""
-    blank = f"the heatmap of class {terms.target} at layer {path!r} is blank or nearly so: "
+    blank = f"the heatmap of class {terms.target} at layer {terms.path!r} is blank or nearly so: "
     if not terms.activations.any():
         return blank + "the layer's output is zero everywhere; try another layer, or another input"
     if not np.any(weighted_sum(weights, terms.activations) > 0) and terms.gradients.any():
@@ -289,7 +382,7 @@ def _why_blank(terms: Terms, weights: np.ndarray, path: str) -> str:
             "no positive evidence, nothing at this layer speaks for the class; try another class, "
             "or another layer"
         )
-    if _are_probabilities(terms.scores):
+    if _is_saturated(terms):
         return blank + (
             f"the softmax or sigmoid is saturated (score {terms.score:.6g}), so that the "
             "probability hardly changes whatever the layer puts out; explain the logits instead: "
@@ -301,9 +394,13 @@ def _why_blank(terms: Terms, weights: np.ndarray, path: str) -> str:
     )
 
 
-def _are_probabilities(scores: np.ndarray) -> bool:
-    in_range = scores.min() >= 0 and scores.max() <= 1
-    return bool(in_range and (len(scores) == 1 or abs(float(scores.sum()) - 1) < 1e-2))
+def _is_saturated(terms: Terms) -> bool:
+    """Whether the scores look like probabilities, and this one is all but 0 or 1."""
+    scores = terms.scores
+    are_probabilities = scores.min() >= 0 and scores.max() <= 1
+    if len(scores) > 1:
+        are_probabilities &= abs(float(scores.sum()) - 1) < 1e-2
+    return bool(are_probabilities and min(terms.score, 1 - terms.score) < 1e-3)
 
 
 def _outside() -> int:

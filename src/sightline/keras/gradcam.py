@@ -37,10 +37,11 @@ def gradcam(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
         below the line counts.
 
     Raises:
-        ValueError: If the shapes are others, or the numbers of channels differ.
+        ValueError: If a shape is not as above, or the numbers of channels differ.
 
     Example:
         >>> import numpy as np
+        >>> from sightline.keras.gradcam import gradcam
         >>> activations = np.array([[[1.0, 0.0], [0.0, 1.0]], [[2.0, 1.0], [0.0, 0.0]]])
         >>> gradcam(np.array([1.0, -1.0]), activations).round(3)
         array([[1., 0.],

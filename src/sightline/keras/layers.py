@@ -148,7 +148,8 @@ def _nearest(name: str, layers: Sequence[tuple[str, keras.layers.Layer]]) -> str
     close = difflib.get_close_matches(name.casefold(), paths, n=5, cutoff=0.5)
     nearest = list(dict.fromkeys(paths[match] for match in close))
     if nearest:
-        return "the nearest names are " + ", ".join(map(repr, nearest))
+        are = "name is" if len(nearest) == 1 else "names are"
+        return f"the nearest {are} " + ", ".join(map(repr, nearest))
     last = [path for path, _ in layers][-5:]
     return "its last layers are " + ", ".join(map(repr, last)) if last else "it has no layers"
 

@@ -183,9 +183,7 @@ def class_index(target: Any) -> int:
     return int(target)
 
 
-def _check_reached(
-    model: keras.Model, recorded: Pass, given: keras.layers.Layer | None
-) -> None:
+def _check_reached(model: keras.Model, recorded: Pass, given: keras.layers.Layer | None) -> None:
     """Raise if there is no recorded layer, or it never ran."""
     if recorded.layer is None:
         raise ValueError(
@@ -203,4 +201,3 @@ def _check_reached(
         f"layer {name!r} is never reached when model {model.name!r} runs, or only inside a "
         "tf.function, where it cannot be seen"
     )
-

@@ -175,8 +175,8 @@ def _remember(value: Any, on_death: Any) -> Any:
     except TypeError:  # an object that cannot be weakly referred to is kept
         return _Kept(value)
     if _is_plain_object(value):
-        items = {key: _remember(item, on_death) for key, item in vars(value).items()}
-        return _Inside(object, (reference, items))
+        by_name = {key: _remember(item, on_death) for key, item in vars(value).items()}
+        return _Inside(object, (reference, by_name))
     return reference
 
 
@@ -203,7 +203,7 @@ def _is_same(remembered: Any, value: Any) -> bool:
 
 
 def _has_same_items(remembered: _Inside, value: Any) -> bool:
-    items = remembered.items
+    items: Any = remembered.items
     if remembered.kind is object:
         reference, attributes = items
         return (
@@ -223,10 +223,11 @@ def _has_same_items(remembered: _Inside, value: Any) -> bool:
             and value.keys() == items.keys()
             and all(_is_same(item, value[key]) for key, item in items.items())
         )
+    is_of_kind: bool = type(value) is remembered.kind
     return (
-        type(value) is remembered.kind
+        is_of_kind
         and len(value) == len(items)
-        and all(map(_is_same, items, value))
+        and all(_is_same(item, one) for item, one in zip(items, value, strict=True))
     )
 
 

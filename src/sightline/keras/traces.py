@@ -23,8 +23,8 @@ _MOST = 16
 class Traces:
     """The traces of one model.
 
-    A pass is run eagerly at first sight, since a trace costs many of them, and traced at the second.
-    Threads that ask for the same trace share it.
+    A pass is run eagerly at first sight, since a trace costs many of them, and traced at the
+    second. Threads that ask for the same trace share it.
     """
 
     def __init__(self) -> None:

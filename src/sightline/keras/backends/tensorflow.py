@@ -58,7 +58,7 @@ def forward_backward(
     if known is not None:
         key = (weakref.ref(known), shape, inputs.dtype, targets.shape[1] > 1)
         trace = traces.get(key, lambda: _Trace(model, known, shape, inputs.dtype, key[-1]))
-        if trace is not None:
+        if isinstance(trace, _Trace):
             return trace.run(known, inputs, targets)
     result = _run_eagerly(model, inputs, targets, layer, candidates)
     if result.gradients is not None:

@@ -1,0 +1,78 @@
+"""The documentation: ``python -m sphinx -W --keep-going -b html docs docs/_build/html``."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from docutils import nodes
+from latex2mathml import converter
+from sphinx.application import Sphinx
+
+project = "sightline"
+author = "the sightline authors"
+copyright = "2026, the sightline authors"
+version = release = metadata.version("sightline")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns = ["_build"]
+default_role = "py:obj"  # single backticks in docstrings
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 88
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes as a list, as short as the docstring
+
+# Docstrings take the name they document as given.
+doctest_global_setup = "from sightline.keras.gradcam import gradcam"
+
+html_theme = "furo"
+pygments_dark_style = "github-dark"
+html_title = "sightline"
+html_static_path = ["_static"]
+html_css_files = ["sightline.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_math_renderer = "mathml"
+
+
+def visit_math(self: Any, node: nodes.Element) -> None:
+    """Write a formula as MathML, which browsers show by themselves."""
+    if isinstance(node, nodes.math_block):
+        formula = converter.convert(node.astext(), display="block")
+        self.body.append(f'<div class="formula">{formula}</div>')
+    else:
+        self.body.append(converter.convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def find_under_public_path(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
+    """Resolve a name that a docstring uses bare, or with the module that defines it."""
+    if node.get("refdomain") != "py":
+        return None
+    domain, name = env.domains["py"], node["reftarget"].rpartition(".")[2]
+    found = [path for path in domain.objects if path.rpartition(".")[2] == name]
+    if len(found) != 1:
+        return None
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, content)
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the two functions above."""
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
+    app.connect("missing-reference", find_under_public_path)

@@ -1,0 +1,56 @@
+"""Make the pictures of the documentation: ``python docs/make_images.py``.
+
+All of them are of the embedded picture, explained by the embedded model. They are written to
+``docs/images``, the same ones each time.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from PIL import Image
+
+import sightline
+from sightline.demo import CLASS_NAMES, load_model, load_picture, preprocess
+
+FOLDER = Path(__file__).parent / "images"
+SMALL = (256, 256)  # pictures that stand three in a row
+
+
+def save(image: Image.Image, name: str) -> None:
+    """Write a picture to the folder, without the opacity that no overlay makes use of."""
+    path = FOLDER / f"{name}.png"
+    image.convert("RGB").save(path, optimize=True)
+    print(f"{path.relative_to(FOLDER.parents[1])}: {image.width} x {image.height}")
+
+
+def main() -> None:
+    """Make all pictures."""
+    FOLDER.mkdir(exist_ok=True)
+    model, picture = load_model(), load_picture()
+    doc, small = preprocess(picture), picture.resize(SMALL)
+
+    # README and front page: the picture, and where the model looked for two classes.
+    save(picture, "picture")
+    scores = model.predict(doc, verbose=0)[0]
+    for name in ("rocket", "house"):
+        target = CLASS_NAMES.index(name)
+        save(sightline.show_prediction(model, doc, targets=[target], image=picture), name)
+        print(f"    {name}: {scores[target]:.1%}")
+
+    # Choosing a layer: an early one, one in the middle, and the last.
+    for layer in ("relu2_1", "relu3_1", "features"):
+        save(sightline.show_prediction(model, doc, layer=layer, image=small), f"layer-{layer}")
+
+    # The same heatmap drawn in three ways.
+    expl = sightline.explain_prediction(model, doc, image=small)
+    save(sightline.format_as_image(expl, resampling_filter="box"), "format-box")
+    save(sightline.format_as_image(expl, alpha_limit=0.9), "format-opaque")
+    save(sightline.format_as_image(expl, colormap="inferno"), "format-inferno")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Pictures in rows and columns, each with a caption below."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["Panel", "enlarged", "sheet"]
+
+# A caption of some twenty letters wants this many pixels.
+_LEAST_SIDE = 160
+
+_WHITE, _BLACK, _GREY = (255, 255, 255, 255), (24, 24, 24, 255), (96, 96, 96, 255)
+
+
+class Panel(NamedTuple):
+    """A picture, or none, with a caption.
+
+    Attributes:
+        picture: RGBA.
+        title: The first of its caption, in black.
+        note: The second, in grey.
+    """
+
+    picture: Image.Image | None
+    title: str = ""
+    note: str = ""
+
+
+def enlarged(picture: Image.Image) -> Image.Image:
+    """A picture enlarged by a whole factor, if it is too small for a legible caption."""
+    factor = math.ceil(_LEAST_SIDE / max(picture.size))
+    if factor <= 1:
+        return picture
+    size = (picture.width * factor, picture.height * factor)
+    return picture.resize(size, Image.Resampling.NEAREST)
+
+
+def sheet(rows: Sequence[Sequence[Panel]]) -> Image.Image:
+    """Lay panels out in rows, on white, columns aligned.
+
+    Args:
+        rows: The panels of each row; rows may be of different lengths.
+
+    Returns:
+        RGBA image.
+    """
+    widths = _widths(rows)
+    size = max(13, round(min(widths) / 15))
+    font = _font(size)
+    gap, space, line = round(0.8 * size), round(0.4 * size), round(1.35 * size)
+    captions = [[_caption(panel, widths[i], font) for i, panel in enumerate(row)] for row in rows]
+    tallest = [max(panel.picture.height if panel.picture else 0 for panel in row) for row in rows]
+    heights = [
+        height + space + line * max(map(len, lines))
+        for height, lines in zip(tallest, captions, strict=True)
+    ]
+    whole = Image.new(
+        "RGBA",
+        (sum(widths) + gap * (len(widths) + 1), sum(heights) + gap * (len(heights) + 1)),
+        _WHITE,
+    )
+    draw = ImageDraw.Draw(whole)
+    top = gap
+    for row, lines_of, height, picture_height in zip(rows, captions, heights, tallest, strict=True):
+        left = gap
+        for panel, lines, width in zip(row, lines_of, widths, strict=False):
+            if panel.picture is not None:
+                indent = (width - panel.picture.width) // 2
+                whole.alpha_composite(panel.picture, (left + indent, top))
+            for place, (text, colour) in enumerate(lines):
+                indent = round((width - font.getlength(text)) / 2)
+                below = top + picture_height + space + place * line
+                draw.text((left + indent, below), text, fill=colour, font=font)
+            left += width + gap
+        top += height + gap
+    return whole
+
+
+def _widths(rows: Sequence[Sequence[Panel]]) -> list[int]:
+    """How wide each column is."""
+    widths = [_LEAST_SIDE] * max(map(len, rows))
+    for row in rows:
+        for column, panel in enumerate(row):
+            if panel.picture is not None:
+                widths[column] = max(widths[column], panel.picture.width)
+    return widths
+
+
+def _caption(
+    panel: Panel, width: int, font: ImageFont.FreeTypeFont
+) -> list[tuple[str, tuple[int, int, int, int]]]:
+    """The lines of a caption with their colours."""
+    title = [(line, _BLACK) for line in _wrapped(panel.title, width, font)]
+    return title + [(line, _GREY) for line in _wrapped(panel.note, width, font)]
+
+
+def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont, most: int = 3) -> list[str]:
+    """Text in lines no wider than ``width``; what does not fit into ``most`` is left out."""
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    is_cut = len(lines) > most
+    lines = lines[:most]
+    for number, line in enumerate(lines):
+        ends = "…" if is_cut and number == most - 1 else ""
+        kept = line
+        while kept and font.getlength(kept + ends) > width:
+            kept, ends = kept[:-1], "…"
+        lines[number] = kept + ends
+    return lines
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which Matplotlib brings along and which has most alphabets."""
+    from matplotlib import font_manager
+
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
