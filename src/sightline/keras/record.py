@@ -170,8 +170,8 @@ def target_index(targets: Any) -> int | None:
         )
     if len(targets) != 1:
         raise ValueError(
-            f"targets must hold exactly one class index, got {len(targets)}; explain several "
-            "classes one after the other"
+            f"targets must hold exactly one class index, got {len(targets)}; for several "
+            "classes pass top_targets, or targets to explain_predictions"
         )
     return class_index(targets[0])
 

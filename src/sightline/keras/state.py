@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 
 from sightline.keras.tap import untapped_attributes
@@ -96,7 +97,7 @@ class Snapshot:
             identities.extend(map(id, attributes.values()))
             for name in remembered.flat:
                 value = attributes.get(name)
-                if type(value) is dict:
+                if isinstance(value, dict):
                     identities.extend(value)
                     value = value.values()
                 identities.extend(map(id, value or ()))
@@ -233,7 +234,8 @@ def _has_same_items(remembered: _Inside, value: Any) -> bool:
 
 def _is_plain_object(value: Any) -> bool:
     """Whether a value is of a class of the user's that just holds settings."""
-    if isinstance(value, (type, types.ModuleType, types.FunctionType, types.MethodType)):
+    # Layers are remembered for themselves.
+    if isinstance(value, (type, types.ModuleType, types.FunctionType, keras.layers.Layer)):
         return False
     library = type(value).__module__.split(".")[0]
     return library not in ("builtins", "keras", "numpy", "tensorflow") and hasattr(

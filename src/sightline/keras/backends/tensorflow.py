@@ -59,7 +59,9 @@ def forward_backward(
         key = (weakref.ref(known), shape, inputs.dtype, targets.shape[1] > 1)
         trace = traces.get(key, lambda: _Trace(model, known, shape, inputs.dtype, key[-1]))
         if isinstance(trace, _Trace):
-            return trace.run(known, inputs, targets)
+            # What fails compiled is run again eagerly, where it fails with a better message.
+            with contextlib.suppress(tf.errors.OpError):
+                return trace.run(known, inputs, targets)
     result = _run_eagerly(model, inputs, targets, layer, candidates)
     if result.gradients is not None:
         if layer is None:
@@ -173,14 +175,13 @@ class _Trace:
 
 
 def _traced_shape(model: keras.Model, inputs: tf.Tensor) -> tuple[int | None, ...]:
-    """The shape to trace for: as the model declares it, else of any number of such inputs."""
+    """The shape to trace for: any number of docs, of the sizes that the model declares."""
     try:
         declared = model.inputs
     except (AttributeError, ValueError):  # a subclassed model
         declared = None
-    if not declared:
-        return (None, *inputs.shape[1:])
-    return tuple(declared[0].shape)
+    # Not the number of docs: a Sequential model declares that of its first call.
+    return (None, *(declared[0].shape[1:] if declared else inputs.shape[1:]))
 
 
 def _record(
