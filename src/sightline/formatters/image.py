@@ -227,8 +227,7 @@ def _resize(
     """Resize float values to ``size`` (width, height); filters that overshoot are clipped."""
     values = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))
     resized = np.asarray(values.resize(size, resample=_filter(resampling_filter)))
-    clipped: np.ndarray = np.clip(resized, 0, 1)
-    return clipped
+    return resized.clip(0, 1)
 
 
 def _filter(resampling_filter: ResamplingFilter) -> Image.Resampling | None:
@@ -263,8 +262,11 @@ def _colorize(heat: np.ndarray, colormap: Colormap) -> np.ndarray:
             )
         colormap = colormaps[colormap]
     if isinstance(colormap, colors.Colormap):
-        coloured: np.ndarray = colormap(heat, bytes=True)
-        return coloured
+        # As the colormap itself does it, less the copies that it makes for what is no number.
+        table = np.ascontiguousarray(colormap(np.arange(colormap.N), bytes=True))
+        place = (heat * colormap.N).astype(np.uint16)
+        pixels = table.view(np.uint32)[:, 0].take(place, mode="clip")
+        return pixels.view(np.uint8).reshape(*heat.shape, 4)
     if not callable(colormap):
         raise TypeError(
             "colormap must be a Matplotlib colormap, its name, or a function, "
@@ -314,8 +316,10 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
     """Floats in [0, 1] as rounded uint8 in 0..255; uint8 as it is."""
     if values.dtype == np.uint8:
         return values
-    rounded: np.ndarray = np.rint(np.clip(values, 0, 1) * np.float32(255))
-    return rounded.astype(np.uint8)
+    scaled: np.ndarray = values * np.float32(255)
+    np.clip(scaled, 0, 255, out=scaled)
+    np.rint(scaled, out=scaled)
+    return scaled.astype(np.uint8)
 
 
 def _to_rgba(image: Image.Image) -> Image.Image:

@@ -11,6 +11,8 @@ import types
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import keras
@@ -20,33 +22,11 @@ from sightline.keras.tap import untapped_attributes
 
 __all__ = ["Snapshot"]
 
-# Keras's and TensorFlow's records of calls, losses, graphs, signatures and checkpoints, on which no
-# output depends. Only here are their own names leaned on: one that no longer fits costs time, and a
-# record that is compared though it need not be makes for a trace more.
-_BOOKKEEPING = frozenset(
-    {
-        "_build_shapes_dict",
-        "_call_context_args",
-        "_call_has_context_arg",
-        "_called",
-        "_inbound_nodes",
-        "_loss_ids",
-        "_losses",
-        "_losses_override",
-        "_metrics",
-        "_nodes_by_depth",
-        "_operations_by_depth",
-        "_outbound_nodes",
-        "_seed_generators",
-        "_self_name_based_restores",
-        "_self_saveable_object_factories",
-        "_self_unconditional_checkpoint_dependencies",
-        "_self_unconditional_deferred_dependencies",
-        "_self_unconditional_dependency_names",
-        "_tracked",
-        "call_signature_parameters",
-    }
-)
+# What every layer and every model has is Keras's and TensorFlow's bookkeeping, of calls, losses,
+# graphs, signatures and training, on which no output depends; but for these.
+_KEPT = frozenset({"_dtype_policy", "_layers", "_trainable", "autocast"})
+# And this is bookkeeping too. Only these two lists lean on names of Keras's own.
+_DROPPED = frozenset({"_nodes_by_depth", "_operations_by_depth"})
 _SIMPLE = (bool, bytes, complex, float, int, str, type(None))
 _SMALL = 4096  # bytes of an array that are compared one by one
 
@@ -87,20 +67,24 @@ class Snapshot:
         return True
 
     def _identities_now(self) -> list[Any] | None:
-        """Of all attributes, and of what is in the lists among them; None if a layer is gone."""
+        """Of all attributes, and of what is in the lists among them; None if something is gone."""
         identities: list[Any] = []
         for remembered in self._layers:
             layer = remembered.layer()
             if layer is None:
                 return None
             attributes = vars(layer)
-            identities.extend(map(id, attributes.values()))
-            for name in remembered.flat:
-                value = attributes.get(name)
-                if isinstance(value, dict):
-                    identities.extend(value)
-                    value = value.values()
-                identities.extend(map(id, value or ()))
+            identities.append(len(attributes))
+            try:
+                identities.extend(map(id, remembered.get(attributes)))
+                for name in remembered.flat:
+                    value = attributes[name]
+                    if isinstance(value, dict):
+                        identities.extend(value)
+                        value = value.values()
+                    identities.extend(map(id, value))
+            except (KeyError, TypeError):  # an attribute less, or no list any more
+                return None
         return identities
 
 
@@ -109,16 +93,17 @@ class _Remembered:
 
     Attributes:
         layer: Weak reference to the layer.
+        get: Takes their values out of ``vars`` of the layer.
         flat: Names of the lists and the like in which objects are whose identities tell all.
     """
 
     def __init__(self, layer: Any, on_death: Any) -> None:
         self.layer = weakref.ref(layer)
-        self._values = {
-            name: _remember(value, on_death)
-            for name, value in untapped_attributes(layer).items()
-            if name not in _BOOKKEEPING
-        }
+        self._bookkeeping = _bookkeeping(isinstance(layer, keras.Model))
+        attributes = self._relevant(layer)
+        self._values = {name: _remember(value, on_death) for name, value in attributes.items()}
+        # Two at least, or it would not give a tuple.
+        self.get = itemgetter("_trainable", "_trainable", *self._values)
         insides = {name: value for name, value in self._values.items() if type(value) is _Inside}
         self.flat = [name for name, value in insides.items() if value.is_flat]
         self._deep = [name for name, value in insides.items() if not value.is_flat]
@@ -135,10 +120,24 @@ class _Remembered:
         layer = self.layer()
         if layer is None:
             return False
-        attributes = untapped_attributes(layer)
-        return (attributes.keys() - _BOOKKEEPING) == self._values.keys() and all(
+        attributes = self._relevant(layer)
+        return attributes.keys() == self._values.keys() and all(
             _is_same(value, attributes[name]) for name, value in self._values.items()
         )
+
+    def _relevant(self, layer: Any) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in untapped_attributes(layer).items()
+            if name not in self._bookkeeping and not name.startswith("_self_")
+        }
+
+
+@cache
+def _bookkeeping(of_models: bool) -> frozenset[str]:
+    """Names of the attributes that every layer has, or every model."""
+    bare = keras.Model() if of_models else keras.layers.Layer()
+    return (frozenset(vars(bare)) | _DROPPED) - _KEPT
 
 
 @dataclass(frozen=True)
