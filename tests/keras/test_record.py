@@ -134,6 +134,18 @@ def test_the_chosen_layer_is_the_last_with_a_map(name: str) -> None:
     assert found.endswith(expected.removeprefix("side/"))
 
 
+def test_a_layer_that_only_the_run_shows_to_have_one_cell_is_not_chosen() -> None:
+    inputs = keras.Input((None, None, 3))
+    x = kl.Conv2D(4, 3, padding="same", name="map")(inputs)
+    x = kl.Conv2D(5, 8, activation="sigmoid", name="cell")(x)
+    model = keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling2D()(x)))
+    found = record(model, make_doc())
+    assert found.layer.name == "map"
+    wanted = record(model, make_doc(), [found.target], model.get_layer("map"))
+    np.testing.assert_array_equal(found.gradients, wanted.gradients)
+    assert record(model, make_doc((1, 9, 9, 3))).layer.name == "cell"
+
+
 def test_a_model_whose_last_layer_is_a_model_is_explained_at_the_layer_inside() -> None:
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), backbone(), kl.GlobalAveragePooling2D(), kl.Dense(2)]

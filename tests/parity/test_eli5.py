@@ -91,6 +91,16 @@ def test_heatmap_score_and_target_are_those_of_eli5(model: keras.Model, doc: np.
             assert (ours.estimator, ours.method) == (theirs.estimator, theirs.method)
             assert layer is None or ours.layer == layer
             peaks.append(other.heatmap.max())
+            # Once more compiled, which it is after some docs.
+            docs = np.repeat(doc, 5, axis=0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", HeatmapWarning)
+                if targets is None:
+                    list(sightline.explain_predictions(model, docs, layer=layer))
+                ours = sightline.explain_prediction(model, doc, layer=layer, targets=targets)
+            assert ours.targets[0].target == other.target
+            assert ours.targets[0].score == pytest.approx(other.score, abs=1e-5)
+            np.testing.assert_allclose(ours.targets[0].heatmap, other.heatmap, atol=1e-5)
     assert max(peaks) > 0.05  # or the comparison would be one of zeros
 
 

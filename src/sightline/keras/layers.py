@@ -9,7 +9,16 @@ from typing import Any, Literal, TypeVar
 
 import keras
 
-__all__ = ["candidates", "children", "data_format", "find", "is_image_model", "path_of", "walk"]
+__all__ = [
+    "candidates",
+    "children",
+    "data_format",
+    "find",
+    "guessed",
+    "is_image_model",
+    "path_of",
+    "walk",
+]
 
 DataFormat = Literal["channels_last", "channels_first"]
 
@@ -23,6 +32,8 @@ IMAGE_LAYERS = (
     keras.layers.GlobalAveragePooling2D,
     keras.layers.GlobalMaxPooling2D,
 )
+
+_PLAIN = frozenset({bool, float, int, str, type(None)})
 
 # Layers that pass a picture on as it is once training is over, by the words in their class names:
 # every library has its own, and Keras adds new ones with each version.
@@ -53,6 +64,8 @@ def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 
 def _collect(values: Iterable[Any], found: dict[int, keras.layers.Layer]) -> None:
     for value in values:
+        if type(value) in _PLAIN:
+            continue
         if isinstance(value, keras.layers.Layer):
             found.setdefault(id(value), value)
         elif isinstance(value, dict):
@@ -182,6 +195,28 @@ def candidates(
             continue
         if spatial_shape(shape, data_format(model, layer)) != (1, 1):
             yield position
+
+
+def guessed(model: keras.Model) -> keras.layers.Layer | None:
+    """The layer that will most likely be chosen, as far as that can be told before a run.
+
+    Only a hint where to look: the choice is made among the calls that a run really has.
+    """
+    if len(getattr(model, "output_names", ())) > 1:  # the last layer may be of another output
+        return None
+    for _, layer in reversed(list(walk(model))):
+        try:
+            shape = layer.output.shape
+        except (AttributeError, ValueError):  # of several calls, or in no graph
+            continue
+        if len(shape) == 4 and not children(layer) and not _only_drops_or_augments(layer):
+            if 1 in shape[1:3] + shape[2:4] and spatial_shape(shape, data_format(model, layer)) == (
+                1,
+                1,
+            ):
+                continue
+            return layer
+    return None
 
 
 def _only_drops_or_augments(layer: keras.layers.Layer) -> bool:

@@ -23,7 +23,7 @@ from sightline.keras.backends.common import (
     check_scores,
     check_targets,
 )
-from sightline.keras.layers import children, walk
+from sightline.keras.layers import children, guessed, walk
 from sightline.keras.tap import tapped
 from sightline.keras.traces import traces_of
 
@@ -53,21 +53,25 @@ def forward_backward(
     inputs = tf.convert_to_tensor(docs)
     shape = _traced_shape(model, inputs)
     traces = traces_of(model)
-    choice = ("chosen", inputs.shape[1:], inputs.dtype)
+    choice = (inputs.shape[1:], inputs.dtype)
     known = traces.chosen(choice) if layer is None else layer
     if known is not None:
-        key = (weakref.ref(known), shape, inputs.dtype, targets.shape[1] > 1)
-        trace = traces.get(key, lambda: _Trace(model, known, shape, inputs.dtype, key[-1]))
+        counted = (weakref.ref(known), shape, inputs.dtype)
+        several = targets.shape[1] > 1
+        trace = traces.get(
+            (*counted, several),
+            counted,
+            lambda: _Trace(model, known, shape, inputs.dtype, several),
+        )
         if isinstance(trace, _Trace):
             # What fails compiled is run again eagerly, where it fails with a better message.
             with contextlib.suppress(tf.errors.OpError):
                 return trace.run(known, inputs, targets)
     result = _run_eagerly(model, inputs, targets, layer, candidates)
     if result.gradients is not None:
-        if layer is None:
-            traces.remember(model, choice, chosen=result.layer)
-        for several in (False, True):
-            traces.remember(model, (weakref.ref(result.layer), shape, inputs.dtype, several))
+        counted = (weakref.ref(result.layer), shape, inputs.dtype)
+        if traces.count(model, counted, len(docs)) and layer is None:
+            traces.choose(choice, result.layer)
     return result
 
 
@@ -77,9 +81,11 @@ def _run_eagerly(
     targets: np.ndarray,
     layer: keras.layers.Layer | None,
     candidates: Candidates,
+    watch_all: bool = False,
 ) -> Pass:
     """Run a pass operation by operation, which takes no preparation."""
-    tape, recorder, scores = _record(model, inputs, layer)
+    guess = guessed(model) if layer is None and not watch_all else None
+    tape, recorder, scores = _record(model, inputs, layer, guess)
     classes = check_scores(tuple(scores.shape))
     if len(scores) != len(inputs):
         raise ValueError(
@@ -92,7 +98,10 @@ def _run_eagerly(
     for position in range(len(calls))[-1:] if layer is not None else candidates(calls):
         layer, activations = recorder.calls[position].layer, recorder.calls[position].output
         if activations is None:
-            continue
+            if not recorder.calls[position].shape:
+                continue
+            # Guessed wrong, and not watched: once more, with an eye on all.
+            return _run_eagerly(model, inputs, targets, None, candidates, watch_all=True)
         for scale in recorder.scales():
             gradients = _gradients(tape, scores, activations, chosen, scale)
             if gradients is None or _is_finite(gradients):
@@ -185,13 +194,19 @@ def _traced_shape(model: keras.Model, inputs: tf.Tensor) -> tuple[int | None, ..
 
 
 def _record(
-    model: keras.Model, inputs: tf.Tensor, layer: keras.layers.Layer | None
+    model: keras.Model,
+    inputs: tf.Tensor,
+    layer: keras.layers.Layer | None,
+    guess: keras.layers.Layer | None = None,
 ) -> tuple[tf.GradientTape, _Recorder, tf.Tensor]:
-    """Run the model forward, and record ``layer``, or all that could be chosen."""
+    """Run the model forward, and record ``layer``, or all that could be chosen.
+
+    If there is a ``guess`` which that will be, gradients are only prepared for from there on.
+    """
     # Persistent, so that it can be asked for several gradients. Variables need no watching: the
     # gradients sought end at the layer's output.
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        recorder = _Recorder(tape, model, layer)
+        recorder = _Recorder(tape, model, layer, guess)
         if layer is None:
             tap = tapped([model], recorder.see, children)
         else:
@@ -205,26 +220,31 @@ def _record(
 
 @dataclass
 class _Seen:
-    """One call of a tapped layer, and its output, if that was a tensor to differentiate by."""
+    """One call of a tapped layer.
+
+    Attributes:
+        layer: The layer.
+        shape: Shape of its output, if that was a tensor to differentiate by.
+        output: That output, if it was watched.
+    """
 
     layer: keras.layers.Layer
-    output: tf.Tensor | None
-
-    @property
-    def shape(self) -> tuple[int | None, ...] | None:
-        return None if self.output is None else tuple(self.output.shape)
+    shape: tuple[int | None, ...] | None = None
+    output: tf.Tensor | None = None
 
 
 @dataclass
 class _Recorder:
     """Keeps what tapped layers put out, and has the tape watch it.
 
-    Of all layers inside ``model``, or of ``wanted`` alone.
+    Of all layers inside ``model`` (from the first call of ``guess`` on, if there is one), or of
+    ``wanted`` alone.
     """
 
     tape: tf.GradientTape
     model: keras.Model
     wanted: keras.layers.Layer | None
+    guess: keras.layers.Layer | None
     calls: list[_Seen] = field(default_factory=list)
     is_float16: bool = False
     _returned: dict[int, tf.Tensor] = field(default_factory=dict)
@@ -240,15 +260,21 @@ class _Recorder:
         if isinstance(output, keras.KerasTensor) or self._is_out_of_reach(output):
             return output
         if not tf.is_tensor(output) or not output.dtype.is_floating:
-            self.calls.append(_Seen(layer, None))
+            self.calls.append(_Seen(layer))
             return output
         self.is_float16 |= output.dtype == tf.float16
+        shape = tuple(output.shape)
+        if self.guess is not None:
+            if layer is not self.guess:
+                self.calls.append(_Seen(layer, shape))
+                return output
+            self.guess = None
         # A tensor of its own: a layer that returns its input would else be taken for the layer
         # before it, with all the other paths from there to the score. Wide enough for gradients
         # that float16 cannot hold.
         watched = tf.cast(tf.identity(output), _wide(output.dtype))
         self.tape.watch(watched)
-        self.calls.append(_Seen(layer, watched))
+        self.calls.append(_Seen(layer, shape, watched))
         onwards = tf.cast(watched, output.dtype)
         self._returned[id(onwards)] = onwards
         return onwards
