@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from PIL import Image
 
 import sightline
-from sightline.demo import CLASS_NAMES, load_model, load_picture, preprocess
+from sightline.demo import CLASS_NAMES, draw_pair, load_model, load_picture, preprocess
 
 FOLDER = Path(__file__).parent / "images"
 SMALL = (256, 256)  # pictures that stand three in a row
@@ -50,6 +50,17 @@ def main() -> None:
     save(sightline.format_as_image(expl, resampling_filter="box"), "format-box")
     save(sightline.format_as_image(expl, alpha_limit=0.9), "format-opaque")
     save(sightline.format_as_image(expl, colormap="inferno"), "format-inferno")
+
+    # A contact sheet.
+    pictures = [draw_pair(seed, size=192).image for seed in range(3)]
+    sheet = sightline.show_predictions(
+        model,
+        [preprocess(one)[0] for one in pictures],
+        images=pictures,
+        top_targets=3,
+        target_names=CLASS_NAMES,
+    )
+    save(sheet, "sheet")
 
 
 if __name__ == "__main__":
