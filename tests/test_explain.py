@@ -33,7 +33,7 @@ def test_anything_else_gets_an_explanation_with_an_error() -> None:
 
 
 def test_a_keras_2_model_is_told_apart() -> None:
-    old = type("Model", (), {"__module__": "tf_keras.src.engine.training"})()
+    old = type("Model", (), {"__module__": "tf_keras.engine.training"})()
     assert "Keras 2" in explain_prediction(old, np.zeros(3)).error
 
 

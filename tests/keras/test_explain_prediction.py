@@ -521,6 +521,19 @@ def test_the_heatmap_of_the_tutorial_comes_out(
     np.testing.assert_allclose(expl.targets[0].heatmap, PRINTED, atol=1e-3)
 
 
+def test_compiled_and_in_a_batch_it_is_the_same_heatmap(
+    mobilenet_v2: keras.Model, cat_dog: np.ndarray
+) -> None:
+    docs = np.concatenate([cat_dog, cat_dog[:, :, ::-1], -cat_dog])
+    eager = [sightline.explain_prediction(mobilenet_v2, doc[np.newaxis]) for doc in docs]
+    streams = [list(sightline.explain_predictions(mobilenet_v2, docs)) for _ in range(3)]
+    for expls in streams:
+        for one, other in zip(expls, eager, strict=True):
+            assert one.targets[0].target == other.targets[0].target
+            assert one.targets[0].score == pytest.approx(other.targets[0].score, abs=1e-5)
+            np.testing.assert_allclose(one.targets[0].heatmap, other.targets[0].heatmap, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("targets", "box"), [(None, (54, 2, 170, 100)), ([282], (44, 130, 180, 212))]
 )
