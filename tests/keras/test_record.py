@@ -153,6 +153,18 @@ def test_a_model_whose_last_layer_is_a_model_is_explained_at_the_layer_inside() 
     assert layers.path_of(model, record(model, make_doc()).layer) == "backbone/squash"
 
 
+def test_the_inside_of_an_attention_is_not_chosen_but_can_be_seen() -> None:
+    inputs = keras.Input((16, 16, 3))
+    x = kl.Conv2D(8, 4, strides=4, name="patches")(inputs)
+    x = kl.Reshape((16, 8))(x)
+    x = kl.MultiHeadAttention(2, 4, name="attention")(x, x)
+    model = keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling1D()(x)))
+    doc = make_doc((1, 16, 16, 3))
+    assert record(model, doc).layer.name == "patches"
+    paths = [path for path, _ in layers.walk(model)]
+    assert any(path.startswith("attention/") for path in paths)
+
+
 def test_a_custom_layer_that_goes_on_after_its_layers_is_explained_itself() -> None:
     class Residual(kl.Layer):
         def __init__(self, **kwargs: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
 from typing import Any, Literal, TypeVar
 
@@ -12,6 +12,7 @@ import keras
 __all__ = [
     "candidates",
     "children",
+    "children_with_maps",
     "data_format",
     "find",
     "guessed",
@@ -62,6 +63,14 @@ def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(found.values())
 
 
+def children_with_maps(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers directly inside a layer that may have a map of the image.
+
+    Not those of an attention: what they put out has the rank of one, and tokens and heads for axes.
+    """
+    return [] if "Attention" in type(layer).__name__ else children(layer)
+
+
 def _collect(values: Iterable[Any], found: dict[int, keras.layers.Layer]) -> None:
     for value in values:
         if type(value) in _PLAIN:
@@ -81,18 +90,21 @@ def walk(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
         ``(path, layer)``, with ``path`` the names from the outermost layer to this one, joined by
         ``/``; the name of ``model`` is not part of it. A layer held in two places comes twice.
     """
-    yield from _walk(model, "", (id(model),))
+    yield from _walk(model, "", (id(model),), children)
 
 
 def _walk(
-    layer: keras.layers.Layer, prefix: str, above: tuple[int, ...]
+    layer: keras.layers.Layer,
+    prefix: str,
+    above: tuple[int, ...],
+    children_of: Callable[[keras.layers.Layer], list[keras.layers.Layer]],
 ) -> Iterator[tuple[str, keras.layers.Layer]]:
-    for child in children(layer):
+    for child in children_of(layer):
         if id(child) in above:  # a layer that holds one it stands in
             continue
         path = prefix + child.name
         yield path, child
-        yield from _walk(child, path + "/", (*above, id(child)))
+        yield from _walk(child, path + "/", (*above, id(child)), children_of)
 
 
 def path_of(model: keras.Model, layer: keras.layers.Layer) -> str:
@@ -204,7 +216,7 @@ def guessed(model: keras.Model) -> keras.layers.Layer | None:
     """
     if len(getattr(model, "output_names", ())) > 1:  # the last layer may be of another output
         return None
-    for _, layer in reversed(list(walk(model))):
+    for _, layer in reversed(list(_walk(model, "", (id(model),), children_with_maps))):
         try:
             shape = layer.output.shape
         except (AttributeError, ValueError):  # of several calls, or in no graph
@@ -246,7 +258,7 @@ def data_format(model: keras.Model, layer: keras.layers.Layer | None = None) -> 
     nearest: Iterable[keras.layers.Layer] = (item for _, item in walk(model))
     if layer is not None:
         layers = list(nearest)
-        inside = [item for _, item in _walk(layer, "", (id(layer),))]
+        inside = [item for _, item in _walk(layer, "", (id(layer),), children)]
         position = next((i for i, item in enumerate(layers) if item is layer), 0)
         nearest = [*reversed([*layers[:position], layer, *inside]), *layers[position + 1 :]]
     for item in nearest:

@@ -23,7 +23,7 @@ from sightline.keras.backends.common import (
     check_scores,
     check_targets,
 )
-from sightline.keras.layers import children, guessed, walk
+from sightline.keras.layers import children, children_with_maps, guessed, walk
 from sightline.keras.tap import tapped
 from sightline.keras.traces import traces_of
 
@@ -208,7 +208,7 @@ def _record(
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         recorder = _Recorder(tape, model, layer, guess)
         if layer is None:
-            tap = tapped([model], recorder.see, children)
+            tap = tapped([model], recorder.see, children_with_maps)
         else:
             tap = tapped([layer, *_compiled(model)], recorder.see)
         with tap, _changing_nothing(model):
