@@ -169,14 +169,16 @@ class TestCommand:
         )
         assert result.stderr == ""
         assert result.returncode == 0
-        (overlay,) = folder.iterdir()
-        header, rule, row, empty, count = result.stdout.splitlines()
+        header, rule, *rows, empty, count = result.stdout.splitlines()
         assert header.split() == ["Image", "Class", "Score", "Layer", "Overlay"]
         assert set(rule) == {"─"}
-        assert row.startswith("demo picture ")
-        assert row.endswith(str(overlay))
+        assert len(rows) == len(list(folder.iterdir())) == 2
+        for row, name in zip(rows, ("demo-rocket.png", "demo-house.png"), strict=True):
+            assert row.startswith("demo picture ")
+            assert row.rstrip().endswith(str(folder / name))
+            assert (folder / name).is_file()
         assert empty == ""
-        assert count == f"1 overlay written to {folder}"
+        assert count == f"2 overlays written to {folder}"
 
     def test_runs_as_a_module_and_refuses_without_importing_keras(self) -> None:
         code = (
@@ -215,19 +217,22 @@ class TestCommand:
 
 
 class TestDemo:
-    def test_explains_its_own_picture(self) -> None:
+    def test_explains_both_objects_of_its_own_picture(self) -> None:
         from sightline import demo
 
         result = explain()
-        ((image, label, score, layer, overlay),) = rows_of(result)
-        name = label.split(" (")[0]
-        assert image == "demo picture"
-        assert label == f"{name} ({demo.CLASS_NAMES.index(name)})"
-        assert score.endswith("%")
-        assert layer == "features"
-        assert Path(overlay) == Path("overlays") / f"demo-{name}.png"
-        assert Image.open(overlay).size == demo.load_picture().size
+        rows = rows_of(result)
+        assert [row[1] for row in rows] == ["rocket (6)", "house (3)"]
+        for image, label, score, layer, overlay in rows:
+            name = label.split(" (")[0]
+            assert image == "demo picture"
+            assert label == f"{name} ({demo.CLASS_NAMES.index(name)})"
+            assert score.endswith("%")
+            assert layer == "features"
+            assert Path(overlay) == Path("overlays") / f"demo-{name}.png"
+            assert Image.open(overlay).size == demo.load_picture().size
         assert result.stderr == ""
+        assert len(rows_of(explain("--top", "1"))) == 1
 
     def test_explains_other_pictures_and_says_who_does(self) -> None:
         result = explain(save_picture(), "--target", "Duck")

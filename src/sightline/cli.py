@@ -202,7 +202,8 @@ def explain(
             "--top",
             metavar="N",
             show_default=False,
-            help="Explain the N classes with the highest scores, each in an overlay of its own.",
+            help="Explain the N classes with the highest scores, each in an overlay of its own. "
+            "Default: 1, and 2 for the embedded picture, which holds two objects.",
         ),
     ] = None,
     layer: Annotated[
@@ -273,8 +274,10 @@ def explain(
         typer.Exit: With code 2, if anything asked for could not be done.
     """
     paths = images or []
+    # The embedded picture holds two objects.
+    default_top = 1 if paths else 2
     request = _Request(
-        target, 1 if top is None else top, _layer_key(layer), output, colormap, alpha
+        target, default_top if top is None else top, _layer_key(layer), output, colormap, alpha
     )
     try:
         if target is not None and top is not None:
