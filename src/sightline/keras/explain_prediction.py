@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -405,8 +406,6 @@ def _is_saturated(terms: Terms) -> bool:
 
 def _outside() -> int:
     """The ``stacklevel`` that makes a warning point at the first line outside of this package."""
-    import sys
-
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and (
         frame.f_globals.get("__name__", "").split(".")[0] in (__package__ or "").split(".")[:1]
