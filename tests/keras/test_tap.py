@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 import tensorflow as tf
 from tiny_models import MODELS, make_doc
 
-from sightline.keras.layers import children
-from sightline.keras.tap import _wrapped, tapped
+from sightline.keras.layers import children, walk
+from sightline.keras.tap import _wrapped, tapped, untapped_attributes
 
 
 @pytest.fixture
@@ -122,6 +123,31 @@ def test_a_tap_that_ends_leaves_that_of_another_thread_on(model: keras.Model) ->
     thread.join()
     assert seen == ["other"]
     assert "call" not in vars(layer)
+
+
+def test_a_model_can_be_walked_while_another_thread_taps_it(model: keras.Model) -> None:
+    everything = [layer for _, layer in walk(model)]
+    over = threading.Event()
+
+    def tap_and_untap() -> None:
+        while not over.is_set():
+            with tapped(everything, lambda _, output: output):
+                pass
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=tap_and_untap)
+    thread.start()
+    try:
+        for _ in range(300):
+            assert [layer for _, layer in walk(model)] == everything
+            for layer in everything:
+                untapped_attributes(layer)
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert not _wrapped
 
 
 def test_a_call_under_tf_function_is_seen() -> None:

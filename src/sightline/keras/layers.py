@@ -58,7 +58,8 @@ def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     if isinstance(layer, keras.Model):
         return list(layer.layers)
     found: dict[int, keras.layers.Layer] = {}
-    _collect(vars(layer).values(), found)
+    # A copy, taken in one go: another thread may put a tap on meanwhile, or take one off.
+    _collect(vars(layer).copy().values(), found)
     found.pop(id(layer), None)
     return list(found.values())
 
@@ -78,9 +79,9 @@ def _collect(values: Iterable[Any], found: dict[int, keras.layers.Layer]) -> Non
         if isinstance(value, keras.layers.Layer):
             found.setdefault(id(value), value)
         elif isinstance(value, dict):
-            _collect(value.values(), found)
+            _collect(value.copy().values(), found)
         elif isinstance(value, (list, tuple, set)):
-            _collect(value, found)
+            _collect(list(value), found)
 
 
 def walk(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:

@@ -83,7 +83,8 @@ class Snapshot:
                         identities.extend(value)
                         value = value.values()
                     identities.extend(map(id, value))
-            except (KeyError, TypeError):  # an attribute less, or no list any more
+            except (KeyError, RuntimeError, TypeError):
+                # An attribute less, no list any more, or one that changes at this moment.
                 return None
         return identities
 
