@@ -609,10 +609,9 @@ def _is_side(length: int | None) -> bool:
 
 def _input_shape(model: keras.Model) -> tuple[int | None, ...]:
     """The shape of a model's input with batch axis, as far as the model tells before a call."""
-    try:
-        inputs = model.inputs
-    except (AttributeError, ValueError):  # a subclassed model, or one that is not built
-        inputs = None
+    from sightline.keras.layers import declared_inputs
+
+    inputs = declared_inputs(model)
     if not inputs:
         return (None, None, None, None)
     if len(inputs) > 1:

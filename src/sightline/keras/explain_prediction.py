@@ -261,11 +261,7 @@ def _input_shape(model: keras.Model) -> tuple[int | None, ...] | None:
     Raises:
         ValueError: If the model has several inputs.
     """
-    # Only Functional models, and Sequential ones once they are built, have inputs before a call.
-    try:
-        inputs = model.inputs
-    except (AttributeError, ValueError):
-        return None
+    inputs = layers.declared_inputs(model)
     if not inputs:
         return None
     if len(inputs) > 1:

@@ -14,6 +14,7 @@ __all__ = [
     "children",
     "children_with_maps",
     "data_format",
+    "declared_inputs",
     "find",
     "guessed",
     "is_image_model",
@@ -178,6 +179,17 @@ def _nearest(name: str, layers: Sequence[tuple[str, keras.layers.Layer]]) -> str
         return f"the nearest {are} " + ", ".join(map(repr, nearest))
     last = [path for path, _ in layers][-5:]
     return "its last layers are " + ", ".join(map(repr, last)) if last else "it has no layers"
+
+
+def declared_inputs(model: keras.Model) -> list[Any]:
+    """The symbolic inputs of a model; none if it does not tell them before it is called.
+
+    Only Functional models tell them, and Sequential ones once they are built.
+    """
+    try:
+        return list(model.inputs or ())
+    except (AttributeError, ValueError):
+        return []
 
 
 def is_image_model(model: keras.Model) -> bool:

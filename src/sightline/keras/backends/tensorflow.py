@@ -23,7 +23,7 @@ from sightline.keras.backends.common import (
     check_scores,
     check_targets,
 )
-from sightline.keras.layers import children, children_with_maps, guessed, walk
+from sightline.keras.layers import children, children_with_maps, declared_inputs, guessed, walk
 from sightline.keras.tap import tapped
 from sightline.keras.traces import traces_of
 
@@ -185,10 +185,7 @@ class _Trace:
 
 def _traced_shape(model: keras.Model, inputs: tf.Tensor) -> tuple[int | None, ...]:
     """The shape to trace for: any number of docs, of the sizes that the model declares."""
-    try:
-        declared = model.inputs
-    except (AttributeError, ValueError):  # a subclassed model
-        declared = None
+    declared = declared_inputs(model)
     # Not the number of docs: a Sequential model declares that of its first call.
     return (None, *(declared[0].shape[1:] if declared else inputs.shape[1:]))
 
