@@ -60,8 +60,10 @@ class TargetExplanation(_ComparesByField):
             softmax or sigmoid, a logit if it ends in none.
         weighted_spans: Always None for images; part of eli5's interface.
         heatmap: float64 array of shape ``(height, width)``, the spatial size of the explained
-            layer, with values in [0, 1]: how much each place speaks for the class.
+            layer, with values in [0, 1]: how much each place speaks for the class. If ``signed``,
+            values in [-1, 1]: what is below zero speaks against it.
         name: Name of the class, where it is known. Not part of ``repr``, which is eli5's.
+        signed: Whether the heatmap has a sign, as ``relu=False`` gives it. Not part of ``repr``.
     """
 
     target: int | str
@@ -71,6 +73,7 @@ class TargetExplanation(_ComparesByField):
     weighted_spans: Any = None
     heatmap: np.ndarray | None = None
     name: str | None = field(default=None, repr=False)
+    signed: bool = field(default=False, repr=False)
 
     @property
     def label(self) -> str:

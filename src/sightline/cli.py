@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sightline.base import Explanation
-    from sightline.keras.record import Terms
+    from sightline.keras.heatmaps import Heatmap
 
 __all__ = ["app", "explain", "main"]
 
@@ -697,11 +697,11 @@ def _explain_picture(
     picture = source.read()
     doc = classifier.to_doc(picture)
     layer = _find_layer(classifier.model, doc, request.layer)
-    terms = _terms(classifier, request, doc, layer)
-    scores = terms[0].scores
+    heatmaps = _heatmaps(classifier, request, doc, layer)
+    scores = heatmaps[0].terms.scores
     _check_names(classifier.names, len(scores))
     are_probabilities = bool((scores >= 0).all() and (scores <= 1).all())
-    expl = _explanation(source, classifier, terms, picture)
+    expl = _explanation(source, classifier, doc, heatmaps, picture)
     for target in expl.targets or ():
         index = int(target.target)
         part = f"{source.stem}-{_file_part(target.name, index)}"
@@ -786,36 +786,43 @@ def _number_of_classes(model: keras.Model) -> int | None:
     return shape[1] if len(shape) == 2 else None
 
 
-def _terms(
+def _heatmaps(
     classifier: _Classifier,
     request: _Request,
     doc: np.ndarray,
     layer: keras.layers.Layer | None,
-) -> list[Terms]:
-    """What the heatmaps of the classes asked for are made of, from one pass."""
+) -> list[Heatmap]:
+    """The heatmaps of the classes asked for."""
     from sightline.keras.explain_prediction import top_indices
-    from sightline.keras.record import record_batch
+    from sightline.keras.heatmaps import Question, heatmaps_of
 
     if request.target is None:
         wanted = top_indices(request.top)
     else:
         wanted = np.array([_target_index(request.target, classifier)])
     with _failing_on_the_picture():
-        (found,) = record_batch(classifier.model, doc, wanted[np.newaxis], layer)
+        (found,) = heatmaps_of(classifier.model, doc, wanted[np.newaxis], [layer], Question())
         if isinstance(found, ValueError):
             raise found
     return found
 
 
 def _explanation(
-    source: _Source, classifier: _Classifier, terms: list[Terms], picture: Image.Image
+    source: _Source,
+    classifier: _Classifier,
+    doc: np.ndarray,
+    heatmaps: list[Heatmap],
+    picture: Image.Image,
 ) -> Explanation:
     from sightline.base import HeatmapWarning
     from sightline.keras.explain_prediction import explanation_of
+    from sightline.keras.heatmaps import Question
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", HeatmapWarning)
-        expl = explanation_of(classifier.model, terms, picture, classifier.names)
+        expl = explanation_of(
+            classifier.model, doc, heatmaps, picture, classifier.names, Question()
+        )
     for warning in caught:
         _say("Warning", "yellow", f"{source.name}: {_reason(warning.message)}")
     return expl

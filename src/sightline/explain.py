@@ -25,7 +25,8 @@ def explain_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Explanation:
         doc: The input whose prediction is to be explained, with its batch axis: for a Keras image
             model an array of shape ``(1, height, width, channels)``.
         **kwargs: Passed on to the explainer: for Keras models ``targets`` or ``top_targets``,
-            ``target_names``, ``layer`` and ``image``.
+            ``target_names``, ``layer``, ``image``, ``method``, ``logits``, ``relu``,
+            ``counterfactual``, ``smooth``, ``seed``, ``batch_size`` and ``progress``.
 
     Returns:
         The explanation. For a model of an unknown type, an ``Explanation`` whose ``error`` says so.
@@ -48,7 +49,8 @@ def explain_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Iterator[Ex
         docs: The inputs: an array ``(docs, height, width, channels)``, or anything to iterate over
             that holds docs or batches.
         **kwargs: Passed on to the explainer: for Keras models ``targets`` or ``top_targets``,
-            ``target_names``, ``layer``, ``images``, ``batch_size``, ``progress`` and ``errors``.
+            ``target_names``, ``layer``, ``images``, ``batch_size``, ``progress``, ``errors``,
+            ``method``, ``logits``, ``relu``, ``counterfactual``, ``smooth`` and ``seed``.
 
     Returns:
         An iterator over explanations, one for each doc and in order. For a model of an unknown

@@ -31,6 +31,7 @@ from PIL import Image
 
 import sightline
 from sightline.base import Explanation, TargetExplanation
+from sightline.keras.methods import METHODS
 
 warnings.simplefilter("ignore")
 
@@ -198,6 +199,73 @@ def many() -> Iterator[Row]:
     )
 
 
+def methods() -> Iterator[Row]:
+    model, doc = keras.applications.MobileNetV2(weights=None), make_docs(1)
+    one_pass = [
+        name
+        for name, method in METHODS.items()
+        if method.needs in ("gradients", "nothing") and name != "grad-cam"
+    ]
+    times = medians(
+        {
+            name: lambda name=name: sightline.explain_prediction(model, doc, method=name)
+            for name in ("grad-cam", *one_pass)
+        },
+        rounds=60,
+        warm=7,
+    )
+    for name in one_pass:
+        yield (
+            f'`method="{name}"` / grad-cam '
+            f"({1e3 * times[name]:.1f} / {1e3 * times['grad-cam']:.1f} ms)",
+            "at most 1.2",
+            f"{times[name] / times['grad-cam']:.2f}",
+        )
+    times = medians(
+        {
+            "plain": lambda: sightline.explain_prediction(model, doc),
+            "logits": lambda: sightline.explain_prediction(model, doc, logits=True),
+        },
+        rounds=60,
+        warm=7,
+    )
+    yield (
+        f"`logits=True` / without ({1e3 * times['logits']:.1f} / {1e3 * times['plain']:.1f} ms)",
+        "",
+        f"{times['logits'] / times['plain']:.2f}",
+    )
+    forward, tensor = compiled_forward(model), tf.constant(np.repeat(doc, 32, axis=0))
+    for name in ("score-cam", "ablation-cam"):
+        taken = {
+            rank: seconds(lambda name=name: sightline.explain_prediction(model, doc, method=name))
+            for rank in ("first", "second")
+        }
+        bare = medians({"forward": lambda: forward(tensor)}, rounds=5)["forward"]
+        yield (
+            f'`method="{name}"`, MobileNetV2\'s 1,280 channels, a second image / 1,280 images '
+            f"forward, compiled, in batches of 32 ({taken['second']:.1f} / {40 * bare:.1f} s)",
+            "",
+            f"{taken['second'] / (40 * bare):.2f}",
+        )
+
+
+def score_cam_memory() -> Iterator[Row]:
+    """In a process of its own, so that nothing else counts; the whole process counts."""
+    code = (
+        "import resource, keras, numpy as np, sightline\n"
+        "model = keras.applications.MobileNetV2(weights=None)\n"
+        "doc = np.random.default_rng(0).random((1, 224, 224, 3), dtype=np.float32)\n"
+        "sightline.explain_prediction(model, doc, method='score-cam', progress=False)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    yield (
+        "score-cam on 1,280 channels at 224 x 224: peak memory of the whole process",
+        "under 2048 MiB",
+        f"{int(done.stdout.split()[-1])} MiB",
+    )
+
+
 def mebibytes() -> float:
     gc.collect()
     return psutil.Process().memory_info().rss / 2**20
@@ -331,6 +399,8 @@ PARTS = {
     "later": later,
     "first": first_calls,
     "many": many,
+    "methods": methods,
+    "score-cam": score_cam_memory,
     "formatting": formatting,
     "importing": importing,
     "memory": memory,

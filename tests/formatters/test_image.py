@@ -230,7 +230,6 @@ def test_a_sheet_of_nothing_is_refused() -> None:
 @pytest.mark.parametrize(
     ("heatmap", "error"),
     [
-        (None, TypeError),
         ([[0.0]], TypeError),
         (np.full((2, 2), np.nan), ValueError),
         (np.full((2, 2), 1.1), ValueError),
@@ -280,7 +279,7 @@ def test_a_colormap_may_leave_out_the_opacity() -> None:
 
 @pytest.mark.parametrize(
     ("colormap", "error"),
-    [(7, TypeError), (None, TypeError), (lambda heat: heat, ValueError)],
+    [(7, TypeError), (lambda heat: heat, ValueError)],
 )
 def test_a_colormap_that_gives_no_colours_is_refused(colormap: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="colormap must"):
@@ -410,3 +409,50 @@ def test_overlaying_is_alpha_compositing() -> None:
     below = Image.new("RGBA", (1, 1), (0, 0, 0, 255))
     above = Image.new("RGBA", (1, 1), (255, 255, 255, 128))
     assert _overlay_heatmap(above, below).getpixel((0, 0)) == (128, 128, 128, 255)
+
+
+# Signed heatmaps
+
+
+def signed(heatmap: list[list[float]], grey: int = 128) -> Explanation:
+    target = TargetExplanation(0, heatmap=np.array(heatmap), signed=True)
+    picture = Image.new("L", (len(heatmap[0]), len(heatmap)), grey)
+    return Explanation("net", image=picture, targets=[target])
+
+
+def test_a_signed_heatmap_is_transparent_at_zero_and_opaque_at_both_ends() -> None:
+    pixels = np.asarray(format_as_image(signed([[0, 1, -1]]), "nearest", alpha_limit=1))[0]
+    assert pixels[0].tolist() == [128, 128, 128, 255]
+    red, blue = pixels[1, :3].astype(int), pixels[2, :3].astype(int)
+    assert red[0] > red[1:].max() + 100
+    assert blue[2] > blue[:2].max() + 50
+
+
+def test_a_colormap_of_the_users_gets_a_signed_heatmap_moved_to_zero_to_one() -> None:
+    seen = []
+
+    def colormap(heat: np.ndarray) -> np.ndarray:
+        seen.append(heat)
+        return np.ones((*heat.shape, 3))
+
+    format_as_image(signed([[0, 1, -1]]), "nearest", colormap)
+    np.testing.assert_allclose(seen[0], [[0.5, 1, 0]])
+
+
+def test_a_negative_heatmap_that_is_not_signed_is_refused() -> None:
+    expl = signed([[0, -0.5]])
+    expl.targets[0].signed = False
+    with pytest.raises(ValueError, match=r"between 0 and 1, got a minimum of -0\.5"):
+        format_as_image(expl)
+    with pytest.raises(ValueError, match=r"between -1 and 1, got a minimum of -1\.5"):
+        format_as_image(signed([[0, -1.5]]))
+
+
+def test_resizing_keeps_a_signed_heatmap_within_its_range() -> None:
+    resized = np.asarray(format_as_image(signed([[-1, 1], [1, -1]] * 4), "lanczos"))
+    assert resized.shape == (8, 2, 4)
+    # LANCZOS overshoots: none of it is taken for the other sign.
+    image = signed([[-1.0, -1.0], [-1.0, -0.9]])
+    image.image = Image.new("L", (16, 16), 0)
+    drawn = np.asarray(format_as_image(image, "lanczos", alpha_limit=1)).astype(int)
+    assert (drawn[..., 2] > drawn[..., 0]).all()

@@ -406,7 +406,7 @@ def test_the_helper_for_images_takes_its_arguments_in_its_own_order(model: keras
 def test_a_saturated_softmax_is_warned_of() -> None:
     model = by_hand("softmax")
     model.layers[-1].set_weights([np.eye(2) * 1000])
-    with pytest.warns(HeatmapWarning, match=r"saturated \(score 1\).*linear") as record:
+    with pytest.warns(HeatmapWarning, match=r"saturated \(score 1\).*logits=True") as record:
         expl = sightline.explain_prediction(model, DOC)
     assert expl.targets[0].heatmap.max() < 0.01
     assert record[0].filename == __file__

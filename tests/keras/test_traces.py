@@ -17,7 +17,7 @@ from tiny_models import CLASSES, MODELS, SIDE, Chain, Shift, backbone, head, mak
 import sightline
 from sightline.keras import traces
 from sightline.keras.record import record, record_batch
-from sightline.keras.traces import _MOST, _WORTH_A_TRACE, traces_of
+from sightline.keras.traces import _MOST, WORTH_A_TRACE, traces_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::sightline.base.HeatmapWarning")
 
@@ -57,7 +57,7 @@ def heatmap(model: keras.Model, **kwargs: Any) -> np.ndarray:
 
 def warm_up(model: keras.Model, **kwargs: Any) -> None:
     """Explain until the pass is traced."""
-    for _ in range(_WORTH_A_TRACE + 1):
+    for _ in range(WORTH_A_TRACE + 1):
         heatmap(model, **kwargs)
 
 
@@ -65,10 +65,10 @@ def test_first_calls_are_eager_then_one_traces_and_later_ones_run_no_python() ->
     model, runs = counting()
     maps = []
     numbers = []
-    for _ in range(_WORTH_A_TRACE + 4):
+    for _ in range(WORTH_A_TRACE + 4):
         maps.append(heatmap(model))
         numbers.append(runs.number)
-    assert numbers == [*range(1, _WORTH_A_TRACE + 2), *[_WORTH_A_TRACE + 1] * 3]
+    assert numbers == [*range(1, WORTH_A_TRACE + 2), *[WORTH_A_TRACE + 1] * 3]
     for one in maps[1:]:
         np.testing.assert_allclose(one, maps[0], atol=1e-5)
 
@@ -94,7 +94,7 @@ def test_another_class_and_another_picture_need_no_new_trace() -> None:
 def test_another_layer_has_its_own_trace() -> None:
     model, _ = counting()
     eager = heatmap(model, layer="conv"), heatmap(model, layer="mix")
-    for _ in range(_WORTH_A_TRACE + 2):
+    for _ in range(WORTH_A_TRACE + 2):
         np.testing.assert_allclose(heatmap(model, layer="conv"), eager[0], atol=1e-5)
         np.testing.assert_allclose(heatmap(model, layer="mix"), eager[1], atol=1e-5)
     assert eager[0].shape != eager[1].shape or not np.allclose(*eager)
@@ -123,7 +123,7 @@ def test_all_sizes_of_a_dynamic_model_share_one_trace() -> None:
 def test_the_number_of_traces_is_bounded() -> None:
     model = MODELS["subclassed, no training argument"]()
     for side in range(8, 8 + 2 * _MOST):
-        docs = np.repeat(make_doc((1, side, side, 3)), _WORTH_A_TRACE, axis=0)
+        docs = np.repeat(make_doc((1, side, side, 3)), WORTH_A_TRACE, axis=0)
         list(sightline.explain_predictions(model, docs))
         heatmap(model, doc=docs[:1])
     known = traces_of(model)
@@ -176,7 +176,7 @@ def test_a_change_shows_in_the_next_explanation(change: str) -> None:
     CHANGES[change](model)
     after = [
         sightline.explain_prediction(model, make_doc(), targets=[0])
-        for _ in range(_WORTH_A_TRACE + 2)
+        for _ in range(WORTH_A_TRACE + 2)
     ]
     # Without traces there is nothing to be stale.
     forget(model)
@@ -189,10 +189,10 @@ def test_a_change_shows_in_the_next_explanation(change: str) -> None:
 
 def test_flipping_trainable_changes_nothing_but_is_seen() -> None:
     model, runs = counting()
-    maps = [heatmap(model) for _ in range(_WORTH_A_TRACE + 2)]
+    maps = [heatmap(model) for _ in range(WORTH_A_TRACE + 2)]
     model.trainable = False
-    maps += [heatmap(model) for _ in range(_WORTH_A_TRACE + 2)]
-    assert runs.number == 2 * (_WORTH_A_TRACE + 1)  # eager and traced, before and after
+    maps += [heatmap(model) for _ in range(WORTH_A_TRACE + 2)]
+    assert runs.number == 2 * (WORTH_A_TRACE + 1)  # eager and traced, before and after
     for one in maps:
         np.testing.assert_allclose(one, maps[0], atol=1e-5)
 
@@ -215,7 +215,7 @@ def test_a_model_that_cannot_be_traced_is_explained_each_time() -> None:
             return super().call(inputs)
 
     model = Eager([backbone(), *head()], name="eager")
-    maps = [heatmap(model) for _ in range(_WORTH_A_TRACE + 2)]
+    maps = [heatmap(model) for _ in range(WORTH_A_TRACE + 2)]
     for one in maps[1:]:
         np.testing.assert_array_equal(one, maps[0])
 
@@ -226,7 +226,7 @@ def test_compiled_and_eager_agree_and_leave_the_model_alone(name: str) -> None:
 
     model, doc = MODELS[name](), doc_for(name)
     eager = record(model, doc, [0])
-    for _ in range(_WORTH_A_TRACE):
+    for _ in range(WORTH_A_TRACE):
         record(model, doc, [0])
     before = state_of(model)
     for _ in range(2):
@@ -276,7 +276,7 @@ def test_eight_threads_share_a_trace_and_get_their_own_answers() -> None:
             np.testing.assert_allclose(one.gradients, wanted[number].gradients, atol=1e-6)
             np.testing.assert_allclose(one.scores, wanted[number].scores, atol=1e-6)
     # Of 80 passes, eager were those up to the trace, and what the other threads were at then.
-    assert runs.number <= _WORTH_A_TRACE + 8 + 1
+    assert runs.number <= WORTH_A_TRACE + 8 + 1
     assert "call" not in vars(model.get_layer("counted"))
 
 
@@ -318,7 +318,7 @@ def test_what_a_model_does_to_itself_as_it_runs_does_not_last() -> None:
     model(make_doc())
     variables = [np.array(variable) for variable in model.variables]
     seed = np.array(model.drop.seed_generator.state)
-    maps = [heatmap(model, targets=[0]) for _ in range(_WORTH_A_TRACE + 2)]
+    maps = [heatmap(model, targets=[0]) for _ in range(WORTH_A_TRACE + 2)]
     for before, after in zip(variables, model.variables, strict=True):
         np.testing.assert_array_equal(before, after)
     np.testing.assert_array_equal(model.drop.seed_generator.state, seed)
@@ -334,7 +334,7 @@ def test_losses_of_a_traced_pass_are_not_left_behind() -> None:
             *head(),
         ]
     )
-    for _ in range(_WORTH_A_TRACE + 2):
+    for _ in range(WORTH_A_TRACE + 2):
         heatmap(model)
         assert np.isfinite([float(loss) for loss in model.losses]).all()
     model(make_doc())

@@ -17,7 +17,7 @@ from PIL import Image
 from sightline.formatters.sheet import Panel, enlarged, sheet
 
 if TYPE_CHECKING:
-    from sightline.base import Explanation
+    from sightline.base import Explanation, TargetExplanation
 
 __all__ = ["expand_heatmap", "format_as_image", "format_as_sheet", "heatmap_to_image"]
 
@@ -28,24 +28,26 @@ ResamplingFilter = Image.Resampling | int | str | None
 def format_as_image(
     expl: Explanation,
     resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS,
-    colormap: Colormap = "viridis",
+    colormap: Colormap | None = None,
     alpha_limit: float | None = 0.65,
 ) -> Image.Image:
     """Lay the heatmap of an explanation over its picture.
 
     The hotter a place, the more opaque the heatmap: where it is 0, the picture shows through as it
-    is.
+    is. Where a heatmap is signed, what is far from 0 on either side is opaque.
 
     Args:
         expl: An explanation with a Pillow image of any mode in ``image``, and in ``targets`` those
-            whose ``heatmap`` of shape ``(height, width)``, values in [0, 1], is to be laid over it.
-            Without targets there is no heatmap to lay over.
+            whose ``heatmap`` of shape ``(height, width)``, values in [0, 1], is to be laid over it;
+            in [-1, 1] if it is ``signed``. Without targets there is no heatmap to lay over.
         resampling_filter: How the heatmap is brought to the size of the picture: a filter of
             ``PIL.Image.Resampling``, its name in any case (``"lanczos"``), or None for Pillow's
             default. ``BOX`` and ``NEAREST`` show the cells as they are.
         colormap: A Matplotlib colormap or its name, or any function that takes a float array
             ``(height, width)`` in [0, 1] and returns colours ``(height, width, 4)`` or
-            ``(height, width, 3)`` in [0, 1].
+            ``(height, width, 3)`` in [0, 1]. A signed heatmap comes to it moved to [0, 1], so that
+            0.5 stands for 0. None takes viridis, or for signed heatmaps a diverging one: red for
+            the class, blue against it.
         alpha_limit: The greatest opacity of the heatmap, a real number in [0, 1]; None or 1 for no
             limit.
 
@@ -56,21 +58,21 @@ def format_as_image(
     Raises:
         TypeError: If ``expl.image`` is no Pillow image, the heatmap no NumPy array, ``alpha_limit``
             no number, or ``colormap`` neither a name nor callable.
-        ValueError: If the heatmap has values outside [0, 1], or NaN, ``alpha_limit`` lies outside
-            of [0, 1], or the colormap or filter is unknown.
+        ValueError: If the heatmap has values outside [0, 1] (or [-1, 1] if it is signed), or NaN,
+            ``alpha_limit`` lies outside of [0, 1], or the colormap or filter is unknown.
     """
     if len(expl.targets or ()) > 1:
         return format_as_sheet([expl], resampling_filter, colormap, alpha_limit)
     image = _image_of(expl)
     if not expl.targets:
         return image
-    return _overlay(image, expl.targets[0].heatmap, resampling_filter, colormap, alpha_limit)
+    return _overlay(image, expl.targets[0], resampling_filter, colormap, alpha_limit)
 
 
 def format_as_sheet(
     expls: Sequence[Explanation],
     resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS,
-    colormap: Colormap = "viridis",
+    colormap: Colormap | None = None,
     alpha_limit: float | None = 0.65,
 ) -> Image.Image:
     """Lay the overlays of explanations out: a row for each, in it a panel for each target.
@@ -107,7 +109,7 @@ def format_as_sheet(
 def _panels(
     expl: Explanation,
     resampling_filter: ResamplingFilter,
-    colormap: Colormap,
+    colormap: Colormap | None,
     alpha_limit: float | None,
 ) -> list[Panel]:
     image = enlarged(_image_of(expl))
@@ -115,7 +117,7 @@ def _panels(
         return [Panel(image, expl.error or "")]
     return [
         Panel(
-            _overlay(image, target.heatmap, resampling_filter, colormap, alpha_limit),
+            _overlay(image, target, resampling_filter, colormap, alpha_limit),
             target.label,
             "" if target.score is None else f"score {target.score:.3g}",
         )
@@ -134,19 +136,33 @@ def _image_of(expl: Explanation) -> Image.Image:
 
 def _overlay(
     image: Image.Image,
-    heatmap: np.ndarray | None,
+    target: TargetExplanation,
     resampling_filter: ResamplingFilter,
-    colormap: Colormap,
+    colormap: Colormap | None,
     alpha_limit: float | None,
 ) -> Image.Image:
     """One heatmap over an RGBA picture."""
-    heatmap = _validate_heatmap(heatmap)
+    heatmap = _validate_heatmap(target.heatmap, -1 if target.signed else 0)
     if heatmap.ndim != 2:
         raise ValueError(f"heatmap must have shape (height, width), got {heatmap.shape}")
-    heat = _resize(heatmap, image.size, resampling_filter)
-    coloured = _colorize(heat, colormap)
-    _update_alpha(coloured, starting_array=heat, alpha_limit=alpha_limit)
+    heat = _resize(heatmap, image.size, resampling_filter, -1 if target.signed else 0)
+    if colormap is None:
+        colormap = _diverging() if target.signed else "viridis"
+    coloured = _colorize((heat + 1) / 2 if target.signed else heat, colormap)
+    _update_alpha(coloured, starting_array=np.abs(heat), alpha_limit=alpha_limit)
     return _overlay_heatmap(Image.fromarray(_to_bytes(coloured)), image)
+
+
+def _diverging() -> Callable[[np.ndarray], np.ndarray]:
+    """The colormap of signed heatmaps: 0 is blue, 1 is red."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    # Not pale in the middle, as most are: there the picture shows through, and is not to be veiled.
+    # Of about equal lightness, and told apart by people who see no red or no green.
+    return LinearSegmentedColormap.from_list("sightline_diverging", _DIVERGING)
+
+
+_DIVERGING = ("#0a4fd0", "#2f8cff", "#9a9a9a", "#ff6a3d", "#d40f0f")
 
 
 def heatmap_to_image(heatmap: np.ndarray) -> Image.Image:
@@ -206,28 +222,31 @@ def expand_heatmap(
     return small.resize(image.size, resample=_filter(resampling_filter))
 
 
-def _validate_heatmap(heatmap: Any) -> np.ndarray:
-    """The heatmap, if it is a NumPy array with real values in [0, 1]; raises if it is not."""
+def _validate_heatmap(heatmap: Any, least: int = 0) -> np.ndarray:
+    """The heatmap, if it is an array with real values in [least, 1]; raises if it is not."""
     if not isinstance(heatmap, np.ndarray):
         raise TypeError(f"heatmap must be a numpy.ndarray, got {type(heatmap).__name__}")
     if heatmap.size == 0:
         raise ValueError(f"heatmap must have at least one cell, got shape {heatmap.shape}")
     lowest, highest = heatmap.min(), heatmap.max()
-    if not (lowest >= 0 and highest <= 1):  # also False where there is a NaN
+    if not (lowest >= least and highest <= 1):  # also False where there is a NaN
         raise ValueError(
-            f"heatmap values must lie between 0 and 1, got a minimum of {lowest} "
+            f"heatmap values must lie between {least} and 1, got a minimum of {lowest} "
             f"and a maximum of {highest}"
         )
     return heatmap
 
 
 def _resize(
-    heatmap: np.ndarray, size: tuple[int, int], resampling_filter: ResamplingFilter
+    heatmap: np.ndarray,
+    size: tuple[int, int],
+    resampling_filter: ResamplingFilter,
+    least: int = 0,
 ) -> np.ndarray:
     """Resize float values to ``size`` (width, height); filters that overshoot are clipped."""
     values = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))
     resized = np.asarray(values.resize(size, resample=_filter(resampling_filter)))
-    return resized.clip(0, 1)
+    return resized.clip(least, 1)
 
 
 def _filter(resampling_filter: ResamplingFilter) -> Image.Resampling | None:

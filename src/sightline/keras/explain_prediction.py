@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -16,8 +17,9 @@ from sightline.base import Explanation, HeatmapWarning, TargetExplanation
 from sightline.explain import explain_prediction
 from sightline.keras import backends, layers
 from sightline.keras.backends.common import LOWEST, TOP
-from sightline.keras.gradcam import channel_weights, gradcam, weighted_sum
-from sightline.keras.record import Terms, record, record_batch, target_index
+from sightline.keras.gradcam import normalised
+from sightline.keras.heatmaps import Heatmap, Question, heatmaps_of
+from sightline.keras.record import Terms, record, target_index
 
 __all__ = [
     "explain_prediction_keras",
@@ -25,14 +27,9 @@ __all__ = [
     "explain_prediction_keras_not_supported",
 ]
 
-DESCRIPTION = (
-    "Grad-CAM: where in the image lies what speaks for the class.\n"
-    "`image` is the picture, and the `heatmap` of a target belongs over it.\n"
-)
-
-_PICTURE_CHANNELS = (1, 3, 4)
-
 TargetNames = Sequence[str] | Mapping[int, str]
+LayerKey: TypeAlias = int | str | keras.layers.Layer
+LayerKeys: TypeAlias = LayerKey | list[LayerKey]
 
 # Below this peak a heatmap is all but invisible over its picture.
 _FAINT = 0.1
@@ -43,13 +40,21 @@ def explain_prediction_keras(
     model: keras.Model,
     doc: np.ndarray,
     targets: list[int] | None = None,
-    layer: int | str | keras.layers.Layer | None = None,
+    layer: LayerKeys | None = None,
     image: Image.Image | None = None,
     *,
     top_targets: int | None = None,
     target_names: TargetNames | None = None,
+    method: str = "grad-cam",
+    logits: bool = False,
+    relu: bool = True,
+    counterfactual: bool = False,
+    smooth: int | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: bool | None = None,
 ) -> Explanation:
-    """Explain the prediction of a Keras image classifier with Grad-CAM.
+    """Explain the prediction of a Keras image classifier with Grad-CAM or one of its relatives.
 
     Works on every model that runs: Functional, Sequential, subclassed, and models inside models.
     The model is run as it is, in inference mode, and is afterwards as it was before.
@@ -70,43 +75,69 @@ def explain_prediction_keras(
             model, of which the last part is enough where it is unique; an index into
             ``model.layers``; or the layer itself. Later layers see objects, earlier ones edges; the
             map has the layer's resolution. Of a layer called several times in one pass (shared,
-            Siamese), the last call is explained.
+            Siamese), the last call is explained. A list of layers gives the mean of their heatmaps,
+            at the greatest of their resolutions.
         image: The picture to lay the heatmap over, a Pillow image of any size and mode. None makes
             one of the size of ``doc``, which takes 1, 3 or 4 channels and stretches their values to
             0..255.
         top_targets: Explain this many classes, those with the greatest scores, the best first; if
             negative, those with the lowest. All in one pass. Not together with ``targets``.
         target_names: Names of the classes: a list with one for each, or a dict from index to name.
+        method: ``"grad-cam"``, ``"grad-cam++"``, ``"hirescam"``, ``"xgrad-cam"``, ``"layercam"``,
+            ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"ablation-cam"`` or
+            ``"finer-cam"``: `sightline.keras.methods` has their formulas and papers. Score-CAM runs
+            the model once for each channel of the layer, Ablation-CAM what comes after the layer;
+            all others take one pass.
+        logits: Whether to explain the score before the final softmax or sigmoid, as the Grad-CAM
+            paper does, and as a saturated probability calls for. The model is not changed.
+            ``score`` is then the logit. A model that ends in neither is explained as it is.
+        relu: Whether to cut off what speaks against the class. If False, the heatmap is signed, in
+            [-1, 1]. Not with ``"grad-cam++"``, ``"layercam"``, ``"eigen-cam"`` and ``"score-cam"``.
+        counterfactual: Whether to show what speaks against the class, as the paper's
+            counterfactual explanations: the gradient is negated. Of a head of one sigmoid unit,
+            this is what speaks for the other class, where ``targets=[0]`` is always that unit. Not
+            with ``"eigen-cam"`` and ``"score-cam"``.
+        smooth: Average over this many copies of ``doc`` with normal noise of 10 % of its range, as
+            in SmoothGrad (Smilkov et al. 2017, https://arxiv.org/abs/1706.03825); the class is that
+            of ``doc`` itself. None does not.
+        seed: Seed of that noise; equal seeds give equal heatmaps.
+        batch_size: How many inputs go through the model at a time, where a method runs it often.
+        progress: Whether to show a progress bar, by tqdm, for the methods that run the model
+            often. None shows it on a terminal, and only after a second.
 
     Returns:
         An ``Explanation`` with the picture in ``image``, the path of the layer in ``layer``, and in
         ``targets`` one ``TargetExplanation`` (or as many as ``top_targets`` asks for), with
-        ``heatmap`` (float64, ``(height, width)`` of the layer, in [0, 1]), ``target`` (the index of
-        the class) and ``score`` (the model's output for it). If the model is no image model, an
-        ``Explanation`` whose ``error`` says so.
+        ``heatmap`` (float64, ``(height, width)`` of the layer, in [0, 1]; in [-1, 1] and ``signed``
+        if ``relu`` is False), ``target`` (the index of the class) and ``score`` (the model's output
+        for it). If the model is no image model, an ``Explanation`` whose ``error`` says so.
 
     Raises:
         TypeError: If ``doc`` is no NumPy array of numbers, ``targets`` neither a list nor None, its
-            item no integer, ``layer`` of another type than the above, or ``image`` no Pillow image.
+            item no integer, ``layer`` of another type than the above, or ``image`` no Pillow image;
+            if another argument is of a type that it cannot be.
         ValueError: If the shape of ``doc`` does not fit the model, or it holds NaN or infinity; if
             ``targets`` does not hold exactly one class of the model; if there is no such layer, or
             it has no map, is not reached, or has no gradient to the score; if no picture can be
-            made of ``doc``; if the model's output is not class scores.
+            made of ``doc``; if the model's output is not class scores; if the method is unknown or
+            cannot do what is asked of it; if the logits cannot be found.
 
     Warns:
-        HeatmapWarning: If the heatmap is blank or nearly so, saying why and what to try.
+        HeatmapWarning: If the heatmap is blank or nearly so, saying why and what shows more.
     """
     _validate_type(doc)
+    question = Question.of(
+        method,
+        logits=logits,
+        relu=relu,
+        counterfactual=counterfactual,
+        smooth=smooth,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+    )
     if is_image_model(model, doc, image):
-        return explain_prediction_keras_image(
-            model,
-            doc,
-            image=image,
-            targets=targets,
-            layer=layer,
-            top_targets=top_targets,
-            target_names=target_names,
-        )
+        return _explained(model, doc, image, targets, layer, top_targets, target_names, question)
     return explain_prediction_keras_not_supported(model, doc)
 
 
@@ -134,10 +165,11 @@ def explain_prediction_keras_image(
     doc: np.ndarray,
     image: Image.Image | None = None,
     targets: list[int] | None = None,
-    layer: int | str | keras.layers.Layer | None = None,
+    layer: LayerKeys | None = None,
     *,
     top_targets: int | None = None,
     target_names: TargetNames | None = None,
+    **asked: Any,
 ) -> Explanation:
     """Explain the prediction of a Keras image classifier, whatever layers it has.
 
@@ -146,9 +178,11 @@ def explain_prediction_keras_image(
         doc: One input, shape ``(1, height, width, channels)``, or channels first.
         image: The picture to lay the heatmap over; None makes one from ``doc``.
         targets: The class to explain, as a list of one; None for the top class.
-        layer: The layer to explain; None to have it chosen.
+        layer: The layer to explain, or a list of them; None to have it chosen.
         top_targets: How many classes to explain, not together with ``targets``.
         target_names: Names of the classes.
+        **asked: ``method``, ``logits``, ``relu``, ``counterfactual``, ``smooth``, ``seed``,
+            ``batch_size`` and ``progress``.
 
     Returns:
         The explanation, with picture and heatmap.
@@ -160,42 +194,86 @@ def explain_prediction_keras_image(
     Warns:
         HeatmapWarning: If the heatmap is blank or nearly so.
     """
+    question = Question.of(**asked)
+    return _explained(model, doc, image, targets, layer, top_targets, target_names, question)
+
+
+def _explained(
+    model: keras.Model,
+    doc: np.ndarray,
+    image: Image.Image | None,
+    targets: list[int] | None,
+    layer: LayerKeys | None,
+    top_targets: int | None,
+    names: TargetNames | None,
+    question: Question,
+) -> Explanation:
     _validate_doc(model, doc)
     wanted = _wanted(targets, top_targets)
-    check_names(target_names)
+    check_names(names)
     if image is None:
-        image = _extract_image(doc, layers.data_format(model))
+        image = _extract_image(doc, layers.doc_format(model, doc))
     elif not isinstance(image, Image.Image):
         raise TypeError(f"image must be a PIL.Image.Image, got {type(image).__name__}")
-    found_layer = None if layer is None else find_layer(model, doc, layer)
-    (found,) = record_batch(model, doc, wanted, found_layer)
+    chosen = find_layers(model, doc, layer)
+    (found,) = heatmaps_of(model, doc, wanted, chosen, question)
     if isinstance(found, ValueError):
         raise found
-    return explanation_of(model, found, image, target_names)
+    return explanation_of(model, doc, found, image, names, question)
 
 
 def explanation_of(
-    model: keras.Model, terms: Sequence[Terms], image: Image.Image, names: TargetNames | None
+    model: keras.Model,
+    doc: np.ndarray,
+    heatmaps: Sequence[Heatmap],
+    image: Image.Image,
+    names: TargetNames | None,
+    question: Question,
 ) -> Explanation:
-    """The explanation of one input, from the terms of its classes; warns of blank heatmaps."""
+    """The explanation of one input, from the heatmaps of its classes; warns of blank ones."""
     targets = []
-    for one in terms:
-        weights = channel_weights(one.gradients)
-        heatmap = gradcam(weights, one.activations)
-        if heatmap.max() < _FAINT:
-            message = _why_blank(one, weights)
+    for one in heatmaps:
+        if np.abs(one.values).max() < _FAINT:
+            message = _why_blank(model, doc, one, question)
             warnings.warn(message, HeatmapWarning, stacklevel=_outside())
-        name = _name_of(one.target, names, len(one.scores))
-        targets.append(TargetExplanation(one.target, score=one.score, heatmap=heatmap, name=name))
+        targets.append(
+            TargetExplanation(
+                one.target,
+                score=one.score,
+                heatmap=one.values,
+                name=_name_of(one.target, names, len(one.terms.scores)),
+                signed=not question.relu,
+            )
+        )
     return Explanation(
         model.name,
-        description=DESCRIPTION,
+        description=_description(heatmaps[0].terms, question),
         error="",
-        method="Grad-CAM",
+        method=question.title,
         targets=targets,
         image=image,
-        layer=terms[0].path,
+        layer=heatmaps[0].path,
     )
+
+
+def _description(terms: Terms, question: Question) -> str:
+    """What the explanation shows."""
+    speaks = "speaks against the class" if question.counterfactual else "speaks for the class"
+    if not question.relu:
+        against = "for" if question.counterfactual else "against"
+        speaks += f", and below zero what speaks {against} it"
+    if not question.method.is_of_class:
+        speaks = "the layer responds to most, whatever the class"
+    text = (
+        f"{question.method.title}: where in the image lies what {speaks}.\n"
+        "`image` is the picture, and the `heatmap` of a target belongs over it.\n"
+    )
+    if len(terms.scores) == 1 and terms.score < (0 if question.logits else 0.5):
+        text += (
+            "The model has one unit, and predicts the other class: counterfactual=True shows what "
+            "speaks for that one.\n"
+        )
+    return text
 
 
 def _wanted(targets: list[int] | None, top_targets: int | None) -> np.ndarray:
@@ -312,14 +390,8 @@ def _readable(shape: tuple[int | None, ...]) -> str:
 
 def _extract_image(doc: np.ndarray, data_format: layers.DataFormat) -> Image.Image:
     """The picture that ``doc`` holds, values stretched to 0..255 as in eli5."""
-    first, last = doc.shape[1], doc.shape[-1]
-    # Where the layers say one thing and the shape the other, the model starts with a permutation.
-    if data_format == "channels_last" and last not in _PICTURE_CHANNELS:
-        data_format = "channels_first" if first in _PICTURE_CHANNELS else data_format
-    elif data_format == "channels_first" and first not in _PICTURE_CHANNELS:
-        data_format = "channels_last" if last in _PICTURE_CHANNELS else data_format
-    channels = last if data_format == "channels_last" else first
-    if channels not in _PICTURE_CHANNELS:
+    channels = doc.shape[-1] if data_format == "channels_last" else doc.shape[1]
+    if channels not in layers.PICTURE_CHANNELS:
         raise ValueError(
             f"no picture can be made of a doc with {channels} channels (shape {doc.shape}); pass "
             "image=, a Pillow image to lay the heatmap over"
@@ -356,9 +428,28 @@ def _get_activation_layer(
 _SIDE = 224  # for axes that may have any size
 
 
-def find_layer(
-    model: keras.Model, doc: np.ndarray, layer: int | str | keras.layers.Layer
-) -> keras.layers.Layer:
+def find_layers(
+    model: keras.Model, doc: np.ndarray, layer: LayerKeys | None
+) -> list[keras.layers.Layer | None]:
+    """The layers to explain: as given, or None in the place of one to be chosen."""
+    check_layers(layer)
+    if isinstance(layer, list):
+        return [_find_layer(model, doc, one) for one in layer]
+    return [None if layer is None else _find_layer(model, doc, layer)]
+
+
+def check_layers(layer: Any) -> None:
+    """Raise ValueError if a list of layers has none, or TypeError if one in it is None."""
+    if isinstance(layer, list) and not layer:
+        raise ValueError("layer must hold at least one layer, got an empty list")
+    if isinstance(layer, list) and any(one is None for one in layer):
+        raise TypeError(
+            "layer must hold layers, got None in the list; to have one chosen, pass it "
+            "in place of the list"
+        )
+
+
+def _find_layer(model: keras.Model, doc: np.ndarray, layer: LayerKey) -> keras.layers.Layer:
     """Find a layer, also one that is made when the model is first called."""
     try:
         return layers.find(model, layer)
@@ -369,26 +460,61 @@ def find_layer(
     return layers.find(model, layer)
 
 
-def _why_blank(terms: Terms, weights: np.ndarray) -> str:
-    """Why a heatmap is blank or nearly so, and what to try."""
-    blank = f"the heatmap of class {terms.target} at layer {terms.path!r} is blank or nearly so: "
+def _why_blank(model: keras.Model, doc: np.ndarray, heatmap: Heatmap, question: Question) -> str:
+    """Why a heatmap is blank or nearly so, and what shows more, having looked."""
+    terms, evidence = heatmap.terms, heatmap.evidence
+    blank = (
+        f"the heatmap of class {heatmap.target} at layer {heatmap.path!r} is blank or nearly so: "
+    )
     if not terms.activations.any():
         return blank + "the layer's output is zero everywhere; try another layer, or another input"
-    if not np.any(weighted_sum(weights, terms.activations) > 0) and terms.gradients.any():
-        return blank + (
-            "no positive evidence, nothing at this layer speaks for the class; try another class, "
-            "or another layer"
-        )
-    if _is_saturated(terms):
-        return blank + (
+    if not np.any(evidence > 0) and np.any(evidence < 0):
+        what = "for" if not question.counterfactual else "against"
+        reason = f"no positive evidence, nothing at this layer speaks {what} the class"
+    elif not question.logits and _is_saturated(terms):
+        reason = (
             f"the softmax or sigmoid is saturated (score {terms.score:.6g}), so that the "
-            "probability hardly changes whatever the layer puts out; explain the logits instead: "
-            "set the activation of the last layer to keras.activations.linear"
+            "probability hardly changes whatever the layer puts out"
         )
-    return blank + (
-        "the score hardly depends on this layer, its gradients nearly vanish; try another layer, "
-        "or another class"
-    )
+    else:
+        reason = "the score hardly depends on this layer, its gradients nearly vanish"
+    remedy, note = _remedy(model, doc, heatmap, question)
+    return f"{blank}{reason}; {remedy or 'try another class, or another layer'}{note}"
+
+
+def _remedy(
+    model: keras.Model, doc: np.ndarray, heatmap: Heatmap, question: Question
+) -> tuple[str, str]:
+    """What to pass to see more: the first that shows it; empty if nothing does, and a note."""
+
+    def peak(evidence: np.ndarray, relu: bool) -> float:
+        return float(np.abs(normalised(evidence, relu)).max())
+
+    can_be_signed = question.relu and question.can_be_signed
+    if can_be_signed and peak(heatmap.evidence, relu=False) >= _FAINT:
+        return "relu=False shows what speaks against it", ""
+    if question.logits:
+        return "", ""
+    target = np.array([[heatmap.target]])
+    try:
+        (found,) = heatmaps_of(
+            model, doc, target, [heatmap.terms.layer], replace(question, logits=True)
+        )
+    except ValueError as error:
+        found = error
+    if isinstance(found, ValueError):
+        if _is_saturated(heatmap.terms):
+            return "explain the logits: pass a model that ends in them", ""
+        return "", ""
+    evidence = found[0].evidence
+    if peak(evidence, question.relu) >= _FAINT:
+        return "logits=True explains the logit instead", ""
+    if can_be_signed and peak(evidence, relu=False) >= _FAINT:
+        return (
+            "nor does anything speak for its logit: logits=True, relu=False shows what speaks "
+            "against it"
+        ), ""
+    return "", ", for logits=True shows no more"
 
 
 def _is_saturated(terms: Terms) -> bool:

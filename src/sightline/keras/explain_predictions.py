@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal
 
 import keras
@@ -18,17 +17,20 @@ from sightline.explain import explain_predictions
 from sightline.keras import layers
 from sightline.keras.backends.common import TOP
 from sightline.keras.explain_prediction import (
+    LayerKeys,
     TargetNames,
     _extract_image,
     _validate_doc,
+    check_layers,
     check_names,
     explain_prediction_keras_not_supported,
     explanation_of,
-    find_layer,
+    find_layers,
     is_image_model,
     top_indices,
 )
-from sightline.keras.record import Terms, class_index, record_batch
+from sightline.keras.heatmaps import Heatmap, Question, heatmaps_of
+from sightline.keras.record import class_index
 
 __all__ = ["explain_predictions_keras"]
 
@@ -41,11 +43,17 @@ def explain_predictions_keras(
     targets: list[int] | list[list[int]] | None = None,
     top_targets: int | None = None,
     target_names: TargetNames | None = None,
-    layer: int | str | keras.layers.Layer | None = None,
+    layer: LayerKeys | None = None,
     images: Iterable[Image.Image | None] | None = None,
     batch_size: int = 32,
     progress: bool | None = None,
     errors: Literal["raise", "keep"] = "raise",
+    method: str = "grad-cam",
+    logits: bool = False,
+    relu: bool = True,
+    counterfactual: bool = False,
+    smooth: int | None = None,
+    seed: int = 0,
 ) -> Iterator[Explanation]:
     """Explain the predictions of a Keras image classifier for many inputs.
 
@@ -72,6 +80,12 @@ def explain_predictions_keras(
         errors: What to do at a doc that cannot be explained: ``"raise"`` its error, with the doc's
             position, once all before it have been given; or ``"keep"`` it, as an ``Explanation``
             with ``error`` set, and go on.
+        method: As in `explain_prediction_keras`.
+        logits: As in `explain_prediction_keras`.
+        relu: As in `explain_prediction_keras`.
+        counterfactual: As in `explain_prediction_keras`.
+        smooth: As in `explain_prediction_keras`.
+        seed: As in `explain_prediction_keras`; each doc gets the same noise.
 
     Yields:
         One ``Explanation`` for each doc.
@@ -99,10 +113,16 @@ def explain_predictions_keras(
         )
     if isinstance(images, (str, bytes, Image.Image)):
         raise TypeError(f"images must hold a picture for each doc, got {type(images).__name__}")
-    if not isinstance(batch_size, Integral) or isinstance(batch_size, bool):
-        raise TypeError(f"batch_size must be an integer, got {type(batch_size).__name__}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    question = Question.of(
+        method,
+        logits=logits,
+        relu=relu,
+        counterfactual=counterfactual,
+        smooth=smooth,
+        seed=seed,
+        batch_size=batch_size,
+        progress=None if progress is None else False,  # the bar that counts docs is enough
+    )
     if errors not in ("raise", "keep"):
         raise ValueError(f"errors must be 'raise' or 'keep', got {errors!r}")
     check_names(target_names)
@@ -112,9 +132,12 @@ def explain_predictions_keras(
         names=target_names,
         layer=layer,
         keeps_errors=errors == "keep",
+        question=question,
     )
-    if layer is not None and (model.built or not isinstance(layer, str)):
-        layers.find(model, layer)  # which refuses it now if it is not there
+    check_layers(layer)
+    for one in layer if isinstance(layer, list) else [layer]:
+        if one is not None and (model.built or not isinstance(one, str)):
+            layers.find(model, one)  # which refuses it now if it is not there
     batches = _batches(_items(docs, images), int(batch_size), ends_at_error=errors == "raise")
     return _with_progress(stream.run(batches), _length(docs), bool(progress))
 
@@ -145,8 +168,9 @@ class _Stream:
     model: keras.Model
     targets: Iterator[np.ndarray]
     names: TargetNames | None
-    layer: int | str | keras.layers.Layer | None
+    layer: LayerKeys | None
     keeps_errors: bool
+    question: Question
     is_for_images: bool | None = None
 
     def run(self, batches: Iterator[list[_Item]]) -> Iterator[Explanation]:
@@ -182,7 +206,7 @@ class _Stream:
             if self.is_for_images:
                 _validate_doc(self.model, doc)
                 if item.image is None:
-                    item.image = _extract_image(doc, layers.data_format(self.model))
+                    item.image = _extract_image(doc, layers.doc_format(self.model, doc))
         except (TypeError, ValueError) as error:
             return error
         return None
@@ -207,30 +231,34 @@ class _Stream:
         for item, targets in sound:
             by_number.setdefault(len(targets), []).append((item, targets))
         for group in by_number.values():
-            for (item, _), terms in zip(group, self._terms(group), strict=True):
-                if isinstance(terms, Exception):
-                    item.error = terms
+            for (item, _), heatmaps in zip(group, self._heatmaps(group), strict=True):
+                if isinstance(heatmaps, Exception):
+                    item.error = heatmaps
                     continue
+                assert item.doc is not None
                 assert item.image is not None
+                doc = item.doc[np.newaxis]
                 try:
-                    found[item.position] = explanation_of(self.model, terms, item.image, self.names)
+                    found[item.position] = explanation_of(
+                        self.model, doc, heatmaps, item.image, self.names, self.question
+                    )
                 except ValueError as error:
                     item.error = error
         return found
 
-    def _terms(
+    def _heatmaps(
         self, group: Sequence[tuple[_Item, np.ndarray]]
-    ) -> Sequence[list[Terms] | Exception]:
+    ) -> Sequence[list[Heatmap] | Exception]:
         docs = np.stack([item.doc for item, _ in group if item.doc is not None])
         targets = np.stack([targets for _, targets in group])
         try:
-            layer = None if self.layer is None else find_layer(self.model, docs, self.layer)
-            return record_batch(self.model, docs, targets, layer)
+            chosen = find_layers(self.model, docs, self.layer)
+            return heatmaps_of(self.model, docs, targets, chosen, self.question)
         except (TypeError, ValueError) as error:
             if len(group) == 1:
                 return [error]
         # One of them, or all: only one by one can it be told.
-        return [terms for one in group for terms in self._terms([one])]
+        return [heatmaps for one in group for heatmaps in self._heatmaps([one])]
 
     def _failed(self, item: _Item) -> Explanation:
         """The explanation of a doc that cannot be explained; raises if it is to be raised."""

@@ -53,8 +53,24 @@ def gradcam(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
             "weights must have shape (channels,) and activations (height, width, channels), "
             f"got {weights.shape} and {activations.shape}"
         )
-    heatmap: np.ndarray = np.maximum(weighted_sum(weights, activations), 0)
-    heatmap /= np.max(heatmap) + EPSILON
+    return normalised(weighted_sum(weights, activations))
+
+
+def normalised(evidence: np.ndarray, relu: bool = True) -> np.ndarray:
+    """Divide evidence by its peak.
+
+    Args:
+        evidence: What speaks for a class (positive) and against it (negative), of any shape.
+        relu: Whether to cut off what is negative.
+
+    Returns:
+        Array of the same shape, float64, with values in [0, 1]; without ``relu`` in [-1, 1], and
+        the sign kept.
+    """
+    heatmap = np.array(evidence, dtype=np.float64)
+    if relu:
+        np.maximum(heatmap, 0, out=heatmap)
+    heatmap /= np.max(np.abs(heatmap)) + EPSILON
     return heatmap
 
 

@@ -10,11 +10,13 @@ from typing import Any, Literal, TypeVar
 import keras
 
 __all__ = [
+    "PICTURE_CHANNELS",
     "candidates",
     "children",
     "children_with_maps",
     "data_format",
     "declared_inputs",
+    "doc_format",
     "find",
     "guessed",
     "is_image_model",
@@ -280,6 +282,23 @@ def data_format(model: keras.Model, layer: keras.layers.Layer | None = None) -> 
             return own
     default: DataFormat = keras.config.image_data_format()
     return default
+
+
+PICTURE_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+
+
+def doc_format(model: keras.Model, doc: Any) -> DataFormat:
+    """Where the channels of a doc ``(1, height, width, channels)``, or channels first, are.
+
+    Where the model's layers say one thing and the shape the other, the model starts with a
+    permutation, and the shape is right.
+    """
+    said, (_, first, _, last) = data_format(model), doc.shape
+    if said == "channels_last" and last not in PICTURE_CHANNELS and first in PICTURE_CHANNELS:
+        return "channels_first"
+    if said == "channels_first" and first not in PICTURE_CHANNELS and last in PICTURE_CHANNELS:
+        return "channels_last"
+    return said
 
 
 def _own_format(layer: keras.layers.Layer) -> DataFormat | None:

@@ -15,7 +15,7 @@ from sightline.keras import backends, layers
 from sightline.keras.backends.common import TOP, Call, Pass
 from sightline.keras.traces import traces_of
 
-__all__ = ["Terms", "record", "record_batch", "target_index"]
+__all__ = ["Terms", "record", "record_batch", "scores_of", "target_index"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Terms:
         activations: Its output, shape ``(height, width, channels)``, float32 or float64.
         gradients: Gradients of ``score`` with respect to ``activations``, same shape and type.
         target: Index of the explained class.
-        scores: The model's output, shape ``(classes,)``.
+        scores: The model's output, shape ``(classes,)``, or the logits that it was made of.
     """
 
     layer: keras.layers.Layer
@@ -76,6 +76,10 @@ def record_batch(
     docs: np.ndarray,
     targets: np.ndarray,
     layer: keras.layers.Layer | None = None,
+    *,
+    logits: bool = False,
+    rivals: int = 0,
+    needs_gradients: bool = True,
 ) -> list[list[Terms] | ValueError]:
     """Run a model forward and backward once, for several classes of several inputs.
 
@@ -85,6 +89,11 @@ def record_batch(
         targets: Integers, shape ``(docs, targets)``: indices of classes, or all `common.TOP` or all
             `common.LOWEST` for those with the greatest or the lowest scores.
         layer: As in `record`.
+        logits: Whether the scores are to be those before the final softmax or sigmoid.
+        rivals: If not 0, what is differentiated is the score of a class less the mean score of this
+            many others, those whose scores are nearest to its own.
+        needs_gradients: Whether it is an error if the scores do not depend on the layer in a way
+            that can be differentiated; else the gradients are zero.
 
     Returns:
         For each doc its terms, one for each target; or the error, if there is NaN or infinity in
@@ -92,7 +101,8 @@ def record_batch(
 
     Raises:
         ValueError: If there is no such class; if the layer was not reached, has no map, or no
-            gradient to the score.
+            gradient to the score; if there are no logits to be found, or no other classes to
+            compare with.
     """
 
     def candidates(calls: Sequence[Call]) -> Iterator[int]:
@@ -100,7 +110,14 @@ def record_batch(
 
     traces = traces_of(model)
     traces.refresh()
-    recorded = backends.current().forward_backward(model, docs, targets, layer, candidates)
+    recorded = backends.current().forward_backward(
+        model, docs, targets, layer, candidates, logits, rivals
+    )
+    if rivals and recorded.scores.shape[1] == 1:
+        raise ValueError(
+            "there is no class to compare with: the model puts out one; pass another method than "
+            "finer-cam"
+        )
     _check_reached(model, recorded, given=layer)
     of_layer = weakref.ref(recorded.layer)
     name = traces.once(("path", of_layer), lambda: layers.path_of(model, recorded.layer))
@@ -120,6 +137,8 @@ def record_batch(
             f"layer {name!r} has a map of one cell (output shape {activations.shape}), of which a "
             "heatmap would be one flat colour; pass a layer before the last global pooling"
         )
+    if gradients is None and not needs_gradients:
+        gradients = np.zeros((recorded.targets.shape[1], *activations.shape), activations.dtype)
     if gradients is None:
         raise ValueError(
             f"layer {name!r} has no gradient to the score: the score does not depend on its "
@@ -142,6 +161,29 @@ def record_batch(
         ]
         for doc in range(len(docs))
     ]
+
+
+def scores_of(
+    model: keras.Model, docs: np.ndarray, *, logits: bool = False, batch_size: int = 32
+) -> np.ndarray:
+    """The scores of many inputs, a batch at a time; the fast way to run a model often.
+
+    Args:
+        model: The classifier.
+        docs: Inputs, shape ``(docs, height, width, channels)``, or channels first.
+        logits: Whether the scores are to be those before the final softmax or sigmoid.
+        batch_size: How many go through the model at a time.
+
+    Returns:
+        The model's first output, shape ``(docs, classes)``, float32 or float64.
+
+    Raises:
+        ValueError: If the output is not one score a class, or there are no logits to be found.
+    """
+    batches = [docs[start : start + batch_size] for start in range(0, len(docs), batch_size)]
+    backend = backends.current()
+    traces_of(model).refresh()
+    return np.concatenate([backend.scores(model, batch, logits) for batch in batches])
 
 
 def _not_finite(name: str, activations: np.ndarray, gradients: np.ndarray) -> ValueError | None:

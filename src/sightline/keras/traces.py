@@ -14,10 +14,10 @@ from typing import Any
 from sightline.keras.layers import walk
 from sightline.keras.state import Snapshot
 
-__all__ = ["Traces", "traces_of"]
+__all__ = ["WORTH_A_TRACE", "Traces", "traces_of"]
 
 # A trace costs about as much as this many eager passes of one doc.
-_WORTH_A_TRACE = 5
+WORTH_A_TRACE = 5
 
 # A model that takes any size would else gather a trace for each; the least used go first.
 _MOST = 16
@@ -63,7 +63,7 @@ class Traces:
         with self._lock:
             self._docs[key] = self._docs.pop(key, 0) + docs
             _keep_most(self._docs)
-            if self._docs[key] < _WORTH_A_TRACE:
+            if self._docs[key] < WORTH_A_TRACE:
                 return False
             if self._snapshot is None:
                 self._snapshot = Snapshot([model, *(layer for _, layer in walk(model))])
@@ -102,7 +102,7 @@ class Traces:
             The trace; None if the pass is not worth one, or cannot be traced.
         """
         with self._lock:
-            if self._snapshot is None or self._docs.get(counted, 0) < _WORTH_A_TRACE:
+            if self._snapshot is None or self._docs.get(counted, 0) < WORTH_A_TRACE:
                 return None
             if key not in self._traces:
                 try:

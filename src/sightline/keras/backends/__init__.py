@@ -6,6 +6,7 @@ A backend is imported only when Keras runs on it.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import keras
@@ -21,6 +22,19 @@ class Backend(Protocol):
     def forward(self, model: keras.Model, docs: Any) -> None:
         """Run the model on ``docs`` in inference mode, so that what is not built yet gets built."""
 
+    def scores(self, model: keras.Model, docs: Any, logits: bool) -> Any:
+        """Run the model on ``docs``: its scores, array of shape ``(docs, classes)``.
+
+        Args:
+            model: The classifier.
+            docs: Array of shape ``(docs, ...)``.
+            logits: Whether to give what went into the final softmax or sigmoid. A model without
+                one gives what it puts out.
+
+        Raises:
+            ValueError: If the output is not one score a class, or the logits cannot be found.
+        """
+
     def forward_backward(
         self,
         model: keras.Model,
@@ -28,6 +42,8 @@ class Backend(Protocol):
         targets: Any,
         layer: keras.layers.Layer | None,
         candidates: Candidates,
+        logits: bool,
+        rivals: int,
     ) -> Pass:
         """Run the model once, and differentiate scores with respect to a layer's output.
 
@@ -40,6 +56,27 @@ class Backend(Protocol):
             layer: The layer, or None to take the first of ``candidates`` that has a gradient.
             candidates: Given the calls of the pass, the positions of those to explain, the best
                 first.
+            logits: As in `scores`.
+            rivals: If not 0, what is differentiated is the score of a class less the mean score of
+                this many others, those whose scores are nearest to its own.
+        """
+
+    def scores_after(
+        self, model: keras.Model, doc: Any, layer: keras.layers.Layer, logits: bool
+    ) -> Callable[[Any], Any]:
+        """The scores of one doc as a function of what a layer puts out.
+
+        No more of the model is run than needs to be, as far as it can be told.
+
+        Args:
+            model: The classifier.
+            doc: Array of shape ``(1, ...)``.
+            layer: The layer. Of one called several times, the output of the last call is replaced.
+            logits: As in `scores`.
+
+        Returns:
+            A function from outputs of the layer ``(outputs, ...)``, in the model's layout, to
+            scores ``(outputs, classes)``.
         """
 
 

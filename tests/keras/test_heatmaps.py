@@ -1,0 +1,529 @@
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tqdm.auto
+from keras import layers as kl
+from PIL import Image
+from tiny_models import MODELS, Chain, backbone, doc_for, head, make_doc, scores_of, state_of
+
+import sightline
+from sightline.base import Explanation, HeatmapWarning
+from sightline.keras.heatmaps import Question, resized
+from sightline.keras.methods import METHODS
+from sightline.keras.record import record
+from sightline.keras.traces import WORTH_A_TRACE
+
+pytestmark = pytest.mark.filterwarnings("ignore::sightline.base.HeatmapWarning")
+
+
+def explain(model: keras.Model, doc: np.ndarray | None = None, **asked: Any) -> Explanation:
+    return sightline.explain_prediction(model, make_doc() if doc is None else doc, **asked)
+
+
+def heatmap(model: keras.Model, doc: np.ndarray | None = None, **asked: Any) -> np.ndarray:
+    return explain(model, doc, **asked).targets[0].heatmap
+
+
+def by_hand(last: str | None = None) -> keras.Model:
+    """Two channels, the picture and its negative; class 0 sums the first, class 1 the second."""
+    model = keras.Sequential(
+        [
+            keras.Input((2, 2, 1)),
+            kl.Conv2D(2, 1, use_bias=False, name="map"),
+            kl.GlobalAveragePooling2D(),
+            kl.Dense(2, use_bias=False, activation=last, name="scores"),
+        ],
+        name="by_hand",
+    )
+    model.set_weights([np.array([[[[1.0, -1.0]]]]), np.eye(2)])
+    return model
+
+
+DOC = np.array([[[[1.0], [2.0]], [[-4.0], [0.0]]]], np.float32)
+
+
+# Questions
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_explains_each_kind_of_model_and_leaves_it_as_it_was(method: str) -> None:
+    for name, make in MODELS.items():
+        model, doc = make(), doc_for(name)
+        before_scores = scores_of(model, doc)
+        before = state_of(model)
+        if method == "finer-cam" and name == "one sigmoid unit":
+            with pytest.raises(ValueError, match="no class to compare with"):
+                explain(model, doc, method=method)
+            continue
+        for _ in range(2):
+            expl = explain(model, doc, method=method, logits=True)
+        assert np.isfinite(expl.targets[0].heatmap).all()
+        assert expl.method == METHODS[method].title
+        assert state_of(model) == before
+        np.testing.assert_array_equal(scores_of(model, doc), before_scores)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_compiled_pass_gives_what_an_eager_one_does(method: str) -> None:
+    model = MODELS["functional"]()
+    maps = [heatmap(model, method=method, targets=[1]) for _ in range(WORTH_A_TRACE + 3)]
+    for later in maps:
+        np.testing.assert_allclose(later, maps[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["grad-cam++", "layercam", "eigen-cam", "score-cam"])
+def test_a_method_that_knows_no_sign_refuses_to_show_one(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"'{name.replace('+', '.')}' cannot do relu=False: it"):
+        explain(by_hand(), DOC, method=name, relu=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("eigen-cam", "does not depend on the class"), ("score-cam", "knows no")]
+)
+def test_a_method_without_counterfactual_refuses_one(name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=rf"counterfactual=True: it {reason}.*grad-cam, grad-cam"):
+        explain(by_hand(), DOC, method=name, counterfactual=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"method": "gradcan"}, ValueError, "unknown method 'gradcan'; known are grad-cam, "),
+        ({"method": 3}, TypeError, "got int"),
+        ({"relu": 0}, TypeError, "relu must be True or False, got int"),
+        ({"logits": "yes"}, TypeError, "logits must be True or False, got str"),
+        ({"counterfactual": 1}, TypeError, "counterfactual must be True or False"),
+        ({"smooth": -1}, ValueError, "smooth must be at least 0, got -1"),
+        ({"smooth": 2.5}, TypeError, "smooth must be an integer, got float"),
+        ({"smooth": True}, TypeError, "smooth must be an integer, got bool"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"layer": []}, ValueError, "at least one layer"),
+        ({"layer": ["map", None]}, TypeError, "got None in the list"),
+        ({"layer": ["map", "mop"]}, ValueError, "no layer 'mop'.*'map'"),
+    ],
+)
+def test_questions_that_make_no_sense_are_refused(
+    asked: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        explain(by_hand(), DOC, **asked)
+    with pytest.raises(error, match=message):
+        list(sightline.explain_predictions(by_hand(), DOC, **asked))
+
+
+def test_numpy_booleans_and_integers_are_taken() -> None:
+    question = Question.of(relu=np.bool_(False), smooth=np.int64(3))
+    assert question.title == "Grad-CAM (signed, smoothed over 3)"
+
+
+# Signs
+
+
+def test_without_relu_the_heatmap_is_signed() -> None:
+    expl = explain(by_hand(), DOC, targets=[0], relu=False)
+    np.testing.assert_allclose(expl.targets[0].heatmap, np.array([[0.25, 0.5], [-1, 0]]), atol=1e-6)
+    assert expl.targets[0].signed
+    assert expl.method == "Grad-CAM (signed)"
+    assert "below zero what speaks against it" in expl.description
+    assert not explain(by_hand(), DOC, targets=[0]).targets[0].signed
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "hirescam", "xgrad-cam", "ablation-cam"])
+def test_the_counterfactual_is_what_relu_cuts_off(method: str) -> None:
+    signed = heatmap(by_hand(), DOC, targets=[0], relu=False, method=method)
+    against = explain(by_hand(), DOC, targets=[0], counterfactual=True, method=method)
+    cut_off = np.maximum(-signed, 0)
+    np.testing.assert_allclose(against.targets[0].heatmap, cut_off / cut_off.max(), atol=1e-5)
+    assert "speaks against the class" in against.description
+    assert against.method == f"{METHODS[method].title} (counterfactual)"
+
+
+def test_a_signed_counterfactual_is_the_negative() -> None:
+    model = MODELS["functional"]()
+    signed = heatmap(model, relu=False)
+    np.testing.assert_allclose(heatmap(model, relu=False, counterfactual=True), -signed, atol=1e-6)
+
+
+def one_unit(bias: float) -> keras.Model:
+    """One sigmoid unit, which speaks for class 1; below one half the model says class 0."""
+    model = keras.Sequential(
+        [
+            keras.Input((2, 2, 1)),
+            kl.Conv2D(1, 1, use_bias=False, name="map"),
+            kl.GlobalAveragePooling2D(),
+            kl.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.set_weights([np.ones((1, 1, 1, 1)), np.ones((1, 1)), np.array([bias])])
+    return model
+
+
+@pytest.mark.parametrize("asked", [{}, {"targets": [0]}, {"logits": True}])
+def test_of_one_sigmoid_unit_the_counterfactual_is_the_other_class(asked: dict[str, Any]) -> None:
+    model = one_unit(-3)
+    expl = explain(model, DOC, **asked)
+    assert expl.targets[0].target == 0
+    assert "counterfactual=True shows what speaks for that one" in expl.description
+    np.testing.assert_allclose(expl.targets[0].heatmap > 0, [[True, True], [False, False]])
+    other = heatmap(model, DOC, counterfactual=True, **asked)
+    np.testing.assert_allclose(other > 0, [[False, False], [True, False]])
+    assert "that one" not in explain(one_unit(3), DOC, **asked).description
+
+
+def test_a_signed_heatmap_is_drawn_red_for_the_class_and_blue_against_it() -> None:
+    expl = explain(by_hand(), DOC, targets=[0], relu=False, image=Image.new("L", (2, 2), 128))
+    for_it, stronger, against, neither = (
+        sightline.format_as_image(
+            expl, resampling_filter="nearest", alpha_limit=1
+        ).get_flattened_data()
+        if hasattr(Image.Image, "get_flattened_data")
+        else list(
+            sightline.format_as_image(expl, resampling_filter="nearest", alpha_limit=1).getdata()
+        )
+    )
+    assert neither == (128, 128, 128, 255)
+    assert against[2] > against[0] + 100
+    assert stronger[0] > stronger[2] + 50
+    assert stronger[0] - stronger[2] > for_it[0] - for_it[2] > 0
+
+
+# Several layers
+
+
+def test_one_layer_in_a_list_is_that_layer() -> None:
+    model = MODELS["functional"]()
+    np.testing.assert_array_equal(heatmap(model, layer=["conv"]), heatmap(model, layer="conv"))
+
+
+def test_several_layers_are_averaged_at_the_greatest_resolution() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            kl.Conv2D(4, 3, padding="same", name="fine"),
+            kl.AveragePooling2D(2, name="coarse"),
+            kl.GlobalAveragePooling2D(),
+            kl.Dense(2),
+        ]
+    )
+    expl = explain(model, layer=["fine", "coarse"], relu=False)
+    fine, coarse = (heatmap(model, layer=name, relu=False) for name in ("fine", "coarse"))
+    mean = (fine + resized(coarse, (8, 8))) / 2
+    assert expl.layer == "fine + coarse"
+    np.testing.assert_allclose(expl.targets[0].heatmap, mean / abs(mean).max(), atol=1e-6)
+
+
+def test_several_layers_work_with_every_method_and_in_a_stream() -> None:
+    model = MODELS["functional in sequential in sequential"]()
+    docs = np.concatenate([make_doc(seed=seed) for seed in range(3)])
+    for method in METHODS:
+        asked = {"layer": ["conv", "squash"], "method": method, "logits": True}
+        stream = list(sightline.explain_predictions(model, docs, **asked))
+        for doc, expl in zip(docs, stream, strict=True):
+            np.testing.assert_allclose(
+                expl.targets[0].heatmap, heatmap(model, doc[np.newaxis], **asked), atol=1e-4
+            )
+
+
+# Noise
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_smoothing_averages_over_seeded_noise(method: str) -> None:
+    model = MODELS["functional"]()
+    asked = {"method": method, "targets": [1], "logits": True, "layer": "conv"}
+    smooth = heatmap(model, smooth=4, **asked)
+    np.testing.assert_allclose(heatmap(model, smooth=4, batch_size=3, **asked), smooth, atol=1e-5)
+    assert not np.allclose(heatmap(model, smooth=4, seed=1, **asked), smooth, atol=1e-3)
+    assert not np.allclose(heatmap(model, **asked), smooth, atol=1e-3)
+
+
+def test_smoothing_is_the_mean_evidence_of_the_noisy_copies() -> None:
+    model, random = by_hand(), np.random.default_rng(7)
+    noisy = DOC + random.normal(0, 0.1 * 6, (5, 2, 2, 1)).astype(np.float32)  # DOC spans -4..2
+    # Linear: the evidence for class 0 is the picture itself.
+    mean = noisy.mean(axis=0)[..., 0]
+    expected = mean / abs(mean).max()
+    found = heatmap(model, DOC, targets=[0], smooth=5, seed=7, relu=False)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_smoothing_explains_the_class_and_score_of_the_doc_itself() -> None:
+    model = MODELS["functional"]()
+    plain, smooth = explain(model), explain(model, smooth=3)
+    assert smooth.targets[0].target == plain.targets[0].target
+    assert smooth.targets[0].score == plain.targets[0].score
+    assert smooth.method == "Grad-CAM (smoothed over 3)"
+
+
+def test_smoothing_takes_docs_of_bytes() -> None:
+    doc = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
+    assert np.isfinite(heatmap(by_hand(), doc, smooth=2)).all()
+
+
+# Methods that run the model often
+
+
+@pytest.mark.parametrize("name", ["functional", "channels first", "nested in subclassed", "shared"])
+def test_ablation_sets_one_channel_after_the_other_to_zero(name: str) -> None:
+    model, doc = MODELS[name](), doc_for(name)
+    terms = record(model, doc, [1], sightline.keras.layers.find(model, "seen"))
+    drops = []
+    axis = 0 if name == "channels first" else -1
+    for channel in range(terms.activations.shape[-1]):
+        # By hand: the layer's own call, with a channel less.
+        call, calls = terms.layer.call, [0]
+        runs = 2 if name == "shared" else 1
+
+        def without(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            output = keras.ops.convert_to_numpy(call(inputs, *args, **kwargs)).copy()  # noqa: B023
+            calls[0] += 1  # noqa: B023
+            if calls[0] == runs:  # noqa: B023
+                np.moveaxis(output[0], axis, 0)[channel] = 0  # noqa: B023
+            return keras.ops.convert_to_tensor(output)
+
+        vars(terms.layer)["call"] = without
+        drops.append(terms.score - float(scores_of(model, doc)[1]))
+        del vars(terms.layer)["call"]
+    evidence = terms.activations @ np.array(drops)
+    found = heatmap(model, doc, targets=[1], layer="seen", method="ablation-cam", relu=False)
+    assert abs(evidence).max() > 1e-4
+    np.testing.assert_allclose(found, evidence / (abs(evidence).max() + 1e-7), atol=1e-2)
+
+
+def test_ablation_runs_again_only_what_comes_after_the_layer() -> None:
+    runs = {"before": 0, "after": 0}
+
+    class Counted(kl.Layer):
+        def call(self, inputs: Any) -> Any:
+            import tensorflow as tf
+
+            def count() -> np.int64:
+                runs[self.name] += 1
+                return np.int64(0)
+
+            with tf.control_dependencies([tf.numpy_function(count, [], tf.int64)]):
+                return tf.identity(inputs)
+
+    inputs = keras.Input((8, 8, 3))
+    x = Counted(name="before")(inputs)
+    x = kl.Conv2D(6, 3, name="map")(x)
+    x = Counted(name="after")(kl.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, kl.Dense(3)(x))
+    explain(model, layer="map", method="ablation-cam", batch_size=2)
+    before = dict(runs)
+    explain(model, layer="map", method="ablation-cam", batch_size=2)
+    assert runs["before"] - before["before"] == 1  # the pass that sees the activations
+    assert runs["after"] - before["after"] == 1 + 3
+
+
+def test_ablation_of_a_layer_with_a_branch_around_it_keeps_the_branch() -> None:
+    inputs = keras.Input((4, 4, 2))
+    x = kl.Conv2D(2, 1, use_bias=False, name="map")(inputs)
+    x = kl.GlobalAveragePooling2D()(kl.Add()([x, inputs]))
+    model = keras.Model(inputs, kl.Dense(2, use_bias=False)(x))
+    doc = make_doc((1, 4, 4, 2))
+    # Linear: without channel k the score falls by the part that channel k has in it.
+    terms = record(model, doc, [0], model.get_layer("map"))
+    drops = terms.activations.mean(axis=(0, 1)) * model.layers[-1].get_weights()[0][:, 0]
+    evidence = terms.activations @ drops
+    found = heatmap(model, doc, targets=[0], layer="map", method="ablation-cam", relu=False)
+    np.testing.assert_allclose(found, evidence / abs(evidence).max(), atol=1e-4)
+
+
+def test_ablation_works_on_a_model_that_cannot_be_traced() -> None:
+    class OnlyEager(kl.Layer):
+        def call(self, inputs: Any) -> Any:
+            return inputs * float(keras.ops.convert_to_numpy(keras.ops.max(inputs)) > -1e9)
+
+    eager = Chain([backbone(), OnlyEager(), *head()], name="eager")
+    traced = Chain([*eager.stack[:1], *eager.stack[2:]], name="traced")
+    asked = {"layer": "conv", "method": "ablation-cam", "logits": True, "targets": [0]}
+    eager(make_doc())
+    for _ in range(2):
+        np.testing.assert_allclose(heatmap(eager, **asked), heatmap(traced, **asked), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["functional", "channels first"])
+def test_score_cam_weights_channels_by_what_the_model_says_through_them(name: str) -> None:
+    model, doc = MODELS[name](), doc_for(name)
+    terms = record(model, doc, [1], sightline.keras.layers.find(model, "seen"))
+    baseline = scores_of(model, np.zeros_like(doc))[1]
+    size = doc.shape[2:] if name == "channels first" else doc.shape[1:3]
+    increases = []
+    for channel in range(terms.activations.shape[-1]):
+        mask = terms.activations[..., channel].astype(np.float64)
+        mask = resized((mask - mask.min()) / (mask.max() - mask.min()), size)
+        mask = mask if name == "channels first" else mask[..., np.newaxis]
+        increases.append(scores_of(model, (doc * mask).astype(np.float32))[1] - baseline)
+    weights = np.exp(increases) / np.exp(increases).sum()
+    evidence = np.maximum(terms.activations @ weights, 0)
+    for batch_size in (1, 3, 1000):
+        found = heatmap(
+            model, doc, targets=[1], layer="seen", method="score-cam", batch_size=batch_size
+        )
+        np.testing.assert_allclose(found, evidence / evidence.max(), atol=1e-4)
+
+
+def test_a_channel_that_is_the_same_everywhere_lets_nothing_through() -> None:
+    model = by_hand()
+    model.layers[0].set_weights([np.zeros((1, 1, 1, 2))])
+    assert not heatmap(model, DOC, method="score-cam").any()
+
+
+def test_gradient_free_methods_need_no_gradient_at_a_layer_that_is_given() -> None:
+    class Steps(kl.Layer):
+        def call(self, inputs: Any) -> Any:
+            return keras.ops.stop_gradient(keras.ops.round(8 * inputs) / 8)
+
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            kl.Conv2D(4, 3, activation="relu", name="map"),
+            Steps(),
+            kl.GlobalAveragePooling2D(),
+            kl.Dense(2),
+        ]
+    )
+    with pytest.raises(ValueError, match="no gradient"):
+        explain(model, layer="map")
+    for method in ("eigen-cam", "score-cam", "ablation-cam"):
+        assert heatmap(model, layer="map", method=method, targets=[0]).shape == (6, 6)
+
+
+def test_several_classes_share_the_runs_of_score_cam(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MODELS["functional"]()
+    both = explain(model, method="score-cam", top_targets=2).targets
+    for one in both:
+        alone = heatmap(model, method="score-cam", targets=[one.target])
+        np.testing.assert_allclose(one.heatmap, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("progress", "shown"),
+    [(True, [(5, False, 0)]), (False, [(5, True, 0)]), (None, [(5, None, 1)])],
+)
+def test_a_bar_shows_how_far_a_slow_method_is(
+    monkeypatch: pytest.MonkeyPatch, progress: bool | None, shown: list[Any]
+) -> None:
+    made = []
+
+    class Bar(tqdm.auto.tqdm):
+        def __init__(self, **asked: Any) -> None:
+            made.append((asked["total"], asked["disable"], asked["delay"]))
+            super().__init__(**{**asked, "disable": True})
+
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    explain(MODELS["functional"](), method="score-cam", progress=progress)
+    assert made == shown
+
+
+# Finer-CAM
+
+
+def test_finer_cam_explains_the_difference_to_the_nearest_classes() -> None:
+    classes = 6
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 2)),
+            kl.Conv2D(5, 1, name="map"),
+            kl.GlobalAveragePooling2D(),
+            kl.Dense(classes, activation="softmax"),
+        ]
+    )
+    doc = make_doc((1, 4, 4, 2))
+    terms = record(model, doc, [2], model.get_layer("map"))
+    kernel, bias = model.layers[-1].get_weights()
+    logits = terms.activations.mean(axis=(0, 1)) @ kernel + bias
+    order = [index for index in np.argsort(abs(logits - logits[2])) if index != 2][:3]
+    evidence = terms.activations @ (kernel[:, 2] - kernel[:, order].mean(axis=1))
+    for _ in range(WORTH_A_TRACE + 2):
+        found = heatmap(model, doc, targets=[2], method="finer-cam", logits=True, relu=False)
+        np.testing.assert_allclose(found, evidence / abs(evidence).max(), atol=1e-4)
+
+
+def test_finer_cam_compares_two_classes_where_there_are_but_two() -> None:
+    found = heatmap(by_hand(), DOC, targets=[0], method="finer-cam", relu=False)
+    np.testing.assert_allclose(found, [[0.25, 0.5], [-1, 0]], atol=1e-5)
+
+
+# Blank heatmaps: the remedy that would work here
+
+
+def the_warning(model: keras.Model, doc: np.ndarray = DOC, **asked: Any) -> str:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", HeatmapWarning)
+        explain(model, doc, **asked)
+    (warning,) = [item for item in caught if item.category is HeatmapWarning]
+    return str(warning.message)
+
+
+def saturated(sign: int = 1) -> keras.Model:
+    model = by_hand("softmax")
+    model.layers[-1].set_weights([sign * np.eye(2) * 1000])
+    return model
+
+
+def test_a_saturated_softmax_is_told_of_logits() -> None:
+    text = the_warning(saturated())
+    assert "saturated (score 1)" in text
+    assert text.endswith("; logits=True explains the logit instead")
+    assert heatmap(saturated(), DOC, logits=True).max() > 0.9
+
+
+def test_negative_evidence_is_told_of_relu() -> None:
+    model = by_hand()
+    model.layers[-1].set_weights([-np.eye(2)])
+    text = the_warning(model, np.abs(DOC), targets=[0])
+    assert "no positive evidence" in text
+    assert text.endswith("; relu=False shows what speaks against it")
+
+
+def test_a_saturated_class_that_nothing_speaks_for_is_told_of_both() -> None:
+    text = the_warning(saturated(-1), np.abs(DOC), targets=[0])
+    assert "saturated (score 0)" in text
+    assert text.endswith("logits=True, relu=False shows what speaks against it")
+    shown = heatmap(saturated(-1), np.abs(DOC), targets=[0], logits=True, relu=False)
+    assert shown.min() < -0.9
+
+
+def test_a_method_without_signs_is_not_told_of_relu() -> None:
+    model = by_hand("softmax")
+    model.set_weights([-np.ones((1, 1, 1, 2)), np.eye(2)])
+    text = the_warning(model, np.abs(DOC), method="layercam", targets=[0])
+    assert "no positive evidence" in text
+    assert "relu=False" not in text
+    assert text.endswith("try another class, or another layer, for logits=True shows no more")
+
+
+def test_saturation_whose_logits_are_hidden_is_told_of_another_model() -> None:
+    class Mixed(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="mixed")
+            self.inner = by_hand()
+
+        def call(self, inputs: Any) -> Any:
+            logits = 1000 * self.inner(inputs)
+            return (keras.ops.softmax(logits) + keras.ops.softmax(2 * logits)) / 2
+
+    text = the_warning(Mixed())
+    assert "saturated" in text
+    assert text.endswith("explain the logits: pass a model that ends in them")
+
+
+def test_a_score_that_does_not_depend_on_the_layer_is_told_of_other_layers() -> None:
+    model = by_hand()
+    model.layers[-1].set_weights([np.eye(2) * 1e-9])
+    assert the_warning(model, logits=True).endswith("; try another class, or another layer")
+
+
+def test_looking_for_a_remedy_changes_nothing() -> None:
+    model = saturated()
+    before = state_of(model)
+    the_warning(model)
+    assert state_of(model) == before

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+from tiny_models import make_doc
+
+import sightline
+from sightline.keras import methods
+from sightline.keras.methods import METHODS, find_method
+
+# Channel by channel, as they stand in a picture.
+FIRST = [[1, 2], [0, 1]]
+SECOND = [[3, 0], [1, 4]]
+ACTIVATIONS = np.stack([FIRST, SECOND], axis=-1).astype(np.float32)
+GRADIENTS = np.stack([[[1, 0], [-2, 3]], [[-1, 1], [2, -6]]], axis=-1).astype(np.float32)
+
+
+def close(found: np.ndarray, expected: list[list[float]]) -> None:
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
+
+
+# Each formula by hand
+
+
+def test_grad_cam_weights_channels_by_their_mean_gradients() -> None:
+    # Means 1/2 and -1.
+    close(methods.grad_cam(ACTIVATIONS, GRADIENTS), [[-2.5, 1], [-1, -3.5]])
+
+
+def test_grad_cam_plus_plus_weights_positive_gradients_by_their_share() -> None:
+    # Activations sum to 4 and 8; 1 / (2 + sum * gradient) for each positive gradient.
+    first, second = 1 / 6 + 3 / 14, 1 / 10 + 2 / 18
+    close(
+        methods.grad_cam_plus_plus(ACTIVATIONS, GRADIENTS),
+        [[first + 3 * second, 2 * first], [second, first + 4 * second]],
+    )
+
+
+def test_grad_cam_plus_plus_has_no_weight_where_the_line_below_is_zero() -> None:
+    activations = np.array([[[-2.0]], [[0.0]]])
+    close(methods.grad_cam_plus_plus(activations, np.ones((2, 1, 1))), [[0], [0]])
+
+
+def test_hirescam_multiplies_place_by_place() -> None:
+    close(methods.hirescam(ACTIVATIONS, GRADIENTS), [[-2, 0], [2, -21]])
+
+
+def test_xgrad_cam_weights_gradients_by_activations() -> None:
+    # (1*1 + 1*3) / 4 = 1 and (-3 + 2 - 24) / 8 = -25/8.
+    close(
+        methods.xgrad_cam(ACTIVATIONS, GRADIENTS),
+        [[1 - 3 * 25 / 8, 2], [-25 / 8, 1 - 4 * 25 / 8]],
+    )
+
+
+def test_xgrad_cam_leaves_out_a_channel_that_sums_to_zero() -> None:
+    activations = np.stack([FIRST, np.zeros((2, 2))], axis=-1)
+    close(methods.xgrad_cam(activations, GRADIENTS), [[1, 2], [0, 1]])
+
+
+def test_layercam_takes_positive_gradients_only() -> None:
+    close(methods.layercam(ACTIVATIONS, GRADIENTS), [[1, 0], [2, 3]])
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_eigen_cam_projects_on_the_first_singular_vector(flat: bool) -> None:
+    # Rank one: (1, 2, 0, 2) times (3, 4), which has length 5. Once more places than channels, once
+    # as many of both.
+    matrix = np.outer([1, 2, 0, 2], [3, 4] if flat else [3, 0, 4, 0, 0])
+    close(methods.eigen_cam(matrix.reshape(2, 2, -1)), [[5, 10], [0, 10]])
+    close(methods.eigen_cam(-matrix.reshape(2, 2, -1)), [[5, 10], [0, 10]])
+
+
+def test_eigen_cam_is_that_of_a_singular_value_decomposition() -> None:
+    for shape in ((3, 5, 4), (2, 2, 9)):
+        activations = np.random.default_rng(0).random(shape)
+        matrix = activations.reshape(-1, shape[2])
+        expected = matrix @ np.linalg.svd(matrix)[2][0]
+        expected *= np.sign(expected.sum())
+        np.testing.assert_allclose(methods.eigen_cam(activations).ravel(), expected)
+
+
+def test_eigengrad_cam_takes_the_sign_of_the_evidence() -> None:
+    activations = np.ones((2, 2, 2))
+    for_it = np.outer([1, 2, 0, 2], [-3, 4]).reshape(2, 2, 2)  # sums to (1, 2, 0, 2)
+    close(methods.eigengrad_cam(activations, for_it), [[5, 10], [0, 10]])
+    close(methods.eigengrad_cam(activations, -for_it), [[-5, -10], [0, -10]])
+
+
+def test_score_cam_weights_channels_by_the_softmax_of_increases() -> None:
+    # exp: 1 and 3, so a quarter and three quarters.
+    close(methods.score_cam(ACTIVATIONS, np.log([1, 3])), [[2.5, 0.5], [0.75, 3.25]])
+    close(methods.score_cam(ACTIVATIONS, np.array([1e5, -1e5])), FIRST)
+
+
+def test_ablation_cam_weights_channels_by_drops() -> None:
+    close(methods.ablation_cam(ACTIVATIONS, np.array([2, -1])), [[-1, 4], [-1, -2]])
+
+
+def test_finer_cam_is_grad_cam_of_the_difference_that_was_differentiated() -> None:
+    close(methods.finer_cam(ACTIVATIONS, GRADIENTS), [[-2.5, 1], [-1, -3.5]])
+
+
+# The registry
+
+
+def test_each_method_is_documented_with_its_paper() -> None:
+    for method in METHODS.values():
+        text = method.formula.__doc__ or ""
+        assert ".. math::" in text, method.name
+        assert "https://" in text, method.name
+    names = "grad-cam grad-cam++ hirescam xgrad-cam layercam eigen-cam eigengrad-cam score-cam"
+    assert list(METHODS) == [*names.split(), "ablation-cam", "finer-cam"]
+
+
+@pytest.mark.parametrize("name", ["grad-cam++", "GradCAM++", "Grad CAM++", "grad_cam++"])
+def test_a_method_is_found_however_it_is_spelled(name: str) -> None:
+    assert find_method(name).title == "Grad-CAM++"
+
+
+def test_an_unknown_method_is_refused_with_the_list() -> None:
+    with pytest.raises(ValueError, match=r"'smoothgrad'; known are grad-cam, .*, finer-cam$"):
+        find_method("smoothgrad")
+    with pytest.raises(ValueError, match=r"did you mean 'layercam'\?"):
+        find_method("layrcam")
+    with pytest.raises(TypeError, match=r"name of one .*got NoneType"):
+        find_method(None)
+
+
+# Identities
+
+
+def class_activation_model(activation: str | None = None) -> keras.Model:
+    """Global average pooling and one dense layer: the network of class activation maps."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            kl.Conv2D(6, 3, activation="relu", name="map"),
+            kl.GlobalAveragePooling2D(name="pool"),
+            kl.Dense(3, activation=activation, name="scores"),
+        ]
+    )
+
+
+def heatmap(model: keras.Model, doc: np.ndarray, **asked: object) -> np.ndarray:
+    return sightline.explain_prediction(model, doc, **asked).targets[0].heatmap
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "hirescam", "xgrad-cam"])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.usefixtures("_float64")
+def test_with_global_pooling_and_logits_they_are_the_class_activation_map(
+    method: str, relu: bool
+) -> None:
+    model, doc = class_activation_model("softmax"), make_doc()
+    activations = np.asarray(keras.ops.convert_to_numpy(model.layers[0](doc)))[0]
+    expected = activations @ model.layers[-1].get_weights()[0][:, 1]  # Zhou et al. 2016
+    if relu:
+        expected = np.maximum(expected, 0)
+    found = heatmap(model, doc, targets=[1], method=method, logits=True, relu=relu)
+    assert (found < 0).any() != relu
+    np.testing.assert_allclose(found, expected / abs(expected).max(), atol=1e-5)
+
+
+# The powers of Grad-CAM++ and the exponentials of Score-CAM are no multiples.
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"grad-cam++", "score-cam"}))
+@pytest.mark.usefixtures("_float64")
+def test_scaling_the_score_leaves_the_map_as_it_is(method: str) -> None:
+    model, doc = class_activation_model(), make_doc()
+    before = heatmap(model, doc, targets=[1], method=method)
+    model.layers[-1].set_weights([7 * weight for weight in model.layers[-1].get_weights()])
+    assert before.max() > 0.5
+    np.testing.assert_allclose(heatmap(model, doc, targets=[1], method=method), before, atol=1e-4)
+
+
+def flip_equivariant() -> keras.Model:
+    """A network that answers a mirrored picture with mirrored maps: its kernels are symmetric."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            kl.Conv2D(6, 3, padding="same", activation="tanh", name="first"),
+            kl.Conv2D(6, 3, padding="same", activation="relu", name="map"),
+            kl.GlobalAveragePooling2D(),
+            kl.Dense(3, activation="softmax"),
+        ]
+    )
+    for layer in model.layers[:2]:
+        kernel, bias = layer.get_weights()
+        layer.set_weights([kernel + kernel[:, ::-1], bias])
+    return model
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("smooth", [None, 2])
+@pytest.mark.usefixtures("_float64")
+def test_flipping_the_image_flips_the_map(method: str, smooth: int | None) -> None:
+    model, doc = flip_equivariant(), make_doc().astype(np.float64)
+    asked = {"targets": [1], "method": method, "logits": True}
+    if smooth:  # noise is not mirrored: a doc without range has none
+        doc = np.full_like(doc, 0.5)
+        asked["smooth"] = smooth
+    flipped = heatmap(model, doc[:, :, ::-1], **asked)
+    np.testing.assert_allclose(flipped, heatmap(model, doc, **asked)[:, ::-1], atol=1e-6)
+    assert flipped.max() > 0.5
