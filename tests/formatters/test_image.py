@@ -230,6 +230,7 @@ def test_a_sheet_of_nothing_is_refused() -> None:
 @pytest.mark.parametrize(
     ("heatmap", "error"),
     [
+        (None, TypeError),
         ([[0.0]], TypeError),
         (np.full((2, 2), np.nan), ValueError),
         (np.full((2, 2), 1.1), ValueError),

@@ -192,7 +192,7 @@ def _fused(maps: Sequence[Heatmap], question: Question) -> Heatmap:
         return maps[0]
     height, width = np.max([one.values.shape for one in maps], axis=0)
     sizes = [resized(one.values, (height, width)) for one in maps]
-    mean = np.mean(sizes, axis=0, dtype=np.float64)
+    mean = np.asarray(sizes, dtype=np.float64).mean(axis=0)
     return Heatmap(
         values=normalised(mean, question.relu),
         evidence=mean,
