@@ -15,6 +15,8 @@ from PIL import Image
 
 import sightline
 from sightline.demo import CLASS_NAMES, draw_pair, load_model, load_picture, preprocess
+from sightline.formatters.sheet import Panel, sheet
+from sightline.keras.methods import METHODS
 
 FOLDER = Path(__file__).parent / "images"
 SMALL = (256, 256)  # pictures that stand three in a row
@@ -51,16 +53,37 @@ def main() -> None:
     save(sightline.format_as_image(expl, alpha_limit=0.9), "format-opaque")
     save(sightline.format_as_image(expl, colormap="inferno"), "format-inferno")
 
+    # Every method, and the class that is harder to find.
+    house = {"targets": [CLASS_NAMES.index("house")], "image": picture.resize((192, 192))}
+    panels = [
+        Panel(
+            sightline.show_prediction(model, doc, method=name, logits=True, **house),
+            method.title,
+            f'method="{name}"',
+        )
+        for name, method in METHODS.items()
+    ]
+    save(sheet([panels[:5], panels[5:]]), "methods")
+
+    # What speaks for a class, what speaks against it, and both.
+    for name, asked in (
+        ("for", {}),
+        ("against", {"counterfactual": True}),
+        ("signed", {"relu": False}),
+    ):
+        asked |= {"targets": [CLASS_NAMES.index("house")], "image": small}
+        save(sightline.show_prediction(model, doc, **asked), f"evidence-{name}")
+
     # A contact sheet.
     pictures = [draw_pair(seed, size=192).image for seed in range(3)]
-    sheet = sightline.show_predictions(
+    contact = sightline.show_predictions(
         model,
         [preprocess(one)[0] for one in pictures],
         images=pictures,
         top_targets=3,
         target_names=CLASS_NAMES,
     )
-    save(sheet, "sheet")
+    save(contact, "sheet")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["gradcam", "gradcam_backend"]
+__all__ = ["gradcam", "gradcam_backend", "normalised"]
 
 EPSILON = 1e-7  # below the line, as in eli5: keras.config.epsilon() where nobody has changed it
 

@@ -310,6 +310,7 @@ METHODS: dict[str, Method] = {
         Method("finer-cam", "Finer-CAM", finer_cam, rivals=RIVALS),
     )
 }
+"""The methods by the names that ``method`` takes."""
 
 
 def find_method(name: Any) -> Method:
