@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sightline import base, demo, explain, formatters, ipython, keras
+    from sightline import base, demo, explain, formatters, ipython, keras, metrics
     from sightline.base import Explanation, HeatmapWarning, TargetExplanation
     from sightline.compat import install_as_eli5
     from sightline.explain import explain_prediction, explain_predictions
@@ -33,11 +33,12 @@ __all__ = [
     "install_as_eli5",
     "ipython",
     "keras",
+    "metrics",
     "show_prediction",
     "show_predictions",
 ]
 
-_MODULES = frozenset({"base", "compat", "demo", "explain", "formatters", "ipython", "keras"})
+_MODULES = frozenset({"base", "compat", "demo", "explain", "formatters", "ipython", "keras", "metrics"})
 _WHERE = {
     "Explanation": "sightline.base",
     "HeatmapWarning": "sightline.base",

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from sightline.base import Explanation, TargetExplanation
+from sightline.metrics import deletion, insertion
+from sightline.metrics.common import heatmaps_of, progressing, ranks, resized
+
+
+def mean_model(*weights: float, channels_first: bool = False, size: int = 4) -> keras.Model:
+    """Two classes of one input: the mean over pixels of its channels by ``weights``, and 0.25."""
+    channels = len(weights)
+    shape = (channels, size, size) if channels_first else (size, size, channels)
+    data_format = "channels_first" if channels_first else "channels_last"
+    model = keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.GlobalAveragePooling2D(data_format=data_format),
+            keras.layers.Dense(2),
+        ]
+    )
+    kernel = np.array([weights, np.zeros(channels)], np.float32).T
+    model.layers[-1].set_weights([kernel, np.array([0, 0.25], np.float32)])
+    return model
+
+
+def explanation(heatmap: Any, target: Any = 0) -> Explanation:
+    return Explanation("net", targets=[TargetExplanation(target, heatmap=heatmap)])
+
+
+HEAT = np.array([[0.0, 0.25], [0.5, 1.0]])
+
+
+# Heatmaps
+
+
+def test_heatmaps_come_out_of_all_that_holds_them() -> None:
+    target = TargetExplanation(3, heatmap=HEAT)
+    both = Explanation("net", targets=[target, TargetExplanation(1, heatmap=1 - HEAT)])
+    for given in (both, target, [both], (item for item in [target])):
+        (heat,) = heatmaps_of(given)
+        assert heat.target == 3
+        np.testing.assert_array_equal(heat.values, HEAT)
+    for given in (HEAT, HEAT[np.newaxis], [HEAT.astype(np.float32)]):
+        (heat,) = heatmaps_of(given)
+        assert heat.target is None
+        np.testing.assert_array_equal(heat.values, HEAT)
+    assert [heat.target for heat in heatmaps_of([HEAT, both, HEAT > 0])] == [None, 3, None]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (5, TypeError, "must be an Explanation, a heatmap of shape .* got int"),
+        ("heat", TypeError, "got str"),
+        ({"a": HEAT}, TypeError, "got dict"),
+        ([HEAT, [0.5]], TypeError, "explanation 1 must be .* got list"),
+        (explanation(HEAT, "cat"), TypeError, "of a class index, and is of 'cat'"),
+        (explanation(None), TypeError, "explanation 0 must be .* got NoneType"),
+        (np.array([["a"]]), TypeError, "must hold numbers"),
+        ([], ValueError, "at least one explanation, got none"),
+        (HEAT[0], ValueError, r"must have shape \(height, width\), or .* got \(2,\)"),
+        ([HEAT[0]], ValueError, r"heatmap 0 must have shape \(height, width\).* got \(2,\)"),
+        ([np.zeros((0, 2))], ValueError, "at least one cell"),
+        ([HEAT, HEAT * np.nan], ValueError, "heatmap 1 must be finite"),
+        (Explanation("net", error="no image model"), ValueError, "no class: no image model"),
+        (Explanation("net"), ValueError, "explanation 0 explains no class$"),
+    ],
+)
+def test_what_holds_no_heatmap_is_refused(given: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        heatmaps_of(given)
+
+
+# Resizing
+
+
+def test_resizing_is_bilinear_between_the_centres_of_cells() -> None:
+    # Centres of the old cells at 1 and 3 of 4, of the new ones at 0.5, 1.5, 2.5 and 3.5.
+    np.testing.assert_allclose(
+        resized(np.array([[0.0, 1.0]]), (1, 4)), [[0, 0.25, 0.75, 1]], atol=1e-15
+    )
+    assert resized(HEAT, (7, 5)).shape == (7, 5)
+    np.testing.assert_allclose(resized(HEAT.T, (5, 7)), resized(HEAT, (7, 5)).T, atol=1e-15)
+
+
+def test_resizing_keeps_what_is_flat_and_what_has_the_size() -> None:
+    np.testing.assert_allclose(resized(np.full((3, 2), 0.3), (7, 11)), 0.3, rtol=1e-15)
+    assert resized(HEAT, (2, 2)) is HEAT
+
+
+def test_shrinking_weighs_all_cells() -> None:
+    spike = np.zeros((9, 9))
+    spike[4, 4] = 9
+    small = resized(spike, (3, 3))
+    # Triangles as wide as three cells each way: the weights of a row are 1, 2, 3, 2, 1 of 9.
+    assert small[1, 1] == pytest.approx(9 * (3 / 9) ** 2)
+    assert small[0, 0] == 0
+
+
+# Order
+
+
+def test_pixels_are_ranked_from_the_hottest() -> None:
+    np.testing.assert_array_equal(ranks(HEAT, (2, 2), seed=0), [[3, 2], [1, 0]])
+    np.testing.assert_array_equal(ranks(-HEAT, (2, 2), seed=0), [[0, 1], [2, 3]])
+
+
+def test_ties_are_broken_at_random_and_not_by_place() -> None:
+    flat = np.full((2, 2), 0.7)
+    order = ranks(flat, (32, 32), seed=0)
+    assert sorted(order.ravel()) == list(range(1024))
+    # Half of the pixels: about half of them in each half of the picture.
+    first = order < 512
+    for half in (first[:16], first[16:], first[:, :16], first[:, 16:]):
+        assert 226 < half.sum() < 286
+    np.testing.assert_array_equal(order, ranks(flat, (32, 32), seed=0))
+    assert (order != ranks(flat, (32, 32), seed=1)).any()
+
+
+# Docs and targets
+
+DOCS = np.random.default_rng(0).random((3, 4, 4, 1), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("docs", "error", "message"),
+    [
+        (DOCS.tolist(), TypeError, "must be a numpy.ndarray .* got list"),
+        (np.array([["a"]]), TypeError, "must be an array of numbers"),
+        (DOCS[0], ValueError, r"got \(4, 4, 1\); add the batch axis with docs\[np.newaxis\]"),
+        (DOCS[0, 0], ValueError, r"got \(4, 1\)$"),
+        (DOCS[:0], ValueError, "at least one doc"),
+        (DOCS * np.inf, ValueError, "must be finite"),
+    ],
+)
+def test_what_are_no_docs_is_refused(docs: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        deletion(mean_model(1), docs, HEAT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"explanations": [HEAT] * 2}, ValueError, "one explanation for each doc, got 2 for 3"),
+        ({"targets": [2]}, ValueError, r"target 2 is out of range: .* 2 classes, .* \[0, 2\)"),
+        ({"targets": [-1]}, ValueError, "target -1 is out of range"),
+        ({"targets": [0, 1]}, ValueError, "for each of the 3 docs, or one for all, and holds 2"),
+        ({"targets": 0}, TypeError, "targets must be a list of class indices"),
+        ({"targets": [0.5]}, TypeError, "targets must be a list of class indices"),
+        ({"targets": [[0]]}, TypeError, "targets must be a list of class indices"),
+        ({"targets": [True]}, TypeError, "targets must be a list of class indices"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 2.0}, TypeError, "batch_size must be an integer, got float"),
+        ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
+        ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+        ({"seed": True}, TypeError, "seed must be an integer, got bool"),
+        ({"baseline": "black"}, ValueError, "unknown baseline 'black'; known are 'blur', 'mean'"),
+        ({"baseline": None}, TypeError, "baseline must be .* got NoneType"),
+        ({"baseline": False}, TypeError, "baseline must be .* got bool"),
+        ({"baseline": np.nan}, ValueError, "baseline must be finite"),
+        (
+            {"baseline": np.zeros((4, 4))},
+            ValueError,
+            re.escape("a doc, (4, 4, 1), or of all docs, (3, 4, 4, 1), got (4, 4)"),
+        ),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(
+    arguments: dict[str, Any], error: type, message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        deletion(mean_model(1), DOCS, **{"explanations": [HEAT] * 3, **arguments})
+
+
+def test_one_class_has_index_0_alone() -> None:
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.GlobalAveragePooling2D()])
+    with pytest.raises(ValueError, match=r"puts out 1 class, so that a target lies in \[0, 1\)"):
+        deletion(model, DOCS[:1], HEAT, targets=[1])
+    with pytest.raises(ValueError, match=r"got 2 for 1 doc$"):
+        deletion(model, DOCS[:1], [HEAT, HEAT])
+
+
+def test_the_class_is_the_explained_one_else_the_top_one_unless_another_is_asked_for() -> None:
+    model = mean_model(1)
+    docs = np.stack([np.full((4, 4, 1), value, np.float32) for value in (0.1, 0.9, 0.9)])
+    mixed = [HEAT, HEAT, explanation(HEAT, 1)]
+    np.testing.assert_array_equal(deletion(model, docs, mixed).targets, [1, 0, 1])
+    np.testing.assert_array_equal(deletion(model, docs, mixed, targets=[0]).targets, [0, 0, 0])
+    asked = np.array([1, 0, 0])
+    np.testing.assert_array_equal(deletion(model, docs, mixed, targets=asked).targets, asked)
+
+
+def test_docs_of_whole_numbers_have_means_that_are_none() -> None:
+    doc = np.array([[[[0], [1]], [[2], [2]]]], np.uint8)
+    curve = deletion(mean_model(1, size=2), doc, HEAT, targets=[0], baseline="mean")
+    # From the hottest: 2, 2, 1 and 0 each become 1.25.
+    np.testing.assert_allclose(curve.scores, [[1.25, 1.0625, 0.875, 0.9375, 1.25]])
+
+
+# Baselines, seen by a model that only looks at the baseline: the end of a deletion
+
+
+def last(docs: np.ndarray, baseline: Any, **kwargs: Any) -> np.ndarray:
+    """The mean of each doc's baseline."""
+    weights = np.ones(docs.shape[-1])
+    model = mean_model(*weights, size=docs.shape[1])
+    heat = [HEAT] * len(docs)
+    return deletion(model, docs, heat, targets=[0], baseline=baseline, **kwargs).scores[:, -1]
+
+
+def test_a_number_or_an_array_is_the_baseline_itself() -> None:
+    np.testing.assert_allclose(last(DOCS, 2), 2)
+    np.testing.assert_allclose(last(DOCS, np.float32(-0.5)), -0.5)
+    np.testing.assert_allclose(last(DOCS, 1 - DOCS[0]), 1 - DOCS[0].mean(), rtol=1e-5)
+    np.testing.assert_allclose(last(DOCS, 1 - DOCS[:1]), 1 - DOCS[0].mean(), rtol=1e-5)
+    np.testing.assert_allclose(last(DOCS, 1 - DOCS), 1 - DOCS.mean((1, 2, 3)), rtol=1e-5)
+
+
+def test_the_mean_is_that_of_each_channel_of_each_doc() -> None:
+    docs = np.random.default_rng(0).random((2, 4, 4, 3), dtype=np.float32)
+    np.testing.assert_allclose(last(docs, "mean"), docs.sum(-1).mean((1, 2)), rtol=1e-5)
+    model = mean_model(0, 1, 0)
+    curve = deletion(model, docs, [HEAT] * 2, targets=[0], baseline="mean")
+    np.testing.assert_allclose(curve.scores[:, -1], docs[..., 1].mean((1, 2)), rtol=1e-5)
+
+
+def test_blur_takes_detail_and_keeps_what_is_flat() -> None:
+    np.testing.assert_allclose(last(np.full((1, 32, 32, 1), 0.3, np.float32), "blur"), 0.3, 1e-5)
+    # A model of one pixel: a white one in the middle of black comes out as the Gaussian's peak.
+    doc = np.zeros((1, 225, 225, 1), np.float32)
+    doc[0, 112, 112] = 1
+    model = keras.Sequential(
+        [keras.Input((225, 225, 1)), keras.layers.Cropping2D(112), keras.layers.Flatten()]
+    )
+    (score,) = deletion(model, doc, HEAT, baseline="blur", steps=1).scores[:, -1]
+    assert score == pytest.approx(1 / (2 * np.pi * (5 * 225 / 224) ** 2), rel=1e-4)
+
+
+def test_noise_has_the_mean_and_spread_of_the_doc_within_its_range() -> None:
+    rng = np.random.default_rng(0)
+    docs = rng.normal(3, 0.5, (1, 64, 64, 1)).astype(np.float32)
+    assert last(docs, "noise")[0] == pytest.approx(3, abs=0.03)
+    square = keras.Sequential([keras.Input((64, 64, 1)), keras.layers.GlobalMaxPooling2D()])
+    greatest = deletion(square, docs, HEAT, baseline="noise", steps=1).scores[0, -1]
+    assert docs.mean() + docs.std() < greatest <= docs.max()
+
+
+def test_noise_depends_on_the_seed_alone() -> None:
+    both = last(DOCS[:2], "noise")
+    np.testing.assert_array_equal(both, last(DOCS[:2], "noise"))
+    np.testing.assert_allclose(both[1:], last(DOCS[1:2], "noise"), rtol=1e-6)
+    assert (both != last(DOCS[:2], "noise", seed=1)).all()
+
+
+def test_a_baseline_is_named_in_the_result() -> None:
+    named = {"blur": "blur", 0: "0", 0.5: "0.5"}
+    for baseline, name in named.items():
+        assert deletion(mean_model(1), DOCS[:1], HEAT, baseline=baseline).baseline == name
+    assert deletion(mean_model(1), DOCS[:1], HEAT, baseline=DOCS[0]).baseline == "array"
+
+
+# Layouts
+
+
+@pytest.mark.parametrize("baseline", ["mean", "blur", "noise", 0.5, "array"])
+@pytest.mark.parametrize("metric", [deletion, insertion])
+def test_channels_first_gives_the_same_as_channels_last(metric: Any, baseline: Any) -> None:
+    docs = np.random.default_rng(0).random((2, 4, 4, 3), dtype=np.float32)
+    turned = np.ascontiguousarray(np.moveaxis(docs, -1, 1))
+    heat, targets = [HEAT, HEAT.T], [0, 1]
+    given = docs[::-1] if baseline == "array" else baseline
+    there = turned[::-1] if baseline == "array" else baseline
+    last_one = metric(mean_model(1, 2, -1), docs, heat, targets=targets, baseline=given)
+    first = mean_model(1, 2, -1, channels_first=True)
+    first_one = metric(first, turned, heat, targets=targets, baseline=there)
+    np.testing.assert_allclose(first_one.scores, last_one.scores, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_starts_with_a_permutation_is_seen_through() -> None:
+    docs = np.random.default_rng(0).random((1, 3, 8, 8), dtype=np.float32)
+    inner = mean_model(1, 2, -1, size=8)
+    permuted = keras.Sequential(
+        [keras.Input((3, 8, 8)), keras.layers.Permute((2, 3, 1)), *inner.layers]
+    )
+    expected = deletion(inner, np.moveaxis(docs, 1, -1), HEAT, targets=[0])
+    found = deletion(permuted, docs, HEAT, targets=[0])
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+
+
+# Progress
+
+
+def test_progress_is_shown_if_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progressing(iter("abc"), 3, "spelling", None)) == ["a", "b", "c"]
+    assert list(progressing(iter("abc"), 3, "spelling", False)) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
+    assert list(progressing(iter("abc"), 3, "spelling", True)) == ["a", "b", "c"]
+    assert "spelling" in capsys.readouterr().err
+
+
+def test_importing_the_metrics_imports_no_framework() -> None:
+    code = (
+        "import sys, sightline.metrics; "
+        "assert not {'keras', 'tensorflow', 'matplotlib', 'tqdm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_there() -> None:
+    from sightline import metrics
+
+    for name in metrics.__all__:
+        assert getattr(metrics, name).__doc__

@@ -1,0 +1,48 @@
+"""The metrics on a network that has learnt something: MobileNetV2 with its ImageNet weights."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import sightline
+from sightline import metrics
+from sightline.keras.methods import METHODS
+
+
+def difference(model: keras.Model, doc: np.ndarray, heatmap: np.ndarray) -> float:
+    """Insertion less deletion, for the dog."""
+    return float(
+        metrics.insertion(model, doc, heatmap, targets=[243]).area
+        - metrics.deletion(model, doc, heatmap, targets=[243]).area
+    )
+
+
+@pytest.mark.filterwarnings("ignore::sightline.base.HeatmapWarning")
+def test_random_heatmaps_lose_to_every_method(
+    mobilenet_v2: keras.Model, cat_dog: np.ndarray
+) -> None:
+    random = [
+        difference(mobilenet_v2, cat_dog, np.random.default_rng(seed).random((7, 7)))
+        for seed in range(5)
+    ]
+    for method in METHODS:
+        expl = sightline.explain_prediction(mobilenet_v2, cat_dog, method=method)
+        found = difference(mobilenet_v2, cat_dog, expl.targets[0].heatmap)
+        assert found > max(random) + 0.2, (method, found, random)
+
+
+def test_the_sanity_check_ends_near_zero_correlation(
+    mobilenet_v2: keras.Model, cat_dog: np.ndarray
+) -> None:
+    before = [weight.copy() for weight in mobilenet_v2.get_weights()]
+    check = metrics.sanity_check(mobilenet_v2, cat_dog, steps=3, repeats=16)
+    assert check.verdict == "passes"
+    # By chance, the correlation of two smooth maps of 49 cells is about 0.25 off zero, so that the
+    # mean of 16 is about 0.06 off.
+    final = check.correlations[:, -1]
+    assert abs(final.mean()) < 0.25, final
+    assert check.final < 0.35, final
+    for weight, same in zip(mobilenet_v2.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, same)

@@ -1,0 +1,470 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from tiny_models import MODELS, SIDE, doc_for, make_doc, scores_of, state_of
+
+import sightline
+from sightline import demo
+from sightline.metrics import SanityCheck, sanity_check
+from sightline.metrics.sanity import spearman
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+class Positive(keras.layers.Layer):
+    """Scores that grow with what comes in, whatever the weights are."""
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel = self.add_weight(
+            name="kernel", shape=(input_shape[-1], 2), initializer="glorot_uniform"
+        )
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.matmul(inputs, keras.ops.exp(self.kernel))
+
+
+def blind() -> keras.Model:
+    """The heatmap of its one map is that map, whatever the weights are."""
+    return keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 1)),
+            keras.layers.AveragePooling2D(2, name="shrink"),
+            keras.layers.GlobalAveragePooling2D(),
+            Positive(name="positive"),
+        ],
+        name="blind",
+    )
+
+
+def seeing() -> keras.Model:
+    """The heatmap comes from eight random maps and random weights of them."""
+    return keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 3)),
+            keras.layers.Conv2D(8, 3, padding="same", activation="tanh", name="low"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Conv2D(8, 3, padding="same", activation="tanh", name="high"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, name="scores"),
+        ],
+        name="seeing",
+    )
+
+
+# Verdicts
+
+
+def test_a_heatmap_that_weights_do_not_touch_fails() -> None:
+    found = sanity_check(blind(), make_doc((1, SIDE, SIDE, 1)))
+    assert found.verdict == "fails"
+    np.testing.assert_allclose(found.correlations, 1)
+    assert found.layers == ("positive",)
+    assert "with 1 layer random" in repr(found)
+    assert float(found) == found.final == pytest.approx(1)
+    np.testing.assert_allclose(found.heatmaps[2, 0], found.original, atol=1e-6)
+
+
+def test_a_heatmap_that_is_made_of_weights_passes() -> None:
+    found = sanity_check(seeing(), make_doc(), relu=False, repeats=5)
+    assert found.verdict == "passes"
+    assert found.layers == ("scores", "high", "norm", "low")
+    np.testing.assert_array_equal(found.counts, [1, 2, 3, 4])
+    assert found.correlations.shape == (5, 4)
+    assert found.heatmaps.shape == (5, 4, SIDE, SIDE)
+
+
+def test_the_model_of_the_demo_passes() -> None:
+    model, doc = demo.load_model(), demo.preprocess(demo.load_picture())
+    found = sanity_check(model, doc)
+    assert found.verdict == "passes"
+    expl = sightline.explain_prediction(model, doc)
+    assert expl.targets
+    assert (found.target, found.layer, found.method) == (
+        expl.targets[0].target,
+        expl.layer,
+        "Grad-CAM",
+    )
+    np.testing.assert_array_equal(found.original, expl.targets[0].heatmap)
+
+
+def test_a_blank_heatmap_leaves_it_unclear() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 3)),
+            keras.layers.AveragePooling2D(2),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.layers[-1].set_weights([-np.ones((3, 1), np.float32), np.zeros(1, np.float32)])
+    # Nothing speaks for the class; the warning of that would fail the test.
+    found = sanity_check(model, make_doc())
+    assert found.verdict == "unclear"
+    np.testing.assert_array_equal(found.correlations, 0)
+
+
+HEAT = np.array([[0.0, 0.25], [0.5, 1.0]])
+
+
+def make(
+    finals: list[np.ndarray], correlations: list[float], threshold: float = 0.5
+) -> SanityCheck:
+    return SanityCheck(
+        layers=("scores", "backbone/conv_of_a_very_long_name_indeed"),
+        counts=np.array([1, 5]),
+        correlations=np.array([[0.9, final] for final in correlations]),
+        heatmaps=np.array([[HEAT, final] for final in finals]),
+        original=HEAT,
+        threshold=threshold,
+        target=7,
+        layer="conv",
+        method="Grad-CAM",
+    )
+
+
+def test_the_verdict_is_on_the_mean_size_of_the_last_correlations() -> None:
+    blank = np.zeros((2, 2))
+    assert make([HEAT, HEAT], [0.4, -0.5]).verdict == "passes"
+    assert make([HEAT, HEAT], [0.5, -0.5]).verdict == "fails"
+    assert make([HEAT, HEAT], [0.4, -0.5], threshold=0.45).verdict == "fails"
+    assert make([HEAT, blank], [0.9, 0.0]).verdict == "passes"
+    assert make([blank, blank], [0.0, 0.0]).verdict == "unclear"
+
+
+# What is done
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_kind_of_model_is_checked_and_left_as_it_was(name: str) -> None:
+    model, doc = MODELS[name](), doc_for(name)
+    scores = scores_of(model, doc)
+    sightline.explain_prediction(model, doc, layer=None)
+    before = state_of(model)
+    found = sanity_check(model, doc, repeats=2)
+    assert state_of(model) == before
+    np.testing.assert_array_equal(scores_of(model, doc), scores)
+    assert found.correlations.shape == (2, len(found.layers))
+    assert (np.abs(found.correlations) <= 1).all()
+    assert found.counts[-1] == len({id(layer) for layer in with_weights(model)})
+
+
+def with_weights(model: keras.Model) -> list[keras.layers.Layer]:
+    from sightline.keras.layers import children, walk
+
+    return [layer for _, layer in walk(model) if layer.weights and not children(layer)]
+
+
+def test_a_model_that_was_never_called_is_built_first() -> None:
+    found = sanity_check(MODELS["sequential, never called"](), make_doc())
+    assert found.layers == ("scores", "mix", "conv")
+
+
+def test_the_same_seed_gives_the_same_and_another_other_weights() -> None:
+    model, doc = seeing(), make_doc()
+    kwargs: dict[str, Any] = {"relu": False, "repeats": 2}
+    first = sanity_check(model, doc, **kwargs)
+    np.testing.assert_allclose(sanity_check(model, doc, **kwargs).heatmaps, first.heatmaps, 1e-5)
+    assert not np.allclose(sanity_check(model, doc, seed=1, **kwargs).heatmaps, first.heatmaps)
+    assert not np.allclose(first.heatmaps[0], first.heatmaps[1])
+
+
+def test_each_repeat_begins_with_the_trained_weights() -> None:
+    # Eigen-CAM looks at what the layer puts out, and at nothing above.
+    found = sanity_check(seeing(), make_doc(), layer="low", method="eigen-cam", repeats=3)
+    assert found.layers == ("scores", "high", "norm", "low")
+    np.testing.assert_allclose(
+        found.heatmaps[:, :3], np.broadcast_to(found.original, (3, 3, SIDE, SIDE)), atol=1e-5
+    )
+    assert not np.allclose(found.heatmaps[:, 3], found.original, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "counts"),
+    [
+        (1, [4]),
+        (2, [1, 4]),
+        (3, [1, 2, 4]),
+        (4, [1, 2, 3, 4]),
+        (20, [1, 2, 3, 4]),
+        (None, [1, 2, 3, 4]),
+    ],
+)
+def test_steps_begin_with_the_top_layer_and_end_with_all(
+    steps: int | None, counts: list[int]
+) -> None:
+    found = sanity_check(seeing(), make_doc(), steps=steps, repeats=1)
+    np.testing.assert_array_equal(found.counts, counts)
+    assert found.layers[-1] == "low"
+
+
+def test_the_class_and_the_layer_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sightline import explain
+
+    asked = []
+    real = explain.explain_prediction
+
+    def watched(model: Any, doc: Any, **kwargs: Any) -> Any:
+        asked.append((model, kwargs))
+        return real(model, doc, **kwargs)
+
+    monkeypatch.setattr(explain, "explain_prediction", watched)
+    model, doc = seeing(), make_doc()
+    found = sanity_check(
+        model, doc, layer=model.get_layer("low"), steps=1, repeats=1, logits=True, relu=False
+    )
+    (first, how), (then, how_then) = asked
+    assert first is model
+    assert then is not model
+    assert how["layer"] is model.get_layer("low")
+    assert how_then["layer"] is then.get_layer("low")
+    assert how_then["targets"] == [found.target] == [int(scores_of(model, doc).argmax())]
+    assert how_then["logits"] is how["logits"] is True
+    assert how_then["relu"] is how["relu"] is False
+    assert found.layer == "low"
+
+
+def test_a_target_and_several_layers_are_passed_on() -> None:
+    model = seeing()
+    found = sanity_check(
+        model, make_doc(), targets=[1], layer=["low", model.get_layer("high")], repeats=1
+    )
+    assert found.target == 1
+    assert "low" in found.layer
+    assert "high" in found.layer
+
+
+# Random weights
+
+
+def redrawn(layer: keras.layers.Layer, inputs: np.ndarray) -> dict[str, tuple[Any, Any]]:
+    """The weights of a layer by name, before and after."""
+    from sightline.metrics.sanity import _drawn
+
+    layer(inputs)
+    rng = np.random.default_rng(0)
+    return {
+        weight.name: (weight.numpy(), np.array(_drawn(layer, weight, rng)))
+        for weight in layer.weights
+    }
+
+
+def test_kernels_are_drawn_by_their_own_initialiser_but_anew() -> None:
+    dense = keras.layers.Dense(50, kernel_initializer=keras.initializers.RandomNormal(3, 0.01, 5))
+    before, after = redrawn(dense, np.ones((1, 40)))["kernel"]
+    assert (before != after).all()
+    assert after.mean() == pytest.approx(3, abs=0.01)
+    assert after.std() == pytest.approx(0.01, rel=0.2)
+    for layer, names in (
+        (keras.layers.DepthwiseConv2D(3), {"kernel"}),
+        (keras.layers.SeparableConv2D(8, 3), {"depthwise_kernel", "pointwise_kernel"}),
+    ):
+        weights = redrawn(layer, make_doc())
+        assert names < set(weights)
+        for name in names:
+            before, after = weights[name]
+            # Glorot's bounds, which the fallback would not keep.
+            assert np.abs(after).max() <= np.abs(before).max() * 1.5
+            assert not np.allclose(before, after)
+
+
+def test_kernels_that_nothing_draws_get_their_own_size_and_any_sign() -> None:
+    values = np.full((60, 70), 2.0)
+    for initializer in (
+        keras.initializers.Constant(2.0),
+        lambda shape, dtype: 0 * shape[0] + values,
+    ):
+        dense = keras.layers.Dense(70, kernel_initializer=initializer)
+        _, after = redrawn(dense, np.ones((1, 60)))["kernel"]
+        assert after.mean() == pytest.approx(0, abs=0.1)
+        assert np.sqrt(np.mean(after**2)) == pytest.approx(2, rel=0.05)
+
+
+def test_biases_and_statistics_go_back_to_where_they_started() -> None:
+    norm = keras.layers.BatchNormalization()
+    norm.build((None, 8, 8, 3))
+    norm.set_weights([np.array([i, 2, 3], np.float32) for i in range(4)])
+    found = {name: after.tolist() for name, (_, after) in redrawn(norm, make_doc()).items()}
+    assert found == {
+        "gamma": [1, 1, 1],
+        "beta": [0, 0, 0],
+        "moving_mean": [0, 0, 0],
+        "moving_variance": [1, 1, 1],
+    }
+
+
+class Odd(keras.layers.Layer):
+    def build(self, input_shape: Any) -> None:
+        self.scale = self.add_weight(name="scale", shape=(50,), initializer="random_normal")
+        self.temperature = self.add_weight(name="temperature", shape=(), initializer="ones")
+        self.count = self.add_weight(
+            name="count", shape=(), dtype="int32", initializer="zeros", trainable=False
+        )
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * keras.ops.mean(self.scale) * self.temperature
+
+
+def test_other_vectors_are_shuffled_and_scalars_stay() -> None:
+    weights = redrawn(Odd(), np.ones((1, 3)))
+    before, after = weights["scale"]
+    assert (before != after).any()
+    np.testing.assert_array_equal(np.sort(before), np.sort(after))
+    assert weights["temperature"][0] == weights["temperature"][1]
+
+
+def test_whole_numbers_stay_and_a_layer_s_own_weights_are_a_step_of_their_own() -> None:
+    class Around(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="around")
+            self.conv = keras.layers.Conv2D(4, 3, name="conv")
+            self.odd = Odd(name="odd")
+            self.pool = keras.layers.GlobalAveragePooling2D(name="pool")
+            self.kernel = self.add_weight(name="own", shape=(4, 2), initializer="ones")
+
+        def call(self, inputs: Any) -> Any:
+            return keras.ops.matmul(self.pool(self.odd(self.conv(inputs))), self.kernel)
+
+    found = sanity_check(Around(), make_doc(), repeats=1)
+    assert found.layers == ("around", "odd", "conv")
+
+
+# Rank correlation
+
+
+def test_rank_correlations_worked_out_by_hand() -> None:
+    assert spearman(np.array([1, 2, 3, 4]), np.array([10, 20, 30, 25])) == pytest.approx(0.8)
+    # Ranks 1, 2.5, 2.5, 4 and 1, 3, 2, 4: 4.5 / sqrt(4.5 * 5)
+    assert spearman(np.array([[1, 2], [2, 3]]), np.array([[1, 3], [2, 4]])) == pytest.approx(
+        4.5 / np.sqrt(22.5)
+    )
+
+
+def test_only_the_order_counts() -> None:
+    values = np.random.default_rng(0).random((5, 6))
+    assert spearman(values, np.exp(9 * values)) == pytest.approx(1)
+    assert spearman(values, -(values**3)) == pytest.approx(-1)
+
+
+def test_a_flat_map_is_correlated_with_nothing() -> None:
+    assert spearman(HEAT, np.ones((2, 2))) == 0
+    assert spearman(np.zeros((2, 2)), np.zeros((2, 2))) == 0
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
+        ({"steps": 2.5}, TypeError, "steps must be an integer"),
+        ({"repeats": 0}, ValueError, "repeats must be at least 1, got 0"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"threshold": 0}, ValueError, "threshold must be above 0 and at most 1, got 0"),
+        ({"threshold": 1.1}, ValueError, "threshold must be above 0 and at most 1"),
+        ({"threshold": "half"}, TypeError, "threshold must be a number, got str"),
+        ({"top_targets": 2}, ValueError, r"one class .* pass it as targets, such as \[243\]"),
+        ({"layer": "missing"}, ValueError, "no layer 'missing'"),
+        ({"targets": [9]}, ValueError, "target 9 is out of range"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(
+    arguments: dict[str, Any], error: type, message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        sanity_check(seeing(), make_doc(), **arguments)
+
+
+def test_what_cannot_be_explained_cannot_be_checked() -> None:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"cannot be explained: model .* is not supported"):
+        sanity_check(model, np.ones((1, 3)))
+
+
+def test_a_model_without_weights_has_nothing_to_randomise() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 3)),
+            keras.layers.AveragePooling2D(2),
+            keras.layers.GlobalAveragePooling2D(),
+        ],
+        name="bare",
+    )
+    with pytest.raises(ValueError, match="model 'bare' has no weights to draw at random"):
+        sanity_check(model, make_doc())
+
+
+class Fragile(keras.layers.Layer):
+    """Divides by 0 as soon as its kernel is not what it was."""
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel = self.add_weight(name="kernel", shape=(1, 1), initializer="ones")
+
+    def call(self, inputs: Any) -> Any:
+        return inputs / keras.ops.cast(keras.ops.equal(self.kernel, 1.0), inputs.dtype)
+
+
+def test_the_layer_is_named_at_which_random_weights_break_the_model() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 3)),
+            Fragile(name="fragile"),
+            keras.layers.AveragePooling2D(2),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2),
+        ]
+    )
+    with pytest.raises(ValueError, match="random down to layer 'fragile': there is NaN"):
+        sanity_check(model, make_doc())
+
+
+# Printing, drawing, progress
+
+
+def test_the_check_prints_its_verdict() -> None:
+    assert repr(make([HEAT, HEAT], [0.25, -0.5])) == (
+        "sanity check: passes, rank correlation of size 0.3750 with 5 layers random "
+        "(limit 0.5; Grad-CAM, class 7, layer conv)"
+    )
+
+
+def test_the_size_of_the_correlation_is_drawn_step_by_step() -> None:
+    ax = make([HEAT, HEAT], [0.25, -0.5]).plot()
+    mean, *each, limit = ax.lines
+    np.testing.assert_array_equal(mean.get_xdata(), [0, 1, 2])
+    np.testing.assert_allclose(mean.get_ydata(), [1, 0.9, 0.375])
+    np.testing.assert_allclose(each[1].get_ydata(), [1, 0.9, 0.5])
+    np.testing.assert_allclose(limit.get_ydata(), 0.5)
+    assert (mean.get_label(), limit.get_label()) == ("Grad-CAM: passes", "limit 0.5")
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert labels == ["none", "scores (1)", "conv_of_a_very_long_name_in… (5)"]
+    other = plt.subplots()[1]
+    assert make([HEAT], [0.25]).plot(other, label="LayerCAM") is other
+    assert len(other.lines) == 2
+    make([HEAT], [0.75]).plot(other)
+    assert ax.get_title() == "Sanity check"
+    assert other.get_legend_handles_labels()[1] == [
+        "LayerCAM: passes",
+        "limit 0.5",
+        "Grad-CAM: fails",
+    ]
+
+
+def test_progress_is_shown_if_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    sanity_check(seeing(), make_doc(), steps=2, repeats=1)
+    assert capsys.readouterr().err == ""
+    sanity_check(seeing(), make_doc(), steps=2, repeats=1, progress=True)
+    assert "randomising" in capsys.readouterr().err
