@@ -270,8 +270,8 @@ def _description(terms: Terms, question: Question) -> str:
     )
     if len(terms.scores) == 1 and terms.score < (0 if question.logits else 0.5):
         text += (
-            "The model has one unit, and predicts the other class: counterfactual=True shows what "
-            "speaks for that one.\n"
+            "If the model's one unit is a sigmoid, it predicts the other class: counterfactual=True "
+            "shows what speaks for that one.\n"
         )
     return text
 
