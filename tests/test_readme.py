@@ -12,6 +12,7 @@ from PIL import Image
 
 import sightline
 import sightline.demo
+import sightline.formatters.html
 import sightline.formatters.image
 import sightline.keras.explain_prediction
 
@@ -94,6 +95,7 @@ def test_the_reference_has_every_public_name_once_under_its_shortest_path() -> N
         sightline.demo,
         sightline.metrics,
         sightline.keras.methods,
+        sightline.formatters.html,
         sightline.formatters.image,
         sightline.keras.explain_prediction,
         sightline.keras.explain_predictions,

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from sightline.base import Explanation, HeatmapWarning, TargetExplanation
     from sightline.compat import install_as_eli5
     from sightline.explain import explain_prediction, explain_predictions
+    from sightline.formatters.as_dict import format_as_dict
+    from sightline.formatters.html import format_as_html, write_report
     from sightline.formatters.image import format_as_image
+    from sightline.formatters.text import format_as_text
     from sightline.ipython import show_prediction, show_predictions
     from sightline.keras.explain_prediction import explain_prediction_keras
 
@@ -28,7 +31,10 @@ __all__ = [
     "explain_prediction",
     "explain_prediction_keras",
     "explain_predictions",
+    "format_as_dict",
+    "format_as_html",
     "format_as_image",
+    "format_as_text",
     "formatters",
     "install_as_eli5",
     "ipython",
@@ -36,9 +42,12 @@ __all__ = [
     "metrics",
     "show_prediction",
     "show_predictions",
+    "write_report",
 ]
 
-_MODULES = frozenset({"base", "compat", "demo", "explain", "formatters", "ipython", "keras", "metrics"})
+_MODULES = frozenset(
+    {"base", "compat", "demo", "explain", "formatters", "ipython", "keras", "metrics"}
+)
 _WHERE = {
     "Explanation": "sightline.base",
     "HeatmapWarning": "sightline.base",
@@ -46,10 +55,14 @@ _WHERE = {
     "explain_prediction": "sightline.explain",
     "explain_prediction_keras": "sightline.keras.explain_prediction",
     "explain_predictions": "sightline.explain",
+    "format_as_dict": "sightline.formatters.as_dict",
+    "format_as_html": "sightline.formatters.html",
     "format_as_image": "sightline.formatters.image",
+    "format_as_text": "sightline.formatters.text",
     "install_as_eli5": "sightline.compat",
     "show_prediction": "sightline.ipython",
     "show_predictions": "sightline.ipython",
+    "write_report": "sightline.formatters.html",
 }
 
 

@@ -5,8 +5,6 @@ This module knows no model, no array and no picture library, so that anything ma
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -85,8 +83,8 @@ class TargetExplanation(_ComparesByField):
 class Explanation(_ComparesByField):
     """Why a model predicted what it predicted, for one input.
 
-    In a notebook it shows itself: as the picture with the heatmap over it, or, if there is
-    nothing to show, as the text of ``error``.
+    In a notebook it shows itself: as the picture with the heatmap over it, a choice of its classes
+    and a slider, or, if there is nothing to show, as the text of ``error``.
 
     Attributes:
         estimator: Name of the explained model.
@@ -129,28 +127,8 @@ class Explanation(_ComparesByField):
         return data.getvalue()
 
     def _repr_html_(self) -> str:
-        """The overlay in an HTML figure with a caption, for notebooks."""
-        if self.error:
-            return (
-                f"<p><strong>{html.escape(self.estimator)}</strong>: {html.escape(self.error)}</p>"
-            )
-        caption = self._caption()
-        png = self._repr_png_()
-        if png is None:
-            return f"<p>{html.escape(caption)}</p>"
-        source = base64.b64encode(png).decode("ascii")
-        return (
-            '<figure style="display: inline-block; margin: 0">'
-            f'<img src="data:image/png;base64,{source}" alt="{html.escape(caption)}">'
-            f'<figcaption style="font-size: 90%">{html.escape(caption)}</figcaption>'
-            "</figure>"
-        )
+        """The overlay with its controls as an HTML fragment, for notebooks."""
+        # Imported here for the same reason.
+        from sightline.formatters.html import format_as_html
 
-    def _caption(self) -> str:
-        parts = [
-            item.label + ("" if item.score is None else f": {item.score:.4g}")
-            for item in self.targets or ()
-        ]
-        if self.layer:
-            parts.append(f"layer {self.layer}")
-        return " · ".join([self.estimator, *parts])
+        return format_as_html(self)

@@ -1,0 +1,517 @@
+"""The page of one explanation: what one sees and hears of it, and can do with it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from sightline.base import Explanation, TargetExplanation
+from sightline.formatters.html import format_as_html, format_html_styles
+from sightline.formatters.image import format_as_image
+
+pytestmark = pytest.mark.browser
+
+HEAT = np.array([[0.0, 0.25, 0.5], [0.75, 1.0, 0.125]])
+SIGNED = np.array([[-1.0, -0.5, 0.0], [0.25, 0.5, 0.004]])
+
+OPACITY = 'role=slider[name="Opacity"]'
+STAGE = ".sl-stage"
+
+
+def make(*targets: TargetExplanation, size: tuple[int, int] = (300, 200)) -> Explanation:
+    if not targets:
+        targets = (
+            TargetExplanation(3, score=0.9, heatmap=HEAT, name="house"),
+            TargetExplanation(6, score=0.1, heatmap=HEAT[:, ::-1].copy(), name="rocket"),
+        )
+    image = Image.linear_gradient("L").resize(size).convert("RGB")
+    return Explanation(
+        "net", "Where it looked.", "", "Grad-CAM", targets=list(targets), image=image, layer="out"
+    )
+
+
+def signed(heatmap: np.ndarray = SIGNED) -> TargetExplanation:
+    return TargetExplanation(1, score=2.5, heatmap=heatmap, name="cat", signed=True)
+
+
+@pytest.fixture
+def show(tmp_path: Path, open_page: Callable[..., Any]) -> Callable[..., Any]:
+    """Opens the page of an explanation, or any HTML."""
+
+    def shown(what: Explanation | str, *, is_live: bool = True, **options: Any) -> Any:
+        text = what if isinstance(what, str) else format_as_html(what, page=True)
+        path = tmp_path / "page.html"
+        path.write_text(text, encoding="utf-8", newline="\n")
+        page = open_page(path, **options)
+        if is_live:
+            page.locator(f"{STAGE} canvas").first.wait_for()
+        return page
+
+    return shown
+
+
+def heat_on(page: Any) -> np.ndarray:
+    """What the canvas holds, RGBA of shape ``(height, width, 4)``."""
+    address = page.locator("canvas").evaluate("(canvas) => canvas.toDataURL()")
+    return rgba(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
+
+
+def heat_wanted(expl: Explanation, number: int = 0, **arguments: Any) -> np.ndarray:
+    """What `format_as_image` lays over the picture, on nothing."""
+    nothing = Image.new("RGBA", expl.image.size, (0, 0, 0, 0))
+    alone = Explanation("", image=nothing, targets=[expl.targets[number]])
+    return rgba(format_as_image(alone, **arguments))
+
+
+def rgba(image: Image.Image) -> np.ndarray:
+    """Colours times opacity, and opacity: what one sees, and what a canvas keeps."""
+    values = np.asarray(image, dtype=float)
+    values[..., :3] *= values[..., 3:] / 255
+    return values
+
+
+def assert_same_heat(found: np.ndarray, wanted: np.ndarray) -> None:
+    """Equal but for rounding, and for cells that fall on the border of two colours."""
+    assert found.shape == wanted.shape
+    difference = np.abs(found - wanted)
+    assert difference.max() <= 8
+    assert difference.mean() < 0.6
+
+
+def move_to(page: Any, down: float, across: float) -> None:
+    """The pointer to a place of the picture, as shares of its height and width."""
+    box = page.locator(STAGE).bounding_box()
+    page.mouse.move(box["x"] + across * box["width"], box["y"] + down * box["height"])
+
+
+def set_slider(page: Any, percent: int) -> None:
+    page.locator(OPACITY).fill(str(percent))
+
+
+# The heatmap
+
+
+@pytest.mark.parametrize(
+    "resampling_filter", ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+)
+def test_it_draws_what_format_as_image_draws(show: Any, resampling_filter: str) -> None:
+    expl = make()
+    page = show(format_as_html(expl, page=True, resampling_filter=resampling_filter))
+    wanted = heat_wanted(expl, resampling_filter=resampling_filter)
+    assert_same_heat(heat_on(page), wanted)
+
+
+def test_signed_heatmaps_too(show: Any) -> None:
+    expl = make(signed())
+    assert_same_heat(heat_on(show(expl)), heat_wanted(expl))
+
+
+def test_with_another_colormap_and_heatmaps_that_are_larger_than_the_picture(show: Any) -> None:
+    heatmap = np.random.default_rng(0).random((100, 120))
+    expl = make(TargetExplanation(0, heatmap=heatmap), size=(90, 60))
+    expl.image = expl.image.resize((180, 120))  # not so small that it is enlarged
+    page = show(format_as_html(expl, page=True, colormap="inferno"))
+    assert_same_heat(heat_on(page), heat_wanted(expl, colormap="inferno"))
+
+
+def test_the_slider_sets_the_greatest_opacity(show: Any) -> None:
+    expl = make()
+    page = show(expl)
+    assert page.locator(OPACITY).input_value() == "65"
+    for percent in (0, 30, 100):
+        set_slider(page, percent)
+        expect(page.get_by_text(f"{percent} %")).to_be_visible()
+        assert_same_heat(heat_on(page), heat_wanted(expl, alpha_limit=percent / 100))
+    assert page.locator(OPACITY).get_attribute("aria-valuetext") == "100 %"
+
+
+def test_the_slider_moves_by_mouse_and_by_key(show: Any) -> None:
+    page = show(make())
+    slider = page.locator(OPACITY)
+    before = heat_on(page)
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + 0.2 * box["width"], box["y"] + box["height"] / 2)
+    assert 10 < int(slider.input_value()) < 30
+    assert heat_on(page)[..., 3].max() < before[..., 3].max()
+    page.keyboard.press("End")
+    assert slider.input_value() == "100"
+    assert heat_on(page)[..., 3].max() == 255
+
+
+def test_the_picture_has_pixels_and_lies_below(show: Any) -> None:
+    page = show(make())
+    image = page.locator(f"{STAGE} img")
+    assert image.evaluate("(image) => image.complete && image.naturalWidth") == 300
+    assert image.bounding_box() == page.locator("canvas").bounding_box()
+    assert image.bounding_box()["width"] > 300
+
+
+# The classes
+
+
+def test_the_target_can_be_switched(show: Any) -> None:
+    expl = make()
+    page = show(expl)
+    assert "house (3), score 0.9000, hottest" in page.locator(f"{STAGE} img").get_attribute("alt")
+    page.get_by_label("rocket").check()
+    assert_same_heat(heat_on(page), heat_wanted(expl, 1))
+    assert "rocket (6), score 0.1000" in page.locator(f"{STAGE} img").get_attribute("alt")
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_label("house")).to_be_checked()
+    assert_same_heat(heat_on(page), heat_wanted(expl, 0))
+
+
+def test_the_slider_keeps_its_place_when_the_target_changes(show: Any) -> None:
+    expl = make()
+    page = show(expl)
+    set_slider(page, 20)
+    page.get_by_label("rocket").check()
+    assert_same_heat(heat_on(page), heat_wanted(expl, 1, alpha_limit=0.2))
+
+
+def test_one_class_is_no_choice(show: Any) -> None:
+    page = show(make(TargetExplanation(3, score=0.9, heatmap=HEAT, name="house")))
+    assert page.get_by_role("radio").count() == 0
+    expect(page.locator(".sl-target")).to_contain_text("house (3) 0.9000")
+
+
+def test_the_scale_is_that_of_the_target(show: Any) -> None:
+    page = show(make(TargetExplanation(3, heatmap=HEAT, name="house"), signed()))
+    plain, both = page.locator('[data-kind="plain"].sl-scale'), page.locator(".sl-scale")
+    expect(plain).to_be_visible()
+    expect(both.nth(1)).to_be_hidden()
+    page.get_by_label("cat").check()
+    expect(plain).to_be_hidden()
+    expect(both.nth(1)).to_be_visible()
+    move_to(page, 0.25, 0.17)
+    expect(page.locator(".sl-mark")).to_be_visible()
+
+
+def test_a_class_without_a_heatmap_is_the_picture_alone(show: Any) -> None:
+    page = show(make(TargetExplanation(3, heatmap=HEAT, name="house"), TargetExplanation(4)))
+    page.get_by_label("class 4").check()
+    assert not heat_on(page).any()
+    expect(page.locator(".sl-reading")).to_have_text("There is no heatmap for this class.")
+    move_to(page, 0.5, 0.5)
+    page.locator(STAGE).press("ArrowUp")
+    expect(page.locator(".sl-cell")).to_be_hidden()
+
+
+# The heat
+
+
+def test_the_heat_under_the_pointer_can_be_read(show: Any) -> None:
+    page = show(make())
+    reading = page.locator(".sl-reading")
+    expect(reading).to_have_text("Point at the picture to read the heat.")
+    for row in range(2):
+        for column in range(3):
+            move_to(page, (row + 0.5) / 2, (column + 0.5) / 3)
+            value = HEAT[row, column]
+            expect(reading).to_have_text(
+                re.compile(rf"^{value - 1e-9:.2f}|{value + 1e-9:.2f} in row")
+            )
+            expect(reading).to_contain_text(f"in row {row + 1}, column {column + 1} of 2 \u00d7 3")
+    page.mouse.move(1, 1)
+    expect(reading).to_have_text("Point at the picture to read the heat.")
+
+
+def test_the_cell_is_marked_on_the_picture_and_its_heat_on_the_scale(show: Any) -> None:
+    page = show(make())
+    move_to(page, 0.8, 0.4)
+    stage, cell = (page.locator(name).bounding_box() for name in (STAGE, ".sl-cell"))
+    assert math.isclose(cell["x"], stage["x"] + stage["width"] / 3, abs_tol=1)
+    assert math.isclose(cell["y"], stage["y"] + stage["height"] / 2, abs_tol=1)
+    assert math.isclose(cell["width"], stage["width"] / 3, abs_tol=1)
+    bar, mark = (page.locator(name).bounding_box() for name in (".sl-bar", ".sl-mark"))
+    # The cell holds a 1.
+    assert math.isclose(mark["x"] + mark["width"] / 2, bar["x"] + bar["width"], abs_tol=1)
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "text"),
+    [(0, 0, "\u22121.00"), (1, 0, "\u22120.50"), (2, 0, "0.00"), (0, 1, "+0.25"), (2, 1, "0.00")],
+)
+def test_a_signed_value_has_its_sign(show: Any, column: int, row: int, text: str) -> None:
+    page = show(make(signed()))
+    move_to(page, (row + 0.5) / 2, (column + 0.5) / 3)
+    expect(page.locator(".sl-reading b")).to_have_text(text)
+
+
+def test_the_heat_is_that_of_the_target_and_of_the_cell_that_was_pointed_at(show: Any) -> None:
+    page = show(make())
+    page.locator(STAGE).focus()
+    page.keyboard.press("Home")
+    expect(page.locator(".sl-reading")).to_have_text("1.00 in row 2, column 2 of 2 \u00d7 3")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".sl-reading")).to_have_text("0.75 in row 2, column 1 of 2 \u00d7 3")
+
+
+# Keyboard, screen reader, themes
+
+
+def test_all_of_it_can_be_done_by_keyboard(show: Any) -> None:
+    page = show(make())
+    reading = page.locator(".sl-reading")
+    page.keyboard.press("Tab")
+    expect(page.locator(STAGE)).to_be_focused()
+    # Coming to the picture says where it is hottest, and the arrow keys go on from there.
+    expect(reading).to_have_text("1.00 in row 2, column 2 of 2 \u00d7 3")
+    expect(reading).to_have_attribute("aria-live", "polite")
+    for key, text in {
+        "ArrowUp": "0.25 in row 1, column 2",
+        "ArrowRight": "0.50 in row 1, column 3",
+        "ArrowDown": "0.13 in row 2, column 3",
+        "Home": "1.00 in row 2, column 2",
+    }.items():
+        page.keyboard.press(key)
+        expect(reading).to_contain_text(text)
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+    expect(reading).to_contain_text("row 2, column 1")
+    page.keyboard.press("Escape")
+    expect(page.locator(".sl-cell")).to_be_hidden()
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("house")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_label("rocket")).to_be_checked()
+    page.keyboard.press("Tab")
+    expect(page.locator(OPACITY)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(OPACITY)).to_have_value("66")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Method")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Where it looked.")).to_be_visible()
+
+
+def test_moving_the_pointer_is_not_spoken(show: Any) -> None:
+    page = show(make())
+    move_to(page, 0.5, 0.5)
+    expect(page.locator(".sl-reading")).to_have_attribute("aria-live", "off")
+
+
+def test_everything_has_a_name_for_those_who_do_not_see_it(show: Any) -> None:
+    page = show(make())
+    tree = page.locator("main").aria_snapshot()
+    for words in (
+        'group "Grad-CAM of net"',
+        'heading "net" [level=1]',
+        'img "Picture and heatmap for house (3), score 0.9000, hottest at the bottom"',
+        'group "Class and score"',
+        'radio "house (3) 0.9000" [checked]',
+        'radio "rocket (6) 0.1000"',
+        'slider "Opacity"',
+        'img "Colours of the heatmap from 0, nothing, to 1, the hottest"',
+    ):
+        assert words in tree
+    label = page.locator(STAGE).get_attribute("aria-label")
+    assert label.startswith("Heat by cell. Arrow keys move")
+
+
+CONTRAST = """(root) => {
+  const canvas = document.createElement('canvas');
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  // Any colour as numbers, laid over what is below it.
+  const numbers = (colour, below) => {
+    context.fillStyle = below ? `rgb(${below})` : '#fff';
+    context.fillRect(0, 0, 1, 1);
+    context.fillStyle = colour;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const ground = (node) => node ? numbers(getComputedStyle(node).backgroundColor,
+                                          ground(node.parentElement)) : null;
+  const light = (colour) => colour.map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const found = [];
+  for (const node of root.querySelectorAll('*')) {
+    const words = [...node.childNodes].filter((n) => n.nodeType === 3 && n.data.trim());
+    if (!words.length || !node.checkVisibility() || node.closest('script, style')) continue;
+    const below = ground(node);
+    const [a, b] = [light(numbers(getComputedStyle(node).color, below)), light(below)];
+    found.push([node.textContent, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)]);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_in_light_and_in_dark(show: Any, scheme: str) -> None:
+    expl = make()
+    expl.error = "one of the layers was skipped"
+    page = show(expl, color_scheme=scheme)
+    found = page.locator(".sightline").evaluate(CONTRAST)
+    assert len(found) > 12
+    assert [text for text, contrast in found if contrast < 4.5] == []
+    ground = page.locator(".sightline").evaluate("(node) => getComputedStyle(node).backgroundColor")
+    assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_dark"),
+    [
+        ('data-jp-theme-light="true"', False),
+        ('data-jp-theme-light="false"', True),
+        ('data-theme="light"', False),
+        ('data-theme="dark"', True),
+        ('class="vscode-light"', False),
+        ('class="vscode-dark"', True),
+    ],
+)
+def test_the_theme_around_it_counts_more_than_that_of_the_machine(
+    show: Any, attributes: str, is_dark: bool
+) -> None:
+    text = f"<!DOCTYPE html><title>x</title><body {attributes}>{format_as_html(make())}</body>"
+    page = show(text, color_scheme="light" if is_dark else "dark")
+    ground = page.locator(".sightline").evaluate("(node) => getComputedStyle(node).backgroundColor")
+    assert (ground == "rgb(255, 255, 255)") != is_dark
+
+
+@pytest.mark.parametrize("width", [320, 360, 600, 1200])
+def test_nothing_sticks_out_at_any_width(show: Any, width: int) -> None:
+    expl = make(
+        TargetExplanation(3, score=1e-9, heatmap=HEAT, name="a_very_long_name_" * 5),
+        TargetExplanation(4, score=0.5, heatmap=HEAT, name="a name with several words " * 4),
+    )
+    expl.layer = "model/backbone/block_16/" * 4
+    page = show(expl, viewport={"width": width, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    card = page.locator(".sightline").bounding_box()
+    for node in page.locator(".sightline :is(p, label, canvas, output, .sl-bar)").all():
+        box = node.bounding_box()
+        if box:
+            assert box["x"] >= card["x"]
+            assert box["x"] + box["width"] <= card["x"] + card["width"]
+
+
+# Without a script, and in company
+
+
+def test_without_scripts_there_are_overlays_and_a_choice_of_them(show: Any) -> None:
+    page = show(make(), is_live=False, java_script_enabled=False)
+    overlays = page.locator(".sl-still img")
+    expect(overlays.nth(0)).to_be_visible()
+    expect(overlays.nth(1)).to_be_hidden()
+    assert overlays.nth(0).evaluate("(image) => image.naturalWidth") == 300
+    page.get_by_label("rocket").check()
+    expect(overlays.nth(0)).to_be_hidden()
+    expect(overlays.nth(1)).to_be_visible()
+    # What would do nothing is not there.
+    assert page.get_by_role("slider").count() == 0
+    page.get_by_label("rocket").press("Enter")
+    assert page.url.endswith("page.html")
+
+
+def test_without_scripts_and_styles_all_overlays_are_there(show: Any) -> None:
+    bare = re.sub(r"<(script|style).*?</\1>", "", format_as_html(make()), flags=re.DOTALL)
+    page = show(f"<!DOCTYPE html><title>x</title>{bare}", is_live=False)
+    for number, caption in enumerate(("house (3), score 0.9000", "rocket (6), score 0.1000")):
+        expect(page.locator("figure img").nth(number)).to_be_visible()
+        expect(page.locator("figcaption").nth(number)).to_have_text(caption)
+    expect(page.get_by_role("radio")).to_have_count(0)
+
+
+def test_equal_fragments_on_one_page_do_not_disturb_each_other(show: Any) -> None:
+    fragment = format_as_html(make())
+    page = show(f"<!DOCTYPE html><title>x</title>{fragment}{fragment}{fragment}")
+    expect(page.locator("canvas")).to_have_count(3)
+    page.get_by_label("rocket").nth(1).check()
+    checked = [item.is_checked() for item in page.get_by_label("rocket").all()]
+    assert checked == [False, True, False]
+    page.locator(OPACITY).nth(2).fill("10")
+    assert [item.input_value() for item in page.locator(OPACITY).all()] == ["65", "65", "10"]
+    names = page.evaluate("Object.keys(window).filter((name) => /sl|sight|view/i.test(name))")
+    assert "makeView" not in names
+    assert page.evaluate("typeof makeView") == "undefined"
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_styles_may_stand_before_or_after_the_fragments(show: Any, is_first: bool) -> None:
+    parts = [format_html_styles(), 2 * format_as_html(make(), include_styles=False)]
+    text = "".join(parts if is_first else reversed(parts))
+    page = show(f"<!DOCTYPE html><html><head><title>x</title></head><body>{text}</body></html>")
+    expect(page.locator("canvas")).to_have_count(2)
+
+
+def test_a_fragment_that_is_put_in_later_starts_too(show: Any) -> None:
+    # As a notebook does it: the markup is put in, and then each script is made anew.
+    page = show("<!DOCTYPE html><title>x</title><div></div>", is_live=False)
+    page.locator("div").evaluate(
+        """(host, text) => {
+          host.innerHTML = text;
+          for (const old of host.querySelectorAll('script')) {
+            const script = document.createElement('script');
+            for (const { name, value } of old.attributes) script.setAttribute(name, value);
+            script.textContent = old.textContent;
+            old.replaceWith(script);
+          }
+        }""",
+        format_as_html(make()),
+    )
+    expect(page.locator("canvas")).to_have_count(1)
+
+
+def test_a_place_that_is_as_wide_as_its_content_gives_it_room(show: Any) -> None:
+    for style in ("display: inline-block", "display: inline-flex", "float: left"):
+        place = f'<div style="{style}">{format_as_html(make())}</div>'
+        page = show(f"<!DOCTYPE html><title>x</title>{place}")
+        assert page.locator(".sightline").bounding_box()["width"] > 600
+
+
+EVIL = '<script>alert("it\'s")</script>\'"><img src=x onerror=alert(1)><!--'
+
+
+def test_names_from_outside_run_nothing_and_read_as_they_are(show: Any) -> None:
+    expl = make()
+    for name in ("estimator", "description", "error", "method", "layer"):
+        setattr(expl, name, EVIL)
+    for target in expl.targets:
+        target.name = EVIL
+    text = f"<!DOCTYPE html><title>x</title>{format_as_html(expl, title=EVIL)}"
+    page = show(text)
+    expect(page.locator(".sl-title")).to_have_text(EVIL)
+    expect(page.locator(".sl-error")).to_have_text(EVIL)
+    expect(page.locator(".sl-name").first).to_have_text(EVIL)
+    assert EVIL in page.locator(f"{STAGE} img").get_attribute("alt")
+    assert page.locator("[onerror]").count() == 0
+    assert page.locator("script:not([type])").count() == 1
+
+
+# Pictures for the documentation, of the embedded model
+
+
+@pytest.fixture(scope="module")
+def demo() -> Explanation:
+    import sightline
+    from sightline.demo import CLASS_NAMES, load_model, load_picture, preprocess
+
+    picture = load_picture()
+    return sightline.explain_prediction(
+        load_model(), preprocess(picture), image=picture, top_targets=3, target_names=CLASS_NAMES
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_embedded_picture(show: Any, take: Any, demo: Explanation, scheme: str) -> None:
+    page = show(demo, color_scheme=scheme, viewport={"width": 780, "height": 700})
+    if scheme == "dark":
+        page.get_by_label("house").check()
+    row, column = np.unravel_index(demo.targets[0].heatmap.argmax(), demo.targets[0].heatmap.shape)
+    height, width = demo.targets[0].heatmap.shape
+    if scheme == "light":
+        move_to(page, (row + 0.5) / height, (column + 0.5) / width)
+        expect(page.locator(".sl-reading b")).to_have_text("1.00")
+    take(page.locator(".sightline"), f"page-{scheme}")

@@ -1,0 +1,492 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sightline.base import Explanation, TargetExplanation
+from sightline.formatters.html import format_as_html, format_html_styles, write_report
+from sightline.formatters.image import format_as_image
+
+HEAT = np.array([[0.0, 0.25], [0.5, 1.0]])
+VOID = {"br", "img", "input", "link", "meta"}
+
+
+def noise(size: tuple[int, int] = (200, 160)) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def make(number: int = 2, **kwargs: Any) -> Explanation:
+    targets = [
+        TargetExplanation(k, score=0.5 / (k + 1), heatmap=np.roll(HEAT, k), name=f"class{k}")
+        for k in range(number)
+    ]
+    arguments = {
+        "description": "where",
+        "error": "",
+        "method": "Grad-CAM",
+        "targets": targets,
+        "image": noise(),
+        "layer": "backbone/out",
+    }
+    return Explanation("net", **{**arguments, **kwargs})
+
+
+class Reader(HTMLParser):
+    """Elements with their attributes, and the text in each; raises if they do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.inside: list[tuple[str, list[str]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+        assert not self.inside, self.inside
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.inside.append((tag, []))
+
+    def handle_endtag(self, tag: str) -> None:
+        opened, parts = self.inside.pop()
+        assert opened == tag
+        self.texts.append((tag, "".join(parts)))
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.inside[-1][1].append(data)
+
+    def all(self, tag: str, name: str = "") -> list[dict[str, str]]:
+        """The attributes of all elements of a kind, and of a class."""
+        return [
+            attributes
+            for found, attributes in self.elements
+            if found == tag and (not name or name in attributes.get("class", "").split())
+        ]
+
+    def text(self, tag: str) -> str:
+        return "\n".join(text for found, text in self.texts if found == tag)
+
+    def visible(self) -> str:
+        return " ".join(text for tag, text in self.texts if tag not in {"script", "style"})
+
+
+def picture_at(address: str) -> Image.Image:
+    kind, data = re.fullmatch(r"data:image/(png|jpeg);base64,([\w+/=]+)", address).groups()
+    picture = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert picture.format.lower() == kind
+    return picture
+
+
+def data_of(text: str) -> dict[str, Any]:
+    """What a fragment hands to its script."""
+    return json.loads(re.search(r'class="sl-data">(.*?)</script>', text)[1])
+
+
+def cells_of(target: dict[str, Any]) -> np.ndarray:
+    values = np.frombuffer(base64.b64decode(target["cells"]), "<u2") / 65535
+    return (2 * values - 1 if target["signed"] else values).reshape(target["shape"])
+
+
+def report(expls: Any, **kwargs: Any) -> str:
+    out = io.StringIO()
+    write_report(expls, out, **kwargs)
+    return out.getvalue()
+
+
+# What a fragment holds
+
+
+def test_without_styles_and_script_there_is_the_overlay_of_each_class_with_a_caption() -> None:
+    grey = Image.linear_gradient("L").resize((200, 160))
+    found = Reader(format_as_html(make(image=grey)))
+    overlays = [item for item in found.all("img") if item["alt"].startswith("Overlay")]
+    assert [item["alt"] for item in overlays] == [
+        "Overlay for class0 (0), score 0.5000, hottest at the lower right",
+        "Overlay for class1 (1), score 0.2500, hottest at the upper left",
+    ]
+    for number, item in enumerate(overlays):
+        alone = make(targets=[make().targets[number]], image=grey)
+        drawn = np.asarray(picture_at(item["src"]), dtype=int)
+        wanted = np.asarray(format_as_image(alone).convert("RGB"), dtype=int)
+        assert drawn.shape == wanted.shape
+        assert np.abs(drawn - wanted).mean() < 3  # what a JPEG loses
+    for caption in ("class0 (0), score 0.5000", "class1 (1), score 0.2500"):
+        assert caption in found.visible()
+    for words in (
+        "net",
+        "Grad-CAM · layer\u00a0backbone/out · 2\u00a0\u00d7\u00a02\u00a0cells",
+        "where",
+    ):
+        assert words in found.visible()
+
+
+def test_everything_is_in_the_text_and_nothing_is_fetched() -> None:
+    for text in (format_as_html(make()), format_as_html(make(), page=True), report([make()])):
+        assert "://" not in text
+        assert "url(" not in text
+        assert "@import" not in text
+        for _, attributes in Reader(text).elements:
+            for name in ("src", "href"):
+                assert attributes.get(name, "data:").startswith("data:")
+
+
+def test_classes_are_a_choice_if_there_are_several() -> None:
+    found = Reader(format_as_html(make(3)))
+    radios = [item for item in found.all("input") if item["type"] == "radio"]
+    assert [item["value"] for item in radios] == ["0", "1", "2"]
+    assert ["checked" in item for item in radios] == [True, False, False]
+    assert len(found.all("legend")) == 1
+    assert not Reader(format_as_html(make(1))).all("input")
+
+
+def test_the_script_gets_the_picture_and_the_cells() -> None:
+    data = data_of(format_as_html(make(), resampling_filter="box", alpha_limit=0.4))
+    assert (data["size"], data["filter"], data["opacity"]) == ([200, 160], "box", 0.4)
+    assert picture_at(data["picture"]).size == (200, 160)
+    for number, target in enumerate(data["targets"]):
+        np.testing.assert_allclose(cells_of(target), np.roll(HEAT, number), atol=1 / 65535)
+    assert data_of(format_as_html(make(), alpha_limit=None))["opacity"] == 1
+    assert data_of(format_as_html(make(), resampling_filter=None))["filter"] == "bicubic"
+
+
+def test_signed_cells_keep_their_sign() -> None:
+    heatmap = np.array([[-1.0, -0.25], [0.0, 1.0]])
+    target = TargetExplanation(0, heatmap=heatmap, signed=True)
+    text = format_as_html(make(targets=[target]))
+    np.testing.assert_allclose(cells_of(data_of(text)["targets"][0]), heatmap, atol=1 / 32767)
+    assert [item["data-kind"] for item in Reader(text).all("div", "sl-scale")] == ["signed"]
+    assert "+1" in Reader(text).visible()
+
+
+def test_the_table_has_the_colours_and_the_opacity_of_the_overlay() -> None:
+    def table(text: str) -> np.ndarray:
+        found = re.search(r'class="sl-colours" data-kind="\w+">"(.*?)"<', text)[1]
+        return np.frombuffer(base64.b64decode(found), np.uint8).reshape(-1, 4)
+
+    import matplotlib
+
+    jet = table(format_as_html(make(), colormap="jet"))
+    wanted = matplotlib.colormaps["jet"](np.arange(256), bytes=True)[:, :3].repeat(2, axis=0)
+    np.testing.assert_allclose(jet[2:, :3].astype(int), wanted[2:], atol=1)
+    np.testing.assert_allclose(jet[:, 3], (np.arange(512) + 0.5) / 512 * 255, atol=0.51)
+    target = TargetExplanation(0, heatmap=HEAT, signed=True)
+    signed = table(format_as_html(make(targets=[target])))
+    np.testing.assert_allclose(signed[:, 3], np.abs(np.arange(512) - 255.5) / 256 * 255, atol=0.51)
+    # Where nothing is to be seen, the scale still has a colour.
+    assert signed[255, :3].any()
+    assert np.abs(signed[255, :3].astype(int) - signed[253, :3]).max() < 10
+
+
+def test_large_pictures_and_heatmaps_are_reduced_and_small_pictures_enlarged() -> None:
+    data = data_of(format_as_html(make(1, image=noise((2000, 1000)))))
+    assert data["size"] == [640, 320]
+    data = data_of(format_as_html(make(1, image=noise((32, 16)))))
+    assert data["size"] == [160, 80]
+    target = TargetExplanation(0, heatmap=np.ones((300, 150)))
+    data = data_of(format_as_html(make(targets=[target])))
+    assert data["targets"][0]["shape"] == [128, 64]
+    assert data_of(report([make(targets=[target])]))["targets"][0]["shape"] == [64, 32]
+
+
+def test_a_transparent_picture_stays_transparent() -> None:
+    picture = noise().convert("RGBA")
+    picture.putalpha(100)
+    assert picture_at(data_of(format_as_html(make(image=picture)))["picture"]).mode == "RGBA"
+
+
+def test_a_rotation_in_the_file_of_a_picture_turns_nothing() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = noise().convert("RGBA")
+    picture.putalpha(254)
+    picture.info["exif"] = exif.tobytes()
+    shown = picture_at(data_of(format_as_html(make(image=picture)))["picture"])
+    assert not shown.getexif()
+    assert "exif" in picture.info
+
+
+def test_an_explanation_is_always_the_same_text_and_no_element_has_an_id() -> None:
+    for text in (format_as_html(make()), format_as_html(make(), page=True), report([make()] * 2)):
+        assert not [item for _, item in Reader(text).elements if "id" in item]
+    assert format_as_html(make()) == format_as_html(make())
+    assert report([make()]) == report([make()])
+
+
+def test_the_explanation_is_left_as_it_was() -> None:
+    expl = make(image=noise((700, 20)))
+    format_as_html(expl)
+    assert expl == make(image=noise((700, 20)))
+
+
+def test_a_small_fragment_is_small() -> None:
+    # The styles and the script alone.
+    assert len(format_html_styles()) < 20_000
+    flat = make(1, image=Image.new("RGB", (224, 224), "grey"))
+    assert len(format_as_html(flat)) < 45_000
+
+
+# Whatever is missing
+
+
+def test_an_error_is_shown_in_the_place_of_a_picture() -> None:
+    text = format_as_html(Explanation("net", error="is not supported"))
+    assert "is not supported" in Reader(text).visible()
+    assert "<img" not in text
+    assert "<script" not in text
+
+
+def test_an_error_is_shown_above_the_picture_if_there_is_one() -> None:
+    found = Reader(format_as_html(make(targets=None, error="no such layer")))
+    assert "no such layer" in found.visible()
+    assert [item["alt"] for item in found.all("img")] == ["Picture without a heatmap"]
+
+
+def test_without_a_picture_there_are_the_classes_and_nothing_to_choose() -> None:
+    found = Reader(format_as_html(make(image=None)))
+    assert not found.all("img")
+    assert not found.all("input")
+    assert not [item for item in found.all("div", "sl-targets") if "hidden" in item]
+    for words in ("class0", "0.5000", "class1", "0.2500"):
+        assert words in found.visible()
+
+
+def test_a_target_without_a_heatmap_is_the_picture_alone() -> None:
+    targets = [TargetExplanation(0, heatmap=HEAT), TargetExplanation("other")]
+    text = format_as_html(make(targets=targets))
+    assert "Overlay for class other, without a heatmap" in text
+    assert data_of(text)["targets"][1] == {
+        "alt": "Picture and heatmap for class other, without a heatmap"
+    }
+
+
+def test_a_blank_heatmap_is_called_blank() -> None:
+    text = format_as_html(make(targets=[TargetExplanation(0, heatmap=np.zeros((2, 2)))]))
+    assert "Overlay for class 0, where the heatmap is blank" in text
+    assert data_of(text)["targets"][0]["where"] == "The heatmap is blank."
+
+
+# Arguments
+
+
+def test_the_title_stands_above() -> None:
+    assert Reader(format_as_html(make(), title="My cat")).text("bdi").startswith("My cat")
+    assert "net · Grad-CAM" in Reader(format_as_html(make(), title="My cat")).visible()
+    assert Reader(format_as_html(make())).text("bdi").startswith("net")
+    assert Reader(format_as_html(make(), title="My cat", page=True)).text("title") == "My cat"
+    assert Reader(format_as_html(make(), page=True)).text("title") == "Grad-CAM of net"
+
+
+def test_styles_may_stand_on_the_page_once() -> None:
+    whole, bare = format_as_html(make()), format_as_html(make(), include_styles=False)
+    style, script, _ = format_html_styles().partition("<script>")
+    assert whole.replace(style, "").replace(script + _, "") == bare
+    assert "<style" not in bare
+    with pytest.raises(ValueError, match="include_styles"):
+        format_as_html(make(), page=True, include_styles=False)
+
+
+def test_a_page_runs_its_own_script_alone_and_may_fetch_nothing() -> None:
+    for text in (format_as_html(make(), page=True), report([make()])):
+        assert text.startswith("<!DOCTYPE html>")
+        found = Reader(text)
+        policy = next(item["content"] for item in found.all("meta") if "http-equiv" in item)
+        assert policy.startswith("default-src 'none'; img-src data:;")
+        [script] = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}'" in policy
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"colormap": "yet"}, ValueError, "unknown colormap"),
+        ({"resampling_filter": "sharp"}, ValueError, "unknown resampling_filter"),
+        ({"alpha_limit": 1.5}, ValueError, "alpha_limit"),
+        ({"alpha_limit": "0.5"}, TypeError, "alpha_limit"),
+    ],
+)
+def test_arguments_are_those_of_format_as_image(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        format_as_html(make(), **arguments)
+    with pytest.raises(error, match=message):
+        report([make()], **arguments)
+
+
+@pytest.mark.parametrize("heatmap", ["no array", np.full((2, 2), 1.1), np.full((2, 2), np.nan)])
+def test_a_heatmap_that_is_none_is_refused(heatmap: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="heatmap"):
+        format_as_html(make(targets=[TargetExplanation(0, heatmap=heatmap)]))
+    with pytest.raises(TypeError, match=r"expl\.image"):
+        format_as_html(make(image=np.zeros((2, 2, 3))))
+
+
+# What comes from outside
+
+EVIL = '<script>alert("it\'s")</script>\'"><img src=x onerror=alert(1)>&lt;<!--\u202e\udcff'
+
+
+def hostile(expl: Explanation) -> Explanation:
+    for name in ("estimator", "description", "error", "method", "layer"):
+        setattr(expl, name, EVIL)
+    for target in expl.targets or ():
+        target.name = target.target = EVIL
+    return expl
+
+
+def skeleton(text: str) -> list[tuple[str, list[str]]]:
+    """Elements and the names of their attributes: all that outside words may not change."""
+    return [(tag, sorted(attributes)) for tag, attributes in Reader(text).elements]
+
+
+def each_form(expl: Explanation, words: str) -> Iterator[str]:
+    yield format_as_html(expl)
+    yield format_as_html(expl, title=words)
+    yield format_as_html(expl, title=words, page=True)
+    yield report([expl, expl], names=[words, words], title=words)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("image", [None, noise((20, 20))])
+def test_names_from_outside_are_escaped_in_every_place(number: int, image: Any) -> None:
+    tame = make(number, image=image, error="wrong")
+    for target in tame.targets:
+        target.target = "x"
+    evil = hostile(make(number, image=image))
+    for ours, theirs in zip(each_form(tame, "words"), each_form(evil, EVIL), strict=True):
+        assert skeleton(theirs) == skeleton(ours)
+        assert "<script>alert" not in theirs
+        assert "onerror=alert(1)>" not in theirs.replace("onerror=alert(1)&gt;", "").replace(
+            "onerror=alert(1)\\u003e", ""
+        )
+        # Half a character cannot be written, and is replaced.
+        theirs.encode("utf-8")
+
+
+def test_what_was_escaped_reads_as_it_was() -> None:
+    expl = make(1)
+    expl.targets[0].name = 'a "quoted" <b>name</b> & more'
+    found = Reader(format_as_html(expl))
+    assert 'a "quoted" <b>name</b> & more (0), score 0.5000' in found.visible()
+    [label] = json.loads(Reader(report([expl])).all("article")[0]["data-labels"])
+    assert label == 'a "quoted" <b>name</b> & more (0)'
+
+
+# Reports
+
+
+def test_a_report_has_a_card_for_each_explanation() -> None:
+    failed = Explanation("net", error="cannot be read")
+    text = report([make(), failed, make(1)], names=["a.png", Path("b.png"), "c.png"], title="Pets")
+    found = Reader(text)
+    assert found.text("title") == "Pets"
+    assert found.text("bdi").splitlines()[:2] == ["Pets", "a.png"]
+    cards = found.all("article")
+    assert [json.loads(card["data-labels"]) for card in cards] == [
+        ["class0 (0)", "class1 (1)"],
+        [],
+        ["class0 (0)"],
+    ]
+    assert [json.loads(card["data-scores"]) for card in cards] == [[0.5, 0.25], [], [0.5]]
+    assert "cannot be read" in found.visible()
+    assert "b.png" in found.visible()
+
+
+def test_without_scripts_a_report_shows_the_overlay_of_the_first_class() -> None:
+    overlays = re.findall(r"<noscript>(<img.*?>)</noscript>", report([make(), make(1)]))
+    assert len(overlays) == 2
+    for overlay in overlays:
+        [image] = Reader(overlay).all("img")
+        assert image["alt"].startswith("Overlay for class0 (0), score 0.5000")
+        assert picture_at(image["src"]).size == (200, 160)
+
+
+def test_a_picture_without_targets_is_shown_in_a_report() -> None:
+    text = report([make(targets=None)])
+    [image] = [item for item in Reader(text).all("img") if item["alt"].startswith("Picture")]
+    assert picture_at(image["src"]).size == (200, 160)
+    assert "<noscript><img" not in text
+    assert 'class="sl-stage"' not in text
+
+
+def test_a_heatmap_that_is_none_is_refused_on_any_place_of_a_card() -> None:
+    targets = [*make(1).targets, TargetExplanation(1, heatmap=np.full((2, 2), np.nan))]
+    with pytest.raises(ValueError, match="heatmap"):
+        report([make(targets=targets)])
+
+
+def test_what_is_the_same_for_all_is_said_once() -> None:
+    other = make(1)
+    other.layer = "early"
+    text = report([Explanation("net", error="wrong"), make(), make(), other])
+    assert text.count("layer\u00a0backbone/out") == 1
+    assert text.count("layer\u00a0early") == 1
+    assert text.count('class="sl-colours"') == 1
+    signed = make(targets=[TargetExplanation(0, heatmap=-HEAT, signed=True)])
+    assert report([make(), signed, make(), signed]).count('class="sl-colours"') == 2
+
+
+def test_scores_that_are_no_numbers_are_none() -> None:
+    targets = [TargetExplanation(0, heatmap=HEAT, score=float("nan")), TargetExplanation(1)]
+    [card] = Reader(report([make(targets=targets)])).all("article")
+    assert json.loads(card["data-scores"]) == [None, None]
+
+
+def test_a_report_goes_to_a_path_or_an_open_file(tmp_path: Path) -> None:
+    expls = [make(1), make(2)]
+    assert write_report(expls, tmp_path / "one.html") == 2
+    assert write_report(iter(expls), str(tmp_path / "two.html")) == 2
+    with open(tmp_path / "three.html", "w", encoding="utf-8", newline="\n") as file:
+        assert write_report(expls, file) == 2
+        assert not file.closed
+    texts = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert texts == {report(expls).encode()}
+    assert "Picture 2" in report(expls)
+    assert report([]).endswith("</html>\n")
+
+
+def test_explanations_are_written_as_they_come() -> None:
+    out, sizes = io.StringIO(), []
+
+    def stream() -> Iterator[Explanation]:
+        for _ in range(4):
+            yield make(1)
+            sizes.append(out.tell())
+
+    write_report(stream(), out)
+    steps = np.diff(sizes)
+    assert (steps > 1000).all()
+    assert steps.max() - steps.min() < 100
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], []])
+def test_there_must_be_as_many_names_as_explanations(names: list[str]) -> None:
+    with pytest.raises(ValueError, match="name"):
+        report([make(1), make(1)], names=names)
+
+
+def test_a_card_is_small_enough_for_500_of_them() -> None:
+    # Nothing takes more room than noise; a photograph takes a third of it.
+    assert len(report([make(image=noise((1024, 1024)))])) - len(report([])) < 3 * 120_000
+
+
+def test_styles_and_scripts_are_part_of_the_package() -> None:
+    folder = resources.files("sightline.formatters") / "page"
+    names = {item.name for item in folder.iterdir()}
+    assert {"viewer.css", "viewer.js", "fragment.js", "report.css", "report.js"} <= names

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sightline.base import Explanation, TargetExplanation
+from sightline.formatters.text import fewer_cells, format_as_text, format_score, place_in_words
+
+
+def make(heatmap: Any, **kwargs: Any) -> Explanation:
+    target = TargetExplanation(3, score=0.75, heatmap=heatmap, name="house", **kwargs)
+    return Explanation("net", "Where.", "", "Grad-CAM", targets=[target], layer="backbone/out")
+
+
+def test_a_card_worked_out_by_hand() -> None:
+    heatmap = np.array([[0, 0.2, 0.4], [0.6, 0.8, 1.0]])
+    assert format_as_text(make(heatmap)) == "\n".join(
+        [
+            "net",
+            "method: Grad-CAM",
+            "layer: backbone/out",
+            "",
+            "Where.",
+            "",
+            "house (3)  score 0.7500",
+            "hottest at the lower right: 1.00 in row 2, column 3 of 2 x 3",
+            "┌──────┐",
+            "│  ··░░│",
+            "│▒▒▓▓██│",
+            "└──────┘",
+        ]
+    )
+
+
+def test_what_speaks_against_a_class_has_other_characters() -> None:
+    text = format_as_text(make(np.array([[-1, -0.8, -0.6, -0.4, -0.2, 0, 1]]), signed=True))
+    assert "│≡≡≈≈==~~--  ██│" in text
+    assert "strongest against it at the left: -1.00 in row 1, column 1 of 1 x 7" in text
+
+
+def test_large_heatmaps_are_averaged() -> None:
+    text = format_as_text(make(np.ones((128, 64))))
+    rows = [line for line in text.splitlines() if line.startswith("│")]
+    assert rows == ["│" + "█" * 32 + "│"] * 32
+    assert "of 128 x 64" in text
+    fewer = fewer_cells(np.array([[0.0, 1.0], [0.5, 0.5]]), 1)
+    np.testing.assert_array_equal(fewer, [[0.5]])
+    assert fewer_cells(np.zeros((300, 1)), 10).shape == (10, 1)
+
+
+def test_every_target_has_its_block() -> None:
+    expl = make(np.eye(3))
+    expl.targets.append(TargetExplanation(7, heatmap=np.zeros((3, 3))))
+    text = format_as_text(expl)
+    assert text.count("┌") == 1
+    assert text.endswith("class 7\nblank")
+
+
+@pytest.mark.parametrize(
+    "heatmap", [None, "no array", np.zeros((0, 2)), np.zeros(3), np.array([[np.nan]])]
+)
+def test_a_heatmap_that_cannot_be_drawn_is_left_out(heatmap: Any) -> None:
+    assert format_as_text(make(heatmap)).endswith("house (3)  score 0.7500")
+    assert place_in_words(heatmap) == ""
+
+
+def test_it_is_there_without_picture_targets_or_method() -> None:
+    assert format_as_text(Explanation("net")) == "net"
+    assert format_as_text(Explanation("net", error="is not supported\n")) == (
+        "net\n\nError: is not supported"
+    )
+    with_picture = make(np.eye(2))
+    with_picture.image = Image.new("RGB", (2, 2))
+    assert format_as_text(with_picture) == format_as_text(make(np.eye(2)))
+
+
+def test_parts_can_be_left_out() -> None:
+    expl = make(np.eye(2))
+    assert format_as_text(expl, show=("method",)) == "net\nmethod: Grad-CAM\nlayer: backbone/out"
+    assert format_as_text(expl, show=["description"]) == "net\n\nWhere."
+    assert format_as_text(expl, show={"targets"}).startswith("net\n\nhouse (3)")
+    assert format_as_text(Explanation("net", error="wrong"), show=()) == "net\n\nError: wrong"
+
+
+def test_the_parts_that_eli5_has_for_other_models_are_empty() -> None:
+    everything = (
+        "method",
+        "description",
+        "transition_features",
+        "targets",
+        "feature_importances",
+        "decision_tree",
+    )
+    expl = make(np.eye(2))
+    assert format_as_text(expl, show=everything) == format_as_text(expl)
+
+
+@pytest.mark.parametrize("show", ["method", ["methods"], ("targets", "heatmap")])
+def test_unknown_parts_are_refused(show: Any) -> None:
+    with pytest.raises(ValueError, match="show must be a collection of names out of method"):
+        format_as_text(make(np.eye(2)), show=show)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "words"),
+    [
+        (0, 0, "at the upper left"),
+        (0, 4, "at the top"),
+        (1, 8, "at the upper right"),
+        (4, 1, "at the left"),
+        (4, 4, "in the centre"),
+        (3, 6, "at the right"),
+        (8, 2, "at the lower left"),
+        (6, 3, "at the bottom"),
+        (7, 7, "at the lower right"),
+    ],
+)
+def test_places_have_names(row: int, column: int, words: str) -> None:
+    heatmap = np.zeros((9, 9))
+    heatmap[row, column] = 0.5
+    assert place_in_words(heatmap) == f"hottest {words}"
+    assert place_in_words(-heatmap) == f"strongest against it {words}"
+
+
+def test_a_single_cell_is_in_the_centre_and_a_blank_map_is_blank() -> None:
+    assert place_in_words(np.ones((1, 1))) == "hottest in the centre"
+    assert place_in_words(np.zeros((4, 4))) == "blank"
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        (None, ""),
+        (0.93125, "0.9313"),
+        (1.0, "1.0000"),
+        (0, "0.0000"),
+        (np.float32(12.5), "12.5000"),
+        (-3.25, "-3.2500"),
+        (0.00012, "0.00012"),
+        (12345.6, "1.235e+04"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_scores_are_short(score: Any, text: str) -> None:
+    assert format_score(score) == text
