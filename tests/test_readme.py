@@ -15,6 +15,7 @@ import sightline.demo
 import sightline.formatters.html
 import sightline.formatters.image
 import sightline.keras.explain_prediction
+import sightline.metrics.evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -94,6 +95,7 @@ def test_the_reference_has_every_public_name_once_under_its_shortest_path() -> N
     for module in (
         sightline.demo,
         sightline.metrics,
+        sightline.metrics.evaluation,
         sightline.keras.methods,
         sightline.formatters.html,
         sightline.formatters.image,

@@ -270,8 +270,8 @@ def _description(terms: Terms, question: Question) -> str:
     )
     if len(terms.scores) == 1 and terms.score < (0 if question.logits else 0.5):
         text += (
-            "If the model's one unit is a sigmoid, it predicts the other class: counterfactual=True "
-            "shows what speaks for that one.\n"
+            "If the model's one unit is a sigmoid, it predicts the other class: "
+            "counterfactual=True shows what speaks for that one.\n"
         )
     return text
 
@@ -490,7 +490,7 @@ def _remedy(
     def peak(evidence: np.ndarray, relu: bool) -> float:
         return float(np.abs(normalised(evidence, relu)).max())
 
-    can_be_signed = question.relu and question.can_be_signed
+    can_be_signed = question.relu and question.method.is_signed
     if can_be_signed and peak(heatmap.evidence, relu=False) >= _FAINT:
         return "relu=False shows what speaks against it", ""
     if question.logits:

@@ -78,24 +78,14 @@ class Question:
                 raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        if not question.relu and not question.can_be_signed:
-            raise ValueError(question._refusal("relu=False", lambda one: one.can_be_signed))
-        if question.counterfactual and not question.can_negate:
-            raise ValueError(question._refusal("counterfactual=True", lambda one: one.can_negate))
+        if not question.relu and not question.method.is_signed:
+            raise ValueError(question._refusal("relu=False", "is_signed"))
+        if question.counterfactual and not question.method.has_counterfactual:
+            raise ValueError(question._refusal("counterfactual=True", "has_counterfactual"))
         return question
 
-    @property
-    def can_be_signed(self) -> bool:
-        """Whether ``relu=False`` would show more."""
-        return self.method.is_signed
-
-    @property
-    def can_negate(self) -> bool:
-        """Whether there is a counterfactual."""
-        return self.method.is_of_class and self.method.needs != "increases"
-
-    def _refusal(self, what: str, able: Callable[[Question], bool]) -> str:
-        others = [name for name, method in METHODS.items() if able(Question(method))]
+    def _refusal(self, what: str, ability: str) -> str:
+        others = [name for name, method in METHODS.items() if getattr(method, ability)]
         reason = (
             "knows no evidence against a class"
             if self.method.is_of_class

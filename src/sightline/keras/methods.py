@@ -282,7 +282,7 @@ class Method:
         needs: ``"gradients"``; ``"increases"`` of the score, as in `score_cam`; ``"drops"``, as in
             `ablation_cam`; or ``"nothing"``.
         is_signed: Whether its evidence can be negative: with ``relu=False``.
-        is_of_class: Whether it depends on the class, and so has a counterfactual.
+        is_of_class: Whether it depends on the class.
         rivals: How many similar classes the score is compared with, as in `finer_cam`.
     """
 
@@ -293,6 +293,11 @@ class Method:
     is_signed: bool = True
     is_of_class: bool = True
     rivals: int = 0
+
+    @property
+    def has_counterfactual(self) -> bool:
+        """Whether it can show what speaks against a class: with ``counterfactual=True``."""
+        return self.is_of_class and self.needs != "increases"
 
 
 METHODS: dict[str, Method] = {

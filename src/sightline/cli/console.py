@@ -1,0 +1,146 @@
+"""What the user reads: one line on standard error for each thing to know, and a bar."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+__all__ = [
+    "PictureError",
+    "RunError",
+    "as_options",
+    "console",
+    "describe",
+    "nearest",
+    "plain",
+    "printable",
+    "progress",
+    "reason",
+    "say",
+]
+
+_LONGEST_DESCRIPTION = 40
+
+
+class RunError(Exception):
+    """Nothing can be done for any picture. The message is the line that the user reads."""
+
+
+class PictureError(Exception):
+    """Nothing can be done for one picture. The message is the line that the user reads."""
+
+
+def console(stream: Any) -> Console:
+    """A console on a stream."""
+    # Where there is no terminal, there is no width to keep to.
+    return Console(file=stream, width=None if stream.isatty() else 10_000)
+
+
+def say(kind: str, colour: str, message: str) -> None:
+    """Print one line on standard error."""
+    line = Text.assemble((f"{kind}: ", f"bold {colour}"), printable(message))
+    with _bars_put_aside():
+        console(sys.stderr).print(line, soft_wrap=True)
+
+
+def _bars_put_aside() -> contextlib.AbstractContextManager[Any]:
+    """Keep progress bars from being written over, and drawn into what is written."""
+    if "tqdm" not in sys.modules:
+        return contextlib.nullcontext()
+    from tqdm import tqdm
+
+    aside: contextlib.AbstractContextManager[Any] = tqdm.external_write_mode(file=sys.stderr)
+    return aside
+
+
+def progress(total: int, in_steps: bool = False) -> Any:
+    """A progress bar over pictures, on a terminal only, which goes when it is closed.
+
+    Args:
+        total: How many pictures.
+        in_steps: Whether it moves within a picture.
+    """
+    from tqdm import tqdm
+
+    # A bar from 0 to 1 says no more than its description.
+    bar_format = "{desc}" if total == 1 else None
+    if in_steps:
+        bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    return tqdm(
+        total=total,
+        unit="picture",
+        leave=False,
+        disable=None,
+        dynamic_ncols=True,
+        bar_format=bar_format,
+        miniters=0,
+        smoothing=0,
+    )
+
+
+def describe(bar: Any, name: str, step: str = "") -> None:
+    """Say beside a progress bar what is being done; of a long name, such as a path, its end."""
+    name = printable(name)
+    if len(name) > _LONGEST_DESCRIPTION:
+        name = "…" + name[1 - _LONGEST_DESCRIPTION :]
+    bar.set_description_str(f"{name}, {step}" if step else name)
+
+
+def printable(text: str) -> str:
+    """A text on one line: file names may hold line breaks, and worse."""
+    return re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match[0])[1:-1], text)
+
+
+def reason(error: BaseException | str) -> str:
+    """An exception's message in one line."""
+    strerror = getattr(error, "strerror", None)
+    text = strerror if isinstance(strerror, str) else str(error)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text).strip() or type(error).__name__
+    paragraphs = re.split(r"\n\s*\n", text)
+    # Keras says what it called, then the reason, then all arguments.
+    if len(paragraphs) > 1 and paragraphs[0].startswith("Exception encountered"):
+        paragraphs.pop(0)
+    return textwrap.shorten(paragraphs[0], 500, placeholder=" ...")
+
+
+_OPTIONS = {
+    "logits=True": "--logits",
+    "relu=False": "--signed",
+    "counterfactual=True": "--counterfactual",
+}
+
+
+def as_options(text: str) -> str:
+    """A text of the library, with the options of the command in the place of its arguments."""
+    for argument, option in _OPTIONS.items():
+        text = text.replace(argument, option)
+    return text
+
+
+def nearest(name: str, names: Sequence[str], most: int = 3) -> str:
+    """The end of an error about a name that is not there; empty if none is near.
+
+    Args:
+        name: The name.
+        names: Those that there are.
+        most: How many of them to tell at most.
+    """
+    known = {plain(one): one for one in reversed(names)}
+    close = difflib.get_close_matches(plain(name), known, n=most, cutoff=0.5)
+    if not close:
+        return ""
+    are = "name is" if len(close) == 1 else "names are"
+    return f"; the nearest {are} {', '.join(known[match] for match in close)}"
+
+
+def plain(name: str) -> str:
+    """A name without what people write now one way, now the other."""
+    return re.sub(r"[\s_-]+", "", name).casefold()

@@ -1,0 +1,510 @@
+"""`sightline explain`: what it writes, prints and refuses."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from cli.commands import (
+    Subclassed,
+    doc_of,
+    explain,
+    make_hidden,
+    make_mean,
+    make_softmax,
+    make_unit,
+    noise_picture,
+    refused,
+    rows_of,
+    run,
+    save_model,
+    save_picture,
+    scores_of,
+)
+from keras import layers
+from PIL import Image, ImageOps
+from rich.console import Console
+
+import sightline
+from sightline.cli import explain as command
+from sightline.cli import models
+from sightline.keras.heatmaps import Question
+from sightline.keras.methods import METHODS
+
+
+class TestDemo:
+    def test_explains_both_objects_of_its_own_picture(self) -> None:
+        from sightline import demo
+
+        result = explain()
+        rows = rows_of(result)
+        assert [row[1] for row in rows] == ["rocket (6)", "house (3)"]
+        for image, label, score, layer, overlay in rows:
+            name = label.split(" (")[0]
+            assert image == "demo picture"
+            assert label == f"{name} ({demo.CLASS_NAMES.index(name)})"
+            assert score.endswith("%")
+            assert layer == "features"
+            assert Path(overlay) == Path("overlays") / f"demo-{name}.png"
+            assert Image.open(overlay).size == demo.load_picture().size
+        assert result.stderr == ""
+        assert len(rows_of(explain("--top", "1"))) == 1
+
+    def test_explains_other_pictures_and_says_who_does(self) -> None:
+        result = explain(save_picture(), "--target", "Duck")
+        ((image, label, *_),) = rows_of(result)
+        assert (image, label.split()[0]) == ("cat.png", "duck")
+        assert result.stderr.startswith("Note: without --model, the demo model")
+
+    @pytest.mark.parametrize("option", ["--preprocess", "--class-names"])
+    def test_takes_no_options_for_files(self, option: str) -> None:
+        assert refused(option, "unit") == (
+            f"{option} is for model files; the demo model brings its own"
+        )
+
+
+class TestOverlay:
+    def test_is_what_the_library_draws(self) -> None:
+        model = make_softmax()
+        name = noise_picture()
+        explain(name, "-m", save_model(model), "-t", "0", "--colormap", "magma")
+        expl = sightline.explain_prediction(
+            model, doc_of(name), targets=[0], image=Image.open(name)
+        )
+        expected = sightline.format_as_image(expl, colormap="magma")
+        assert Image.open("overlays/noise-0.png").tobytes() == expected.tobytes()
+
+    def test_lies_over_the_upright_picture(self) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+        picture = Image.fromarray(pixels)
+        exif = picture.getexif()
+        exif[0x0112] = 6  # the camera was turned by 90 degrees
+        picture.save("turned.jpg", exif=exif)
+        explain("turned.jpg", "-m", save_model(make_mean()), "--alpha", "0", "-o", "a/b")
+        overlay = Image.open("a/b/turned-0.png")
+        assert overlay.size == (16, 24)
+        upright = ImageOps.exif_transpose(Image.open("turned.jpg"))
+        assert overlay.convert("RGB").tobytes() == upright.tobytes()
+
+    def test_of_16_bits_is_not_white(self) -> None:
+        Image.fromarray(np.full((5, 6), 128 * 257, dtype=np.uint16)).save("deep.png")
+        assert scores_of("deep.png", "-m", save_model(make_mean((4, 4, 1)))) == [128]
+
+    def test_replaces_that_of_an_earlier_run(self) -> None:
+        arguments = (save_picture(), "-m", save_model(make_mean()))
+        explain(*arguments)
+        explain(*arguments)
+        assert [path.name for path in Path("overlays").iterdir()] == ["cat-0.png"]
+
+    def test_never_replaces_one_of_the_same_run(self) -> None:
+        pictures = [save_picture(name) for name in ("a/cat.png", "b/cat.png", "c/Cat.png")]
+        result = explain(*pictures, pictures[0], "-m", save_model(make_mean()))
+        expected = ["cat-0.png", "cat-0-2.png", "Cat-0-3.png", "cat-0-4.png"]
+        assert [Path(row[4]).name for row in rows_of(result)] == expected
+        assert sorted(path.name for path in Path("overlays").iterdir()) == sorted(expected)
+        assert result.stdout.splitlines()[-1] == "4 overlays written to overlays"
+
+    def test_never_replaces_a_picture(self) -> None:
+        pictures = [save_picture("cat.png"), save_picture("cat-0.png")]
+        before = Path("cat-0.png").read_bytes()
+        result = explain(*pictures, "-m", save_model(make_mean()), "-o", ".")
+        assert [row[4] for row in rows_of(result)] == ["cat-0-2.png", "cat-0-0.png"]
+        assert Path("cat-0.png").read_bytes() == before
+
+    def test_that_cannot_be_written_is_one_line_for_each_picture(self) -> None:
+        Path("file").touch()
+        result = run(
+            "explain", save_picture(), "-m", save_model(make_mean()), "-o", "file/overlays"
+        )
+        assert result.exit_code == 2
+        assert re.fullmatch(
+            r"Error: cat\.png: file/overlays/cat-0\.png cannot be written: .+\n", result.stderr
+        )
+        assert result.stdout == "No overlay written\n"
+
+
+class TestClasses:
+    def test_the_top_class_is_explained_by_default(self) -> None:
+        ((_, label, score, layer, overlay),) = rows_of(
+            explain(save_picture(colour="black"), "-m", save_model(make_softmax()))
+        )
+        assert (label, score, layer) == ("0", "50.0%", "features")
+        assert Path(overlay) == Path("overlays/cat-0.png")
+
+    @pytest.mark.parametrize("number", [2, 9])
+    def test_the_n_top_classes_have_a_row_and_an_overlay_each(self, number: int) -> None:
+        picture = save_picture(colour="black")
+        result = explain(picture, "-m", save_model(make_softmax()), "--top", str(number))
+        expected = [("0", "50.0%"), ("1", "30.0%"), ("2", "20.0%")][:number]
+        assert [(row[1], row[2]) for row in rows_of(result)] == expected
+        assert all(Path(row[4]).is_file() for row in rows_of(result))
+        assert len({row[4] for row in rows_of(result)}) == len(expected)
+
+    @pytest.mark.parametrize("top", ["0", "-1"])
+    def test_top_must_be_positive(self, top: str) -> None:
+        assert refused("--top", top) == f"--top must be at least 1, got {top}"
+
+    def test_scores_that_are_no_probabilities_are_plain(self) -> None:
+        ((*_, score, _, _),) = rows_of(explain(save_picture(), "-m", save_model(make_mean())))
+        assert score == "255"
+
+    @pytest.mark.parametrize(
+        ("score", "text"), [(0.5, "50.0%"), (1, "100.0%"), (1e-4, "<0.1%"), (0, "0.0%")]
+    )
+    def test_probabilities_are_percent(self, score: float, text: str) -> None:
+        assert command._format_score(score, True) == text
+
+    def test_one_sigmoid_is_one_class(self) -> None:
+        arguments = (save_picture(), "-m", save_model(make_unit()), "--top", "3")
+        ((_, label, score, *_),) = rows_of(explain(*arguments))
+        assert (label, score) == ("0", "50.0%")
+
+    def test_the_first_of_several_outputs_is_explained(self) -> None:
+        inputs = keras.Input((4, 4, 3))
+        x = layers.Conv2D(3, 1, kernel_initializer="ones", name="features")(inputs)
+        outputs = {"b": layers.Dense(7)(x), "a": layers.GlobalAveragePooling2D()(x)}
+        model = save_model(keras.Model(inputs, outputs))
+        assert scores_of(save_picture(), "-m", model) == [383, 383, 383]
+
+    @pytest.mark.parametrize("target", ["3", "-1"])
+    def test_a_target_out_of_range_is_refused(self, target: str) -> None:
+        assert refused(save_picture(), "-m", save_model(make_mean()), "-t", target) == (
+            f"target {target} is out of range: the model puts out 3 classes, so that a target lies "
+            "in [0, 3)"
+        )
+
+    def test_a_name_is_refused_where_names_are_not_known(self) -> None:
+        line = refused(save_picture(), "-m", save_model(make_mean()), "-t", "cat")
+        assert line.startswith("--target 'cat' is no index, and the names of the classes are not")
+
+    def test_an_unknown_name_is_refused_with_the_nearest(self) -> None:
+        assert refused("-t", "dack") == ("no class is called 'dack'; the nearest name is duck")
+        assert refused("-t", "zzzzzz") == "no class is called 'zzzzzz'"
+
+
+class TestLayer:
+    @pytest.mark.parametrize("layer", ["copy", "1", "-3"])
+    def test_is_found_by_name_and_index(self, layer: str) -> None:
+        arguments = (save_picture(), "-m", save_model(make_mean()), "--layer", layer)
+        assert [row[3] for row in rows_of(explain(*arguments))] == ["copy"]
+
+    @pytest.mark.filterwarnings("ignore::UserWarning")
+    def test_is_found_in_a_model_that_was_never_called(self) -> None:
+        model = save_model(Subclassed(name="fresh"))
+        result = explain(save_picture(), "-m", model, "-l", "copy")
+        assert [row[3] for row in rows_of(result)] == ["copy"]
+
+    def test_is_found_by_path(self) -> None:
+        model = save_model(keras.Sequential([keras.Input((4, 4, 3)), make_mean()], name="outer"))
+        result = explain(save_picture(), "-m", model, "-l", "mean/copy")
+        assert [row[3] for row in rows_of(result)] == ["mean/copy"]
+
+    @pytest.mark.parametrize(
+        ("layer", "line"),
+        [
+            ("copi", "no layer 'copi' in model 'mean'; the nearest name is 'copy'"),
+            ("9", "no layer 9 in model 'mean': it has 4 layers, so that an index lies between"),
+            ("head", "cat.png: layer 'head' has no spatial axes to draw a heatmap over"),
+        ],
+    )
+    def test_that_is_not_there_or_has_no_map_is_refused(self, layer: str, line: str) -> None:
+        model = save_model(make_mean())
+        assert refused(save_picture(), "-m", model, "-l", layer).startswith(line)
+
+    def test_passed_several_times_fuses_them(self) -> None:
+        inputs = keras.Input((8, 8, 3))
+        x = layers.Conv2D(4, 3, kernel_initializer="ones", name="early")(inputs)
+        x = layers.Conv2D(4, 3, 2, kernel_initializer="ones", name="late")(x)
+        model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+        name = noise_picture()
+        result = explain(name, "-m", save_model(model), "-l", "early", "-l", "2", "-t", "0")
+        assert rows_of(result)[0][3] == "early + late"
+        expl = sightline.explain_prediction(
+            model, doc_of(name, 8), [0], ["early", "late"], image=Image.open(name)
+        )
+        expected = sightline.format_as_image(expl)
+        assert Image.open("overlays/noise-0.png").tobytes() == expected.tobytes()
+
+
+class TestMethod:
+    @pytest.mark.parametrize(
+        ("options", "asked", "title"),
+        [
+            (["--method", "LayerCAM"], {"method": "layercam"}, "LayerCAM"),
+            (["--method", "score_cam", "--logits"], {"method": "score-cam", "logits": True}, None),
+            (["--signed"], {"relu": False}, "Grad-CAM (signed)"),
+            (["--smooth", "3"], {"smooth": 3}, "Grad-CAM (smoothed over 3)"),
+            (
+                ["--method", "ablation-cam", "--counterfactual", "--signed", "--smooth", "0"],
+                {"method": "ablation-cam", "counterfactual": True, "relu": False},
+                "Ablation-CAM (counterfactual, signed)",
+            ),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore::sightline.base.HeatmapWarning")
+    def test_is_that_of_the_library_and_is_named(
+        self, options: list[str], asked: dict[str, Any], title: str | None
+    ) -> None:
+        model, name = make_softmax(), noise_picture()
+        result = explain(name, "-m", save_model(model), "-t", "1", *options)
+        expl = sightline.explain_prediction(
+            model, doc_of(name), [1], image=Image.open(name), **asked
+        )
+        expected = sightline.format_as_image(expl)
+        assert Image.open("overlays/noise-1.png").tobytes() == expected.tobytes()
+        title = title or expl.method
+        assert result.stdout.splitlines()[-1] == f"1 overlay by {title} written to overlays"
+
+    def test_signed_takes_the_colormap_that_is_given(self) -> None:
+        model, name = make_softmax(), noise_picture()
+        explain(name, "-m", save_model(model), "-t", "1", "--signed", "--colormap", "magma")
+        expl = sightline.explain_prediction(
+            model, doc_of(name), [1], image=Image.open(name), relu=False
+        )
+        expected = sightline.format_as_image(expl, colormap="magma")
+        assert Image.open("overlays/noise-1.png").tobytes() == expected.tobytes()
+
+    def test_a_logit_is_no_per_cent(self) -> None:
+        arguments = (save_picture(colour="black"), "-m", save_model(make_softmax()), "--top", "3")
+        rows = rows_of(explain(*arguments, "--logits"))
+        assert [row[2] for row in rows] == ["-0.6931", "-1.204", "-1.609"]
+        # Nor is one that might be a probability.
+        ((*_, score, _, _),) = rows_of(
+            explain(save_picture(), "-m", save_model(make_unit()), "--logits")
+        )
+        assert score == "0"
+
+    def test_the_logits_of_a_model_without_softmax_are_its_scores(self) -> None:
+        arguments = (save_picture(), "-m", save_model(make_mean()), "--logits")
+        assert rows_of(explain(*arguments))[0][2] == "255"
+
+    def test_logits_that_cannot_be_found_are_one_line(self) -> None:
+        pictures = (save_picture("a.png"), save_picture("b.png"))
+        model = save_model(make_hidden())
+        assert rows_of(explain(*pictures, "-m", model, "-o", "plain"))[0][2] == "33.3%"
+        assert refused(*pictures, "-m", model, "--logits") == (
+            "the logits of model 'hidden' cannot be found: its scores look like probabilities, but "
+            "come from no softmax or sigmoid that can be seen; pass a model that ends in logits, "
+            "and leave --logits out"
+        )
+
+    def test_that_compares_classes_needs_several(self) -> None:
+        pictures = (save_picture("a.png"), save_picture("b.png"))
+        assert refused(*pictures, "-m", save_model(make_unit()), "--method", "finer-cam") == (
+            "--method finer-cam compares classes, and the model puts out one"
+        )
+
+    def test_a_warning_names_the_option_that_shows_more(self) -> None:
+        model = make_softmax()
+        kernel = np.zeros((4, 3))
+        kernel[0] = [100, 0, 0]
+        model.get_layer("head").set_weights([kernel, np.zeros(3)])
+        result = explain(save_picture(colour="black"), "-m", save_model(model))
+        assert result.stderr.startswith("Warning: cat.png: the heatmap of class 0 at layer")
+        assert "; --logits explains the logit instead" in result.stderr
+
+
+class TestReport:
+    def test_shows_what_the_table_and_the_overlays_show(self) -> None:
+        pictures = [noise_picture(f"{name}.png", seed=i) for i, name in enumerate("ab")]
+        arguments = (*pictures, "-m", save_model(make_softmax()), "--top", "2", "--signed")
+        result = explain(*arguments, "--html", "new/folder/report.html")
+        assert len(rows_of(result)) == len(list(Path("overlays").iterdir())) == 4
+        assert result.stdout.splitlines()[-2:] == [
+            "4 overlays by Grad-CAM (signed) written to overlays",
+            "2 pictures shown in new/folder/report.html",
+        ]
+        assert result.stderr == ""
+        page = Path("new/folder/report.html").read_text(encoding="utf-8")
+        assert re.findall(r"<h2><bdi>(.+?)</bdi></h2>", page) == pictures
+        assert page.count("<article") == 2
+        about = re.findall(r'<p class="sl-meta">(.+?)</p>', page)[0]
+        assert re.sub(r"\s", " ", about).startswith("softmax · Grad-CAM (signed) · layer features")
+        assert 'data-kind="signed"' in page
+
+    def test_has_the_pictures_that_failed_with_their_errors(self) -> None:
+        Path("text.png").write_text("text")
+        arguments = ("gone.png", noise_picture(), "text.png", "-m", save_model(make_softmax()))
+        result = run("explain", *arguments, "--html", "report.html")
+        assert result.exit_code == 2
+        assert result.stderr.splitlines() == [
+            "Error: gone.png: no such file",
+            "Error: text.png: not a picture in a format that Pillow reads",
+        ]
+        assert result.stdout.splitlines()[-1] == "3 pictures shown in report.html"
+        page = Path("report.html").read_text(encoding="utf-8")
+        assert re.findall(r'<p class="sl-error">(.+?)</p>', page) == [
+            "no such file",
+            "not a picture in a format that Pillow reads",
+        ]
+
+    def test_shows_a_picture_whose_explanation_failed(self) -> None:
+        arguments = (noise_picture(), "-m", save_model(make_mean()), "-l", "head")
+        result = run("explain", *arguments, "--html", "report.html")
+        assert result.exit_code == 2
+        assert result.stdout.splitlines() == [
+            "No overlay written",
+            "1 picture shown in report.html",
+        ]
+        page = Path("report.html").read_text(encoding="utf-8")
+        assert "has no spatial axes" in page
+        assert "data:image/jpeg;base64," in page
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="no file may be called that")
+    def test_escapes_names_from_outside(self) -> None:
+        name = noise_picture("<img src=x onerror=alert(1)>.png")
+        names = ["\"quoted\" & 'quoted'", "</script><script>alert(2)</script>", "third"]
+        Path("names.json").write_text(json.dumps(names))
+        model = save_model(make_softmax())
+        arguments = (name, "-m", model, "--class-names", "names.json", "--top", "3")
+        explain(*arguments, "--html", "report.html")
+        page = Path("report.html").read_text(encoding="utf-8")
+        assert "<img src=x" not in page
+        assert "<script>alert" not in page
+        assert "&lt;img src=x onerror=alert(1)&gt;.png" in page
+        assert "&quot;quoted&quot; &amp; &#x27;quoted&#x27;" in page
+        (labels,) = re.findall(r'data-labels="(.+?)"', page)
+        assert sorted(json.loads(html.unescape(labels))) == sorted(
+            f"{label} ({index})" for index, label in enumerate(names)
+        )
+
+    def test_is_not_made_where_nothing_can_be_explained(self) -> None:
+        Path("report.html").write_text("an earlier one")
+        model = save_model(make_mean())
+        refused(noise_picture(), "-m", model, "-l", "copi", "--html", "report.html")
+        assert Path("report.html").read_text() == "an earlier one"
+
+    def test_that_cannot_be_written_does_not_keep_the_overlays_from_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: Any, **__: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("sightline.formatters.html.write_report", full)
+        pictures = [noise_picture(f"{name}.png") for name in "ab"]
+        result = run("explain", *pictures, "-m", save_model(make_mean()), "--html", "report.html")
+        assert result.exit_code == 2
+        assert result.stderr == "Error: report.html: cannot be written: No space left on device\n"
+        assert result.stdout.splitlines()[-1] == "2 overlays written to overlays"
+
+
+class TestOptions:
+    """What is checked before the model is loaded: the model here cannot be."""
+
+    @pytest.fixture(autouse=True)
+    def _no_keras(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def load() -> None:
+            raise AssertionError("Keras was asked for")
+
+        monkeypatch.setattr(models, "import_keras", load)
+
+    @pytest.mark.parametrize("alpha", ["-0.1", "1.5", "nan"])
+    def test_alpha_lies_between_0_and_1(self, alpha: str) -> None:
+        assert refused("--alpha", alpha) == f"--alpha must lie between 0 and 1, got {alpha}"
+
+    def test_colormap_is_known(self) -> None:
+        assert refused("--colormap", "Viridi").startswith(
+            "unknown --colormap 'Viridi'; the nearest names are viridis, "
+        )
+        assert refused("--colormap", "%%%%").startswith("unknown --colormap '%%%%'; Matplotlib")
+
+    def test_top_and_target_exclude_each_other(self) -> None:
+        line = refused("--top", "2", "--target", "1")
+        assert line == "--top and --target exclude each other: pass one of them"
+
+    def test_output_is_a_folder(self) -> None:
+        Path("file").touch()
+        assert refused("-o", "file") == "--output must be a folder, and file is a file"
+
+    def test_method_is_known(self) -> None:
+        assert refused("--method", "layrcam") == (
+            "unknown --method 'layrcam'; the nearest name is layercam; known are grad-cam, "
+            "grad-cam++, hirescam, xgrad-cam, layercam, eigen-cam, eigengrad-cam, score-cam, "
+            "ablation-cam, finer-cam"
+        )
+        assert refused("--method", "zzz").startswith("unknown --method 'zzz'; known are grad-cam,")
+
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("option", ["--signed", "--counterfactual"])
+    def test_method_can_do_what_the_library_says(self, method: str, option: str) -> None:
+        asked = {"relu": False} if option == "--signed" else {"counterfactual": True}
+        try:
+            Question.of(method, **asked)
+        except ValueError as error:
+            able = str(error).rpartition("those that can are ")[2]
+            assert refused("--method", method, option) == (
+                f"--method {method} cannot do {option}; those that can are {able}"
+            )
+        else:
+            with pytest.raises(AssertionError, match="Keras was asked for"):
+                raise run("explain", "--method", method, option).exception
+
+    def test_smooth_is_not_below_0(self) -> None:
+        assert refused("--smooth", "-1") == "--smooth must be at least 0, got -1"
+
+    def test_html_is_a_file_that_can_be_written(self) -> None:
+        Path("folder").mkdir()
+        Path("file").touch()
+        assert refused("--html", "folder") == "--html must be a file, and folder is a folder"
+        assert refused("--html", "file/a/b.html") == (
+            f"--html file/a/b.html cannot be written: {Path('file').absolute()} is no folder"
+        )
+        assert refused(save_picture(), "--html", "./cat.png") == (
+            "--html cat.png is one of the pictures"
+        )
+
+    @pytest.mark.parametrize("arguments", [["--alpha", "much"], ["--top", "x"], ["--nonsense"]])
+    def test_are_of_their_kind(self, arguments: list[str]) -> None:
+        result = run("explain", *arguments)
+        assert result.exit_code == 2
+        assert "Error" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+class TestTable:
+    ROW = command._Row(
+        "pictures/cat.png", "tabby cat (281)", "61.2%", "block/out", "overlays/cat.png"
+    )
+
+    def test_loses_nothing_in_a_narrow_terminal(self) -> None:
+        console = Console(width=50, force_terminal=True, record=True, file=io.StringIO())
+        console.print(command._table([self.ROW]))
+        text = console.export_text()
+        assert "…" not in text
+        header = text.splitlines()[0]
+        for name, cell in zip(
+            ["Image", "Overlay"], [self.ROW.image, self.ROW.overlay], strict=True
+        ):
+            start = header.index(name)
+            column = [line[start:] for line in text.splitlines()[2:]]
+            shown = "".join(re.split(r"\s{2,}|\s*$", part)[0] for part in column)
+            assert shown == cell
+
+
+def test_keras_models_with_real_weights(
+    imagenet: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = keras.applications.MobileNetV2
+    index = json.loads(imagenet("imagenet_class_index.json").read_text())
+    names = [index[str(i)] for i in range(1000)]
+    monkeypatch.setattr(
+        keras.applications,
+        "MobileNetV2",
+        lambda weights: build(weights=str(imagenet("mobilenet_v2.weights.h5"))),
+    )
+    monkeypatch.setattr(
+        keras.applications.mobilenet_v2,
+        "decode_predictions",
+        lambda predictions, top: [[(*names[i], 0.0) for i in predictions[0].argsort()[::-1]]],
+    )
+    result = explain(imagenet("cat_dog.jpg"), "-m", "MobileNetV2", "--top", "2")
+    assert [row[1] for row in rows_of(result)] == ["bull_mastiff (243)", "boxer (242)"]
