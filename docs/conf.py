@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -17,8 +19,17 @@ author = "the sightline authors"
 copyright = "2026, the sightline authors"
 version = release = metadata.version("sightline")
 
+# Sphinx reads what lies in its own folder.
+FOLDER = Path(__file__).parent
+shutil.rmtree(FOLDER / "notebooks", ignore_errors=True)
+shutil.copytree(
+    FOLDER.parent / "notebooks",
+    FOLDER / "notebooks",
+    ignore=shutil.ignore_patterns(".ipynb_checkpoints"),
+)
+
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
     "sphinx.ext.napoleon",
@@ -28,6 +39,7 @@ default_role = "py:obj"  # single backticks in docstrings
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # they are kept executed, and the tests execute them
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
