@@ -457,3 +457,32 @@ def test_resizing_keeps_a_signed_heatmap_within_its_range() -> None:
     image.image = Image.new("L", (16, 16), 0)
     drawn = np.asarray(format_as_image(image, "lanczos", alpha_limit=1)).astype(int)
     assert (drawn[..., 2] > drawn[..., 0]).all()
+
+
+# Sheets of other shapes
+
+
+def test_a_sheet_may_have_titles_and_as_many_columns_as_asked() -> None:
+    expls = [make() for _ in range(3)]
+    three = format_as_sheet(expls, columns=3, titles=["first", "second", "third"])
+    two = format_as_sheet(expls, columns=2, titles=["first", "second", "third"])
+    one = format_as_sheet(expls, titles=["first", "second", "third"])
+    assert three.width > two.width > one.width
+    assert three.height < two.height < one.height
+    assert format_as_sheet(expls, columns=1).size == format_as_sheet(expls).size
+    assert one.height > format_as_sheet(expls).height  # a line more below each
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"titles": ["one"]}, ValueError, "one for each of 2 explanations, and holds 1"),
+        ({"columns": 0}, ValueError, "at least 1, got 0"),
+        ({"columns": 1.5}, TypeError, "must be an integer, got float"),
+    ],
+)
+def test_titles_and_columns_that_make_no_sense_are_refused(
+    asked: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        format_as_sheet([make(), make()], **asked)

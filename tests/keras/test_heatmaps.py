@@ -6,7 +6,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tqdm.auto
 from keras import layers as kl
 from PIL import Image
 from tiny_models import MODELS, Chain, backbone, doc_for, head, make_doc, scores_of, state_of
@@ -404,23 +403,15 @@ def test_several_classes_share_the_runs_of_score_cam(monkeypatch: pytest.MonkeyP
         np.testing.assert_allclose(one.heatmap, alone, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("progress", "shown"),
-    [(True, [(5, False, 0)]), (False, [(5, True, 0)]), (None, [(5, None, 1)])],
-)
-def test_a_bar_shows_how_far_a_slow_method_is(
-    monkeypatch: pytest.MonkeyPatch, progress: bool | None, shown: list[Any]
-) -> None:
-    made = []
-
-    class Bar(tqdm.auto.tqdm):
-        def __init__(self, **asked: Any) -> None:
-            made.append((asked["total"], asked["disable"], asked["delay"]))
-            super().__init__(**{**asked, "disable": True})
-
-    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
-    explain(MODELS["functional"](), method="score-cam", progress=progress)
-    assert made == shown
+def test_a_bar_shows_how_far_a_slow_method_is(capsys: pytest.CaptureFixture[str]) -> None:
+    for method in ("score-cam", "ablation-cam"):
+        explain(MODELS["functional"](), method=method, progress=True)
+        shown = capsys.readouterr().err
+        assert f"{method}: " in shown
+        assert "/5 " in shown  # channels
+        for progress in (None, False):  # standard error is no terminal here
+            explain(MODELS["functional"](), method=method, progress=progress)
+        assert capsys.readouterr().err == ""
 
 
 # Finer-CAM
@@ -520,6 +511,11 @@ def test_a_score_that_does_not_depend_on_the_layer_is_told_of_other_layers() -> 
     model = by_hand()
     model.layers[-1].set_weights([np.eye(2) * 1e-9])
     assert the_warning(model, logits=True).endswith("; try another class, or another layer")
+
+
+def test_a_warning_calls_the_class_by_its_name() -> None:
+    text = the_warning(saturated(), target_names=["cat", "dog"])
+    assert text.startswith("the heatmap of dog (1) at layer 'map' is blank")
 
 
 def test_looking_for_a_remedy_changes_nothing() -> None:

@@ -199,14 +199,10 @@ def test_a_flipped_heatmap_loses() -> None:
 
 def test_energy_prints_beside_chance() -> None:
     one = energy_in_mask(np.ones((2, 2)), LEFT)
-    assert repr(one) == (
-        "energy in mask: 0.5000 of the heat of 1 explanation; 0.5000 by chance "
-        "(the higher the better)"
-    )
+    assert repr(one) == ("energy in mask: 0.5000 of the heat of 1 explanation; 0.5000 by chance")
     two = EnergyInMask(np.array([0.5, 1.0]), np.array([0.1, 0.3]))
     assert str(two) == (
-        "energy in mask: 0.7500 of the heat of 2 explanations on average; 0.2000 by chance "
-        "(the higher the better)"
+        "energy in mask: 0.7500 of the heat of 2 explanations on average; 0.2000 by chance"
     )
     assert float(two) == two.mean == 0.75
 

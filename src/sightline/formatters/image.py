@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +74,9 @@ def format_as_sheet(
     resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS,
     colormap: Colormap | None = None,
     alpha_limit: float | None = 0.65,
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
 ) -> Image.Image:
     """Lay the overlays of explanations out: a row for each, in it a panel for each target.
 
@@ -86,24 +89,49 @@ def format_as_sheet(
         resampling_filter: As in `format_as_image`.
         colormap: As in `format_as_image`.
         alpha_limit: As in `format_as_image`.
+        titles: A title for each explanation, to stand above the class: the name of a method, a
+            layer or a model, say.
+        columns: How many panels stand in a row, whichever explanations they are of; None gives each
+            explanation a row of its own.
 
     Returns:
         An opaque RGBA image on white.
 
     Raises:
-        TypeError: As in `format_as_image`.
-        ValueError: As in `format_as_image`, or if there is no explanation.
+        TypeError: As in `format_as_image`, or if ``columns`` is no integer.
+        ValueError: As in `format_as_image`; if there is no explanation, or not a title for each; or
+            if ``columns`` is less than 1.
     """
     if not expls:
         raise ValueError("there must be at least one explanation to lay out, got none")
-    return sheet(
-        [
-            _panels(expl, resampling_filter, colormap, alpha_limit)
-            if expl.image is not None or not expl.error
-            else [Panel(None, expl.error)]
-            for expl in expls
+    if titles is not None and len(titles) != len(expls):
+        raise ValueError(
+            f"titles must hold one for each of {len(expls)} explanations, and holds {len(titles)}"
+        )
+    if columns is not None and (not isinstance(columns, Integral) or isinstance(columns, bool)):
+        raise TypeError(f"columns must be an integer, got {type(columns).__name__}")
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    rows = [
+        _panels(expl, resampling_filter, colormap, alpha_limit)
+        if expl.image is not None or not expl.error
+        else [Panel(None, expl.error)]
+        for expl in expls
+    ]
+    if titles is not None:
+        rows = [
+            [
+                Panel(
+                    panel.picture, str(title), " · ".join(filter(None, (panel.title, panel.note)))
+                )
+                for panel in row
+            ]
+            for title, row in zip(titles, rows, strict=True)
         ]
-    )
+    if columns is not None:
+        panels = [panel for row in rows for panel in row]
+        rows = [panels[at : at + columns] for at in range(0, len(panels), columns)]
+    return sheet(rows)
 
 
 def _panels(

@@ -21,7 +21,7 @@ class Panel(NamedTuple):
     """A picture, or none, with a caption.
 
     Attributes:
-        picture: RGBA.
+        picture: A picture of any mode.
         title: The first of its caption, in black.
         note: The second, in grey.
     """
@@ -71,7 +71,7 @@ def sheet(rows: Sequence[Sequence[Panel]]) -> Image.Image:
         for panel, lines, width in zip(row, lines_of, widths, strict=False):
             if panel.picture is not None:
                 indent = (width - panel.picture.width) // 2
-                whole.alpha_composite(panel.picture, (left + indent, top))
+                whole.alpha_composite(panel.picture.convert("RGBA"), (left + indent, top))
             for place, (text, colour) in enumerate(lines):
                 indent = round((width - font.getlength(text)) / 2)
                 below = top + picture_height + space + place * line

@@ -233,18 +233,17 @@ def explanation_of(
     """The explanation of one input, from the heatmaps of its classes; warns of blank ones."""
     targets = []
     for one in heatmaps:
-        if np.abs(one.values).max() < _FAINT:
-            message = _why_blank(model, doc, one, question)
-            warnings.warn(message, HeatmapWarning, stacklevel=_outside())
-        targets.append(
-            TargetExplanation(
-                one.target,
-                score=one.score,
-                heatmap=one.values,
-                name=_name_of(one.target, names, len(one.terms.scores)),
-                signed=not question.relu,
-            )
+        target = TargetExplanation(
+            one.target,
+            score=one.score,
+            heatmap=one.values,
+            name=_name_of(one.target, names, len(one.terms.scores)),
+            signed=not question.relu,
         )
+        targets.append(target)
+        if np.abs(one.values).max() < _FAINT:
+            message = _why_blank(model, doc, one, question, target.label)
+            warnings.warn(message, HeatmapWarning, stacklevel=_outside())
     return Explanation(
         model.name,
         description=_description(heatmaps[0].terms, question),
@@ -460,12 +459,12 @@ def _find_layer(model: keras.Model, doc: np.ndarray, layer: LayerKey) -> keras.l
     return layers.find(model, layer)
 
 
-def _why_blank(model: keras.Model, doc: np.ndarray, heatmap: Heatmap, question: Question) -> str:
+def _why_blank(
+    model: keras.Model, doc: np.ndarray, heatmap: Heatmap, question: Question, label: str
+) -> str:
     """Why a heatmap is blank or nearly so, and what shows more, having looked."""
     terms, evidence = heatmap.terms, heatmap.evidence
-    blank = (
-        f"the heatmap of class {heatmap.target} at layer {heatmap.path!r} is blank or nearly so: "
-    )
+    blank = f"the heatmap of {label} at layer {heatmap.path!r} is blank or nearly so: "
     if not terms.activations.any():
         return blank + "the layer's output is zero everywhere; try another layer, or another input"
     if not np.any(evidence > 0) and np.any(evidence < 0):

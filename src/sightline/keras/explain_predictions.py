@@ -31,6 +31,7 @@ from sightline.keras.explain_prediction import (
 )
 from sightline.keras.heatmaps import Heatmap, Question, heatmaps_of
 from sightline.keras.record import class_index
+from sightline.progress import progress_bar
 
 __all__ = ["explain_predictions_keras"]
 
@@ -385,10 +386,10 @@ def _with_progress(
 ) -> Iterator[Explanation]:
     if not progress:
         return explanations
-    from tqdm.auto import tqdm
 
     def counted() -> Iterator[Explanation]:
-        with closing(tqdm(total=total, desc="explaining", unit="doc")) as bar:
+        bar = progress_bar(progress=True, total=total, desc="explaining", unit="doc")
+        with closing(bar):
             for explanation in explanations:
                 yield explanation
                 bar.update()

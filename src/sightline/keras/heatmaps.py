@@ -21,6 +21,7 @@ from sightline.keras import backends, layers
 from sightline.keras.gradcam import normalised
 from sightline.keras.methods import METHODS, Method, find_method
 from sightline.keras.record import Terms, record_batch, scores_of
+from sightline.progress import progress_bar
 
 __all__ = ["Heatmap", "Question", "heatmaps_of"]
 
@@ -339,27 +340,20 @@ def _by_channel(
     """
     channels = terms.activations.shape[-1]
     found = []
-    with closing(_progress(channels, question)) as bar:
+    bar = progress_bar(
+        progress=question.progress,
+        total=channels,
+        desc=question.method.name,
+        unit="channel",
+        leave=False,
+    )
+    with closing(bar):
         start = 0
         for size in _sizes(channels, question.batch_size):
             found.append(scores(start, start + size))
             start += size
             bar.update(size)
     return np.concatenate(found)
-
-
-def _progress(channels: int, question: Question) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(
-        total=channels,
-        desc=question.method.name,
-        unit="channel",
-        leave=False,
-        # None: only where standard error is a terminal.
-        disable=None if question.progress is None else not question.progress,
-        delay=1 if question.progress is None else 0,
-    )
 
 
 def _floating(doc: np.ndarray) -> np.ndarray:

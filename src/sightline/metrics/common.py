@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from sightline.base import Explanation, TargetExplanation
+from sightline.progress import progress_bar
 
 if TYPE_CHECKING:
     import keras
@@ -443,15 +444,8 @@ def progressing(
     items: Iterable[Item], total: int, what: str, progress: bool | None
 ) -> Iterable[Item]:
     """``items``, under a progress bar if one is wanted; if None, on a terminal after a second."""
-    from tqdm.auto import tqdm
-
-    bar: Iterable[Item] = tqdm(
-        items,
-        total=total,
-        desc=what,
-        leave=False,
-        disable=None if progress is None else not progress,
-        delay=1 if progress is None else 0,
+    bar: Iterable[Item] = progress_bar(
+        items, progress=progress, total=total, desc=what, leave=False
     )
     return bar
 

@@ -18,6 +18,7 @@ from sightline.metrics.common import axes, integer
 from sightline.metrics.localisation import energy_in_mask, pointing_game
 from sightline.metrics.perturbation import average_drop, deletion, increase, insertion
 from sightline.metrics.road import road
+from sightline.progress import progress_bar
 
 if TYPE_CHECKING:
     import os
@@ -935,11 +936,8 @@ def evaluate(
 
 
 def _bar(docs: Any, progress: bool | None) -> Any:
-    from tqdm.auto import tqdm
-
     total = len(docs) if hasattr(docs, "__len__") else None
-    disable = None if progress is None else not progress
-    return tqdm(total=total, desc="evaluating", unit="doc", disable=disable)
+    return progress_bar(progress=progress, total=total, desc="evaluating", unit="doc")
 
 
 def _together(

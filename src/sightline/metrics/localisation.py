@@ -125,8 +125,7 @@ class EnergyInMask:
         number = len(self.shares)
         of = "of 1 explanation" if number == 1 else f"of {number} explanations on average"
         return (
-            f"energy in mask: {self.mean:.4f} of the heat {of}; "
-            f"{self.areas.mean():.4f} by chance (the higher the better)"
+            f"energy in mask: {self.mean:.4f} of the heat {of}; {self.areas.mean():.4f} by chance"
         )
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:

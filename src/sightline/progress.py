@@ -1,0 +1,26 @@
+"""Progress bars, by tqdm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["progress_bar"]
+
+
+def progress_bar(items: Any = None, *, progress: bool | None, **settings: Any) -> Any:
+    """A bar over ``items``, or one to update by hand.
+
+    Args:
+        items: What to go through; None makes a bar without.
+        progress: True shows it, in notebooks as a widget; None only on a terminal, and after a
+            second; False not at all.
+        **settings: Passed on to tqdm: ``total``, ``desc``, ``unit``, ``leave``.
+    """
+    if progress:
+        # Only now: where there are no widgets, this warns as it is imported.
+        from tqdm.auto import tqdm
+
+        return tqdm(items, **settings)
+    from tqdm import tqdm as plain
+
+    return plain(items, disable=progress is not None or None, delay=1, **settings)
