@@ -19,6 +19,24 @@ def make_doc(shape: tuple[int, ...] = (1, SIDE, SIDE, 3), seed: int = 0) -> np.n
     return np.random.default_rng(seed).random(shape, dtype=np.float32)
 
 
+def by_hand(last: str | None = None) -> keras.Model:
+    """Two channels, the picture and its negative; class 0 sums the first, class 1 the second."""
+    model = keras.Sequential(
+        [
+            keras.Input((2, 2, 1)),
+            layers.Conv2D(2, 1, use_bias=False, name="map"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, use_bias=False, activation=last, name="scores"),
+        ],
+        name="by_hand",
+    )
+    model.set_weights([np.array([[[[1.0, -1.0]]]]), np.eye(2)])
+    return model
+
+
+DOC_BY_HAND = np.array([[[[1.0], [2.0]], [[-4.0], [0.0]]]], np.float32)
+
+
 class Shift(layers.Layer):
     """Adds an array, zero to begin with: a place to disturb what flows through a model."""
 

@@ -12,7 +12,18 @@ import pytest
 import tensorflow as tf
 from keras import layers as kl
 from PIL import Image
-from tiny_models import MODELS, Chain, backbone, doc_for, head, make_doc, scores_of, state_of
+from tiny_models import (
+    DOC_BY_HAND,
+    MODELS,
+    Chain,
+    backbone,
+    by_hand,
+    doc_for,
+    head,
+    make_doc,
+    scores_of,
+    state_of,
+)
 
 import sightline
 from sightline.base import Explanation, HeatmapWarning
@@ -38,26 +49,8 @@ def _faint_is_fine() -> Any:
         yield
 
 
-def by_hand(last: str | None = None) -> keras.Model:
-    """Two channels, the picture and its negative; class 0 sums the first, class 1 the second."""
-    model = keras.Sequential(
-        [
-            keras.Input((2, 2, 1)),
-            kl.Conv2D(2, 1, use_bias=False, name="map"),
-            kl.GlobalAveragePooling2D(),
-            kl.Dense(2, use_bias=False, activation=last, name="scores"),
-        ],
-        name="by_hand",
-    )
-    model.set_weights([np.array([[[[1.0, -1.0]]]]), np.eye(2)])
-    return model
-
-
-DOC = np.array([[[[1.0], [2.0]], [[-4.0], [0.0]]]], np.float32)
-
-
 def test_an_explanation_worked_out_by_hand() -> None:
-    expl = explain_prediction_keras(by_hand(), DOC, targets=[0])
+    expl = explain_prediction_keras(by_hand(), DOC_BY_HAND, targets=[0])
     (target,) = expl.targets
     # The map is the picture times 1/4; negative cut off; divided by the peak of 1/2.
     np.testing.assert_allclose(target.heatmap, [[0.5, 1], [0, 0]], atol=1e-6)
@@ -68,7 +61,7 @@ def test_an_explanation_worked_out_by_hand() -> None:
 
 
 def test_without_targets_the_top_class_is_explained() -> None:
-    (target,) = explain_prediction_keras(by_hand(), DOC).targets
+    (target,) = explain_prediction_keras(by_hand(), DOC_BY_HAND).targets
     np.testing.assert_allclose(target.heatmap, [[0, 0], [1, 0]], atol=1e-6)
     assert (target.target, target.score) == (1, 0.25)
 
@@ -146,18 +139,18 @@ def test_a_model_that_makes_all_its_layers_at_the_first_call_is_explained() -> N
 
 def test_a_swapped_activation_shows_in_the_next_explanation() -> None:
     model = by_hand("softmax")
-    before = sightline.explain_prediction(model, DOC, targets=[0]).targets[0]
+    before = sightline.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0]
     model.layers[-1].activation = keras.activations.linear
-    after = sightline.explain_prediction(model, DOC, targets=[0]).targets[0]
+    after = sightline.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0]
     assert before.score == pytest.approx(1 / (1 + np.exp(0.5)))
     assert after.score == -0.25
 
 
 def test_new_weights_show_in_the_next_explanation() -> None:
     model = by_hand()
-    before = sightline.explain_prediction(model, DOC, targets=[0]).targets[0].heatmap
+    before = sightline.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0].heatmap
     model.get_layer("map").set_weights([np.array([[[[-1.0, 1.0]]]])])
-    after = sightline.explain_prediction(model, DOC, targets=[0]).targets[0].heatmap
+    after = sightline.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0].heatmap
     np.testing.assert_allclose(after, [[0, 0], [1, 0]], atol=1e-6)
     assert not np.allclose(before, after)
 
@@ -184,7 +177,7 @@ def test_other_numbers_of_channels_need_a_picture(channels: int) -> None:
 
 
 def test_a_grey_doc_makes_a_grey_picture() -> None:
-    expl = sightline.explain_prediction(by_hand(), DOC)
+    expl = sightline.explain_prediction(by_hand(), DOC_BY_HAND)
     assert expl.image.mode == "L"
     # Stretched from -4..2 to 0..255, as eli5 does.
     np.testing.assert_array_equal(np.asarray(expl.image), [[212, 255], [0, 170]])
@@ -407,7 +400,7 @@ def test_a_saturated_softmax_is_warned_of() -> None:
     model = by_hand("softmax")
     model.layers[-1].set_weights([np.eye(2) * 1000])
     with pytest.warns(HeatmapWarning, match=r"saturated \(score 1\).*logits=True") as record:
-        expl = sightline.explain_prediction(model, DOC)
+        expl = sightline.explain_prediction(model, DOC_BY_HAND)
     assert expl.targets[0].heatmap.max() < 0.01
     assert record[0].filename == __file__
 
@@ -416,25 +409,25 @@ def test_no_positive_evidence_is_warned_of() -> None:
     model = by_hand()
     model.layers[-1].set_weights([-np.eye(2)])
     with pytest.warns(HeatmapWarning, match=r"class 0 at layer 'map'.*no positive evidence"):
-        sightline.explain_prediction(model, np.abs(DOC), targets=[0])
+        sightline.explain_prediction(model, np.abs(DOC_BY_HAND), targets=[0])
 
 
 def test_a_layer_that_puts_out_zeros_is_warned_of() -> None:
     with pytest.warns(HeatmapWarning, match="output is zero everywhere"):
-        sightline.explain_prediction(by_hand(), np.zeros_like(DOC))
+        sightline.explain_prediction(by_hand(), np.zeros_like(DOC_BY_HAND))
 
 
 def test_vanishing_gradients_of_logits_are_warned_of() -> None:
     model = by_hand()
     model.layers[-1].set_weights([np.eye(2) * 1e-9])
     with pytest.warns(HeatmapWarning, match="hardly depends on this layer"):
-        sightline.explain_prediction(model, DOC)
+        sightline.explain_prediction(model, DOC_BY_HAND)
 
 
 def test_a_bright_heatmap_is_not_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sightline.explain_prediction(by_hand("softmax"), DOC)
+        sightline.explain_prediction(by_hand("softmax"), DOC_BY_HAND)
 
 
 # The helpers that upstream's own tests call

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 from keras import layers as kl
 from PIL import Image
-from tiny_models import MODELS, Chain, backbone, doc_for, head, make_doc, scores_of, state_of
+from tiny_models import (
+    DOC_BY_HAND,
+    MODELS,
+    Chain,
+    backbone,
+    by_hand,
+    doc_for,
+    head,
+    make_doc,
+    scores_of,
+    state_of,
+)
 
 import sightline
 from sightline.base import Explanation, HeatmapWarning
@@ -26,24 +37,6 @@ def explain(model: keras.Model, doc: np.ndarray | None = None, **asked: Any) -> 
 
 def heatmap(model: keras.Model, doc: np.ndarray | None = None, **asked: Any) -> np.ndarray:
     return explain(model, doc, **asked).targets[0].heatmap
-
-
-def by_hand(last: str | None = None) -> keras.Model:
-    """Two channels, the picture and its negative; class 0 sums the first, class 1 the second."""
-    model = keras.Sequential(
-        [
-            keras.Input((2, 2, 1)),
-            kl.Conv2D(2, 1, use_bias=False, name="map"),
-            kl.GlobalAveragePooling2D(),
-            kl.Dense(2, use_bias=False, activation=last, name="scores"),
-        ],
-        name="by_hand",
-    )
-    model.set_weights([np.array([[[[1.0, -1.0]]]]), np.eye(2)])
-    return model
-
-
-DOC = np.array([[[[1.0], [2.0]], [[-4.0], [0.0]]]], np.float32)
 
 
 # Questions
@@ -78,7 +71,7 @@ def test_a_compiled_pass_gives_what_an_eager_one_does(method: str) -> None:
 @pytest.mark.parametrize("name", ["grad-cam++", "layercam", "eigen-cam", "score-cam"])
 def test_a_method_that_knows_no_sign_refuses_to_show_one(name: str) -> None:
     with pytest.raises(ValueError, match=rf"'{name.replace('+', '.')}' cannot do relu=False: it"):
-        explain(by_hand(), DOC, method=name, relu=False)
+        explain(by_hand(), DOC_BY_HAND, method=name, relu=False)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +79,7 @@ def test_a_method_that_knows_no_sign_refuses_to_show_one(name: str) -> None:
 )
 def test_a_method_without_counterfactual_refuses_one(name: str, reason: str) -> None:
     with pytest.raises(ValueError, match=rf"counterfactual=True: it {reason}.*grad-cam, grad-cam"):
-        explain(by_hand(), DOC, method=name, counterfactual=True)
+        explain(by_hand(), DOC_BY_HAND, method=name, counterfactual=True)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +104,9 @@ def test_questions_that_make_no_sense_are_refused(
     asked: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        explain(by_hand(), DOC, **asked)
+        explain(by_hand(), DOC_BY_HAND, **asked)
     with pytest.raises(error, match=message):
-        list(sightline.explain_predictions(by_hand(), DOC, **asked))
+        list(sightline.explain_predictions(by_hand(), DOC_BY_HAND, **asked))
 
 
 def test_numpy_booleans_and_integers_are_taken() -> None:
@@ -125,18 +118,18 @@ def test_numpy_booleans_and_integers_are_taken() -> None:
 
 
 def test_without_relu_the_heatmap_is_signed() -> None:
-    expl = explain(by_hand(), DOC, targets=[0], relu=False)
+    expl = explain(by_hand(), DOC_BY_HAND, targets=[0], relu=False)
     np.testing.assert_allclose(expl.targets[0].heatmap, np.array([[0.25, 0.5], [-1, 0]]), atol=1e-6)
     assert expl.targets[0].signed
     assert expl.method == "Grad-CAM (signed)"
     assert "below zero what speaks against it" in expl.description
-    assert not explain(by_hand(), DOC, targets=[0]).targets[0].signed
+    assert not explain(by_hand(), DOC_BY_HAND, targets=[0]).targets[0].signed
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "hirescam", "xgrad-cam", "ablation-cam"])
 def test_the_counterfactual_is_what_relu_cuts_off(method: str) -> None:
-    signed = heatmap(by_hand(), DOC, targets=[0], relu=False, method=method)
-    against = explain(by_hand(), DOC, targets=[0], counterfactual=True, method=method)
+    signed = heatmap(by_hand(), DOC_BY_HAND, targets=[0], relu=False, method=method)
+    against = explain(by_hand(), DOC_BY_HAND, targets=[0], counterfactual=True, method=method)
     cut_off = np.maximum(-signed, 0)
     np.testing.assert_allclose(against.targets[0].heatmap, cut_off / cut_off.max(), atol=1e-5)
     assert "speaks against the class" in against.description
@@ -166,17 +159,19 @@ def one_unit(bias: float) -> keras.Model:
 @pytest.mark.parametrize("asked", [{}, {"targets": [0]}, {"logits": True}])
 def test_of_one_sigmoid_unit_the_counterfactual_is_the_other_class(asked: dict[str, Any]) -> None:
     model = one_unit(-3)
-    expl = explain(model, DOC, **asked)
+    expl = explain(model, DOC_BY_HAND, **asked)
     assert expl.targets[0].target == 0
     assert "counterfactual=True shows what speaks for that one" in expl.description
     np.testing.assert_allclose(expl.targets[0].heatmap > 0, [[True, True], [False, False]])
-    other = heatmap(model, DOC, counterfactual=True, **asked)
+    other = heatmap(model, DOC_BY_HAND, counterfactual=True, **asked)
     np.testing.assert_allclose(other > 0, [[False, False], [True, False]])
-    assert "that one" not in explain(one_unit(3), DOC, **asked).description
+    assert "that one" not in explain(one_unit(3), DOC_BY_HAND, **asked).description
 
 
 def test_a_signed_heatmap_is_drawn_red_for_the_class_and_blue_against_it() -> None:
-    expl = explain(by_hand(), DOC, targets=[0], relu=False, image=Image.new("L", (2, 2), 128))
+    expl = explain(
+        by_hand(), DOC_BY_HAND, targets=[0], relu=False, image=Image.new("L", (2, 2), 128)
+    )
     for_it, stronger, against, neither = (
         sightline.format_as_image(
             expl, resampling_filter="nearest", alpha_limit=1
@@ -244,11 +239,13 @@ def test_smoothing_averages_over_seeded_noise(method: str) -> None:
 
 def test_smoothing_is_the_mean_evidence_of_the_noisy_copies() -> None:
     model, random = by_hand(), np.random.default_rng(7)
-    noisy = DOC + random.normal(0, 0.1 * 6, (5, 2, 2, 1)).astype(np.float32)  # DOC spans -4..2
+    noisy = DOC_BY_HAND + random.normal(0, 0.1 * 6, (5, 2, 2, 1)).astype(
+        np.float32
+    )  # DOC_BY_HAND spans -4..2
     # Linear: the evidence for class 0 is the picture itself.
     mean = noisy.mean(axis=0)[..., 0]
     expected = mean / abs(mean).max()
-    found = heatmap(model, DOC, targets=[0], smooth=5, seed=7, relu=False)
+    found = heatmap(model, DOC_BY_HAND, targets=[0], smooth=5, seed=7, relu=False)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -372,7 +369,7 @@ def test_score_cam_weights_channels_by_what_the_model_says_through_them(name: st
 def test_a_channel_that_is_the_same_everywhere_lets_nothing_through() -> None:
     model = by_hand()
     model.layers[0].set_weights([np.zeros((1, 1, 1, 2))])
-    assert not heatmap(model, DOC, method="score-cam").any()
+    assert not heatmap(model, DOC_BY_HAND, method="score-cam").any()
 
 
 def test_gradient_free_methods_need_no_gradient_at_a_layer_that_is_given() -> None:
@@ -439,14 +436,14 @@ def test_finer_cam_explains_the_difference_to_the_nearest_classes() -> None:
 
 
 def test_finer_cam_compares_two_classes_where_there_are_but_two() -> None:
-    found = heatmap(by_hand(), DOC, targets=[0], method="finer-cam", relu=False)
+    found = heatmap(by_hand(), DOC_BY_HAND, targets=[0], method="finer-cam", relu=False)
     np.testing.assert_allclose(found, [[0.25, 0.5], [-1, 0]], atol=1e-5)
 
 
 # Blank heatmaps: the remedy that would work here
 
 
-def the_warning(model: keras.Model, doc: np.ndarray = DOC, **asked: Any) -> str:
+def the_warning(model: keras.Model, doc: np.ndarray = DOC_BY_HAND, **asked: Any) -> str:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", HeatmapWarning)
         explain(model, doc, **asked)
@@ -464,29 +461,29 @@ def test_a_saturated_softmax_is_told_of_logits() -> None:
     text = the_warning(saturated())
     assert "saturated (score 1)" in text
     assert text.endswith("; logits=True explains the logit instead")
-    assert heatmap(saturated(), DOC, logits=True).max() > 0.9
+    assert heatmap(saturated(), DOC_BY_HAND, logits=True).max() > 0.9
 
 
 def test_negative_evidence_is_told_of_relu() -> None:
     model = by_hand()
     model.layers[-1].set_weights([-np.eye(2)])
-    text = the_warning(model, np.abs(DOC), targets=[0])
+    text = the_warning(model, np.abs(DOC_BY_HAND), targets=[0])
     assert "no positive evidence" in text
     assert text.endswith("; relu=False shows what speaks against it")
 
 
 def test_a_saturated_class_that_nothing_speaks_for_is_told_of_both() -> None:
-    text = the_warning(saturated(-1), np.abs(DOC), targets=[0])
+    text = the_warning(saturated(-1), np.abs(DOC_BY_HAND), targets=[0])
     assert "saturated (score 0)" in text
     assert text.endswith("logits=True, relu=False shows what speaks against it")
-    shown = heatmap(saturated(-1), np.abs(DOC), targets=[0], logits=True, relu=False)
+    shown = heatmap(saturated(-1), np.abs(DOC_BY_HAND), targets=[0], logits=True, relu=False)
     assert shown.min() < -0.9
 
 
 def test_a_method_without_signs_is_not_told_of_relu() -> None:
     model = by_hand("softmax")
     model.set_weights([-np.ones((1, 1, 1, 2)), np.eye(2)])
-    text = the_warning(model, np.abs(DOC), method="layercam", targets=[0])
+    text = the_warning(model, np.abs(DOC_BY_HAND), method="layercam", targets=[0])
     assert "no positive evidence" in text
     assert "relu=False" not in text
     assert text.endswith("try another class, or another layer, for logits=True shows no more")
