@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "HeatmapWarning", "TargetExplanation"]
 
+FAINT = 0.1  # below this peak a heatmap is all but invisible over its picture
+
 
 class HeatmapWarning(UserWarning):
     """An explanation was computed, but its heatmap is blank or nearly so.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from functools import singledispatch
 from typing import Any
@@ -75,10 +77,13 @@ def explain_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Iterator[Ex
 
 
 def _not_supported(estimator: Any) -> Explanation:
-    error = f"estimator {estimator!r} is not supported: sightline explains Keras 3 models"
+    shown = textwrap.shorten(repr(estimator), 200, placeholder=" ...")
+    error = f"estimator {shown} is not supported: sightline explains Keras 3 models"
+    if isinstance(estimator, (str, os.PathLike)):
+        error += "; load the file with keras.models.load_model, and pass what that gives"
     if type(estimator).__module__.startswith("tf_keras"):
         error += ", and this is a model of Keras 2 (tf_keras); rebuild or load it with Keras 3"
-    return Explanation(estimator=repr(estimator), error=error)
+    return Explanation(estimator=shown, error=error)
 
 
 def _registers_now(estimator: Any, registry: Any) -> bool:

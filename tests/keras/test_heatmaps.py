@@ -209,7 +209,16 @@ def test_several_layers_are_averaged_at_the_greatest_resolution() -> None:
     fine, coarse = (heatmap(model, layer=name, relu=False) for name in ("fine", "coarse"))
     mean = (fine + resized(coarse, (8, 8))) / 2
     assert expl.layer == "fine + coarse"
-    np.testing.assert_allclose(expl.targets[0].heatmap, mean / abs(mean).max(), atol=1e-6)
+    np.testing.assert_allclose(expl.targets[0].heatmap, mean / abs(mean).max(), atol=1e-5)
+
+
+def test_layers_whose_heatmaps_are_blank_are_blank_together() -> None:
+    model = MODELS["functional"]()
+    model.layers[-1].set_weights([1e-7 * weight for weight in model.layers[-1].get_weights()])
+    layers = ["conv", "seen"]
+    for layer in [*layers, layers]:
+        assert heatmap(model, layer=layer, logits=True).max() < 0.01
+    assert "conv + seen" in the_warning(model, make_doc(), layer=layers, logits=True)
 
 
 def test_several_layers_work_with_every_method_and_in_a_stream() -> None:
@@ -486,7 +495,7 @@ def test_a_method_without_signs_is_not_told_of_relu() -> None:
     text = the_warning(model, np.abs(DOC_BY_HAND), method="layercam", targets=[0])
     assert "no positive evidence" in text
     assert "relu=False" not in text
-    assert text.endswith("try another class, or another layer, for logits=True shows no more")
+    assert text.endswith("try another class, or another layer; logits=True does not help here")
 
 
 def test_saturation_whose_logits_are_hidden_is_told_of_another_model() -> None:

@@ -334,7 +334,9 @@ def _alt(target: TargetExplanation | None, what: str = "Overlay") -> str:
 
 def _where(target: TargetExplanation) -> str:
     where = place_in_words(target.heatmap)
-    return {"": "without a heatmap", "blank": "where the heatmap is blank"}.get(where, where)
+    if where.endswith("blank"):
+        return f"where the heatmap is {where}"
+    return where or "without a heatmap"
 
 
 def _choice(targets: Sequence[TargetExplanation], has_picture: bool) -> str:
@@ -490,7 +492,7 @@ def _target_data(target: TargetExplanation, look: _Look) -> dict[str, Any]:
     steps = np.rint((cells - lowest) / (1 - lowest) * 65535).clip(0, 65535).astype("<u2")
     return {
         **data,
-        "where": "The heatmap is blank." if where == "blank" else where.capitalize(),
+        "where": f"The heatmap is {where}." if where.endswith("blank") else where.capitalize(),
         "signed": target.signed,
         "shape": cells.shape,
         "cells": base64.b64encode(steps.tobytes()).decode("ascii"),

@@ -8,7 +8,7 @@ from typing import TypeGuard
 import numpy as np
 from PIL import Image
 
-from sightline.base import Explanation, TargetExplanation
+from sightline.base import FAINT, Explanation, TargetExplanation
 
 __all__ = ["fewer_cells", "format_as_text", "format_score", "is_drawable", "place_in_words"]
 
@@ -78,15 +78,15 @@ def place_in_words(heatmap: np.ndarray | None) -> str:
 
     Returns:
         Such as ``"hottest at the upper right"``. Where values below zero are stronger,
-        ``"strongest against it at the left"``. ``"blank"`` if all values are 0; empty if there is
-        no heatmap to speak of.
+        ``"strongest against it at the left"``. ``"blank"`` if all values are 0, ``"nearly blank"``
+        if none is as far as `FAINT` from it; empty if there is no heatmap to speak of.
     """
     if not is_drawable(heatmap):
         return ""
     row, column = strongest(heatmap)
     value = heatmap[row, column]
-    if value == 0:
-        return "blank"
+    if abs(value) < FAINT:
+        return "nearly blank" if value else "blank"
     across, down = _third(column, heatmap.shape[1]), _third(row, heatmap.shape[0])
     if (down, across) == (1, 1):
         place = "in the centre"
@@ -130,11 +130,12 @@ def _target(target: TargetExplanation) -> str:
         return title
     row, column = strongest(heatmap)
     where = place_in_words(heatmap)
-    if where != "blank":
+    is_blank = where.endswith("blank")
+    if not is_blank:
         where += f": {heatmap[row, column]:.2f} in row {row + 1}, column {column + 1}"
     height, width = heatmap.shape
-    lines = [title, f"{where} of {height} x {width}" if where != "blank" else "blank"]
-    if where != "blank":
+    lines = [title, where if is_blank else f"{where} of {height} x {width}"]
+    if not is_blank:
         lines += _block(heatmap)
     return "\n".join(lines)
 

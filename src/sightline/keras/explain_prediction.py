@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from sightline.base import Explanation, HeatmapWarning, TargetExplanation
+from sightline.base import FAINT, Explanation, HeatmapWarning, TargetExplanation
 from sightline.explain import explain_prediction
 from sightline.keras import backends, layers
 from sightline.keras.backends.common import LOWEST, TOP
@@ -30,9 +30,6 @@ __all__ = [
 TargetNames = Sequence[str] | Mapping[int, str]
 LayerKey: TypeAlias = int | str | keras.layers.Layer
 LayerKeys: TypeAlias = LayerKey | list[LayerKey]
-
-# Below this peak a heatmap is all but invisible over its picture.
-_FAINT = 0.1
 
 
 @explain_prediction.register(keras.Model)
@@ -241,7 +238,7 @@ def explanation_of(
             signed=not question.relu,
         )
         targets.append(target)
-        if np.abs(one.values).max() < _FAINT:
+        if np.abs(one.values).max() < FAINT:
             message = _why_blank(model, doc, one, question, target.label)
             warnings.warn(message, HeatmapWarning, stacklevel=_outside())
     return Explanation(
@@ -490,7 +487,7 @@ def _remedy(
         return float(np.abs(normalised(evidence, relu)).max())
 
     can_be_signed = question.relu and question.method.is_signed
-    if can_be_signed and peak(heatmap.evidence, relu=False) >= _FAINT:
+    if can_be_signed and peak(heatmap.evidence, relu=False) >= FAINT:
         return "relu=False shows what speaks against it", ""
     if question.logits:
         return "", ""
@@ -506,14 +503,14 @@ def _remedy(
             return "explain the logits: pass a model that ends in them", ""
         return "", ""
     evidence = found[0].evidence
-    if peak(evidence, question.relu) >= _FAINT:
+    if peak(evidence, question.relu) >= FAINT:
         return "logits=True explains the logit instead", ""
-    if can_be_signed and peak(evidence, relu=False) >= _FAINT:
+    if can_be_signed and peak(evidence, relu=False) >= FAINT:
         return (
             "nor does anything speak for its logit: logits=True, relu=False shows what speaks "
             "against it"
         ), ""
-    return "", ", for logits=True shows no more"
+    return "", "; logits=True does not help here"
 
 
 def _is_saturated(terms: Terms) -> bool:

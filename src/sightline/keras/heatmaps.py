@@ -184,8 +184,10 @@ def _fused(maps: Sequence[Heatmap], question: Question) -> Heatmap:
     height, width = np.max([one.values.shape for one in maps], axis=0)
     sizes = [resized(one.values, (height, width)) for one in maps]
     mean = np.asarray(sizes, dtype=np.float64).mean(axis=0)
+    # As bright as the brightest of them: what is blank at each layer is blank.
+    brightest = max(np.abs(one.values).max() for one in maps)
     return Heatmap(
-        values=normalised(mean, question.relu),
+        values=normalised(mean, question.relu) * brightest,
         evidence=mean,
         terms=maps[-1].terms,
         path=" + ".join(one.path for one in maps),

@@ -221,7 +221,10 @@ def target_index(targets: Any) -> int | None:
 def class_index(target: Any) -> int:
     """A class index as a Python integer; raises TypeError if it is no integer."""
     if not isinstance(target, Integral) or isinstance(target, bool):
-        raise TypeError(f"a target must be an integer class index, got {type(target).__name__}")
+        hint = "; of a name, pass names.index(name)" if isinstance(target, str) else ""
+        raise TypeError(
+            f"a target must be an integer class index, got {type(target).__name__}{hint}"
+        )
     return int(target)
 
 

@@ -404,6 +404,8 @@ class Evaluation:
             if near:
                 differ = "differs" if len(near) == 1 else "differ"
                 sentence += f"; {_listed(near)} {differ} from it by less than two standard errors"
+            if len({(row.position, row.target) for row in self.rows}) < 2:
+                sentence += ", of which a single case tells nothing: pass more"
             sentences.append(f"{sentence}.")
         if columns:
             winners = [method for column in columns for method in self.best(column.name)]
