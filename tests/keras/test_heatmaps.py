@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from typing import Any
 
 import keras
@@ -529,3 +531,18 @@ def test_looking_for_a_remedy_changes_nothing() -> None:
     before = state_of(model)
     the_warning(model)
     assert state_of(model) == before
+
+
+# Nothing that is kept keeps a model alive
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_that_was_explained_goes_when_its_owner_lets_it_go(method: str) -> None:
+    for name in ("functional", "nested in subclassed"):
+        model = MODELS[name]()
+        for _ in range(2):
+            explain(model, method=method, logits=True, batch_size=2)
+        reference = weakref.ref(model)
+        del model
+        gc.collect()
+        assert reference() is None, name

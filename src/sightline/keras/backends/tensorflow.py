@@ -217,13 +217,14 @@ def _traced_rest(
 
     And of the inputs: where a branch goes round the layer, what it needs runs as well.
     """
+    # The function lives on in its trace, and must not keep the model alive.
+    weak_model, weak_layer = weakref.ref(model), weakref.ref(layer)
 
     def run(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        _, recorder, scores = _record(model, inputs, layer, logits=logits)
+        _, recorder, scores = _record(weak_model(), inputs, weak_layer(), logits=logits)
         return recorder.calls[-1].output, scores
 
-    # Nothing else in TensorFlow's public API cuts a graph. Unlike tf.function it keeps no function
-    # of ours, so that the model is not kept alive.
+    # Nothing else in TensorFlow's public API cuts a graph.
     whole = tf.compat.v1.wrap_function(run, [tf.TensorSpec(shape, dtype)])
     output, scores = whole.outputs
     return whole.prune([output, whole.inputs[0]], scores)  # type: ignore[no-any-return]
