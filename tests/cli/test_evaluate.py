@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,7 +216,7 @@ class TestOutput:
 
         def interrupted(self: Study, doc: np.ndarray, **asked: Any) -> list[Row]:
             if asked["position"] == 1:
-                signal.raise_signal(signal.SIGINT)
+                raise KeyboardInterrupt
             return rows(self, doc, **asked)
 
         monkeypatch.setattr(Study, "rows", interrupted)
