@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 import pytest
 from eli5.keras.gradcam import gradcam_backend as eli5_gradcam_backend
+from PIL import Image
 from tiny_models import make_doc
 
 import sightline
@@ -173,14 +174,23 @@ def test_names_arguments_and_defaults_are_those_of_eli5(name: str) -> None:
         return {item.name: item.default for item in items}
 
     ours, theirs = parameters(sightline), parameters(eli5)
-    same = {"viridis": matplotlib.cm.viridis}
+    # None, for it has another meaning where a heatmap is signed, as eli5's never are.
+    same = {("colormap", None): matplotlib.cm.viridis}
     assert list(ours)[: len(theirs)] == list(theirs)
     for argument, default in theirs.items():
         if default is inspect.Parameter.empty:
             assert ours[argument] is inspect.Parameter.empty
         else:
             own = ours[argument]
-            assert (same.get(own, own) if isinstance(own, str) else own) == default
+            assert same.get((argument, own), own) == default
+
+
+def test_the_colormap_that_is_taken_by_default_is_that_of_eli5() -> None:
+    target = sightline.TargetExplanation(0, heatmap=np.random.default_rng(0).random((4, 4)))
+    expl = sightline.Explanation("net", image=Image.new("RGB", (8, 8)), targets=[target])
+    assert sightline.format_as_image(expl) == sightline.format_as_image(
+        expl, colormap=matplotlib.cm.viridis
+    )
 
 
 def test_fields_print_in_the_order_of_eli5() -> None:
@@ -192,8 +202,6 @@ def test_fields_print_in_the_order_of_eli5() -> None:
 def test_overlays_of_smooth_heatmaps_look_like_those_of_eli5() -> None:
     """Colours differ by design, since eli5 resizes colours; the cells' middles do not."""
     heatmap = np.outer(np.linspace(0.1, 0.9, 7), np.linspace(0.1, 0.9, 7))
-    from PIL import Image
-
     fields = {"image": Image.new("RGB", (70, 70), "gray")}
     ours = sightline.Explanation(
         "net", targets=[sightline.TargetExplanation(0, heatmap=heatmap)], **fields
