@@ -526,6 +526,36 @@ def test_a_warning_calls_the_class_by_its_name() -> None:
     assert text.startswith("the heatmap of dog (1) at layer 'map' is blank")
 
 
+def test_no_remedy_is_looked_for_where_nobody_would_hear(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(*_: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr("sightline.keras.explain_prediction._remedy", look)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HeatmapWarning)
+        explain(saturated(), DOC_BY_HAND)
+    with pytest.raises(AssertionError):
+        the_warning(saturated())
+
+
+def test_a_remedy_is_looked_for_once_where_a_class_is_explained_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from sightline.keras import explain_prediction
+
+    looked, remedy = [], explain_prediction._remedy
+
+    def look(*asked: Any) -> Any:
+        looked.append(asked)
+        return remedy(*asked)
+
+    monkeypatch.setattr(explain_prediction, "_remedy", look)
+    model = saturated()
+    texts = {the_warning(model) for _ in range(3 * WORTH_A_TRACE)}
+    assert len(texts) == 1
+    assert len(looked) <= WORTH_A_TRACE + 1
+
+
 def test_looking_for_a_remedy_changes_nothing() -> None:
     model = saturated()
     before = state_of(model)

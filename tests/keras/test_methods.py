@@ -75,12 +75,16 @@ def test_eigen_cam_projects_on_the_first_singular_vector(flat: bool) -> None:
 
 
 def test_eigen_cam_is_that_of_a_singular_value_decomposition() -> None:
-    for shape in ((3, 5, 4), (2, 2, 9)):
+    for shape in ((3, 5, 4), (2, 2, 9), (12, 12, 150)):  # few of either, and many of both
         activations = np.random.default_rng(0).random(shape)
         matrix = activations.reshape(-1, shape[2])
         expected = matrix @ np.linalg.svd(matrix)[2][0]
         expected *= np.sign(expected.sum())
         np.testing.assert_allclose(methods.eigen_cam(activations).ravel(), expected)
+
+
+def test_eigen_cam_of_nothing_is_nothing() -> None:
+    assert not methods.eigen_cam(np.zeros((2, 2, 3))).any()
 
 
 def test_eigengrad_cam_takes_the_sign_of_the_evidence() -> None:

@@ -20,6 +20,7 @@ from sightline.keras.backends.common import LOWEST, TOP
 from sightline.keras.gradcam import normalised
 from sightline.keras.heatmaps import Heatmap, Question, heatmaps_of
 from sightline.keras.record import Terms, record, target_index
+from sightline.keras.traces import traces_of
 
 __all__ = [
     "explain_prediction_keras",
@@ -238,7 +239,7 @@ def explanation_of(
             signed=not question.relu,
         )
         targets.append(target)
-        if np.abs(one.values).max() < FAINT:
+        if np.abs(one.values).max() < FAINT and _is_heard():
             message = _why_blank(model, doc, one, question, target.label)
             warnings.warn(message, HeatmapWarning, stacklevel=_outside())
     return Explanation(
@@ -456,6 +457,14 @@ def _find_layer(model: keras.Model, doc: np.ndarray, layer: LayerKey) -> keras.l
     return layers.find(model, layer)
 
 
+def _is_heard() -> bool:
+    """Whether anybody would hear of a blank heatmap: what to do about it costs a pass to find."""
+    for action, message, category, module, line in warnings.filters:
+        if issubclass(HeatmapWarning, category) and not (message or module or line):
+            return bool(action != "ignore")
+    return True
+
+
 def _why_blank(
     model: keras.Model, doc: np.ndarray, heatmap: Heatmap, question: Question, label: str
 ) -> str:
@@ -474,7 +483,10 @@ def _why_blank(
         )
     else:
         reason = "the score hardly depends on this layer, its gradients nearly vanish"
-    remedy, note = _remedy(model, doc, heatmap, question)
+    # Looked for once for a class at a layer, once the model is known to be explained often.
+    kind = reason.partition(" (")[0]  # less the score
+    key = ("remedy", heatmap.path, heatmap.target, kind, replace(question, progress=None))
+    remedy, note = traces_of(model).once(key, lambda: _remedy(model, doc, heatmap, question))
     return f"{blank}{reason}; {remedy or 'try another class, or another layer'}{note}"
 
 
