@@ -288,7 +288,7 @@ PICTURE_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 
 
 def doc_format(model: keras.Model, doc: Any) -> DataFormat:
-    """Where the channels of a doc ``(1, height, width, channels)``, or channels first, are.
+    """Where the channels of docs ``(docs, height, width, channels)``, or channels first, are.
 
     Where the model's layers say one thing and the shape the other, the model starts with a
     permutation, and the shape is right.

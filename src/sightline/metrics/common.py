@@ -41,9 +41,6 @@ Baseline = str | float | np.ndarray
 
 _BASELINES = ("blur", "mean", "noise")
 
-# As in sightline.keras.explain_prediction: the numbers of channels that pictures have.
-_PICTURE_CHANNELS = (1, 3, 4)
-
 Item = TypeVar("Item")
 
 
@@ -218,11 +215,7 @@ def docs_of(model: keras.Model, docs: Any) -> Docs:
         raise ValueError(f"there must be at least one doc, got shape {docs.shape}")
     if not np.isfinite(docs).all():
         raise ValueError("docs must be finite, got NaN or infinity in them")
-    channels_first = layers.data_format(model) == "channels_first"
-    here, there = (1, -1) if channels_first else (-1, 1)
-    # Where the layers say one thing and the shape the other, the model starts with a permutation.
-    if docs.shape[here] not in _PICTURE_CHANNELS and docs.shape[there] in _PICTURE_CHANNELS:
-        channels_first = not channels_first
+    channels_first = layers.doc_format(model, docs) == "channels_first"
     if not np.issubdtype(docs.dtype, np.floating):
         docs = docs.astype(np.float32)  # a mean of two whole numbers is none
     return Docs(np.moveaxis(docs, 1, -1) if channels_first else docs, channels_first)
