@@ -14,10 +14,10 @@ from docutils import nodes
 from latex2mathml import converter
 from sphinx.application import Sphinx
 
-project = "sightline"
-author = "the sightline authors"
-copyright = "2026, the sightline authors"
-version = release = metadata.version("sightline")
+project = "kerasight"
+author = "the kerasight authors"
+copyright = "2026, the kerasight authors"
+version = release = metadata.version("kerasight")
 
 # Sphinx reads what lies in its own folder.
 FOLDER = Path(__file__).parent
@@ -51,13 +51,13 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes as a list, as short as the docstring
 
 # Docstrings take the name they document as given.
-doctest_global_setup = "from sightline.keras.gradcam import gradcam"
+doctest_global_setup = "from kerasight.keras.gradcam import gradcam"
 
 html_theme = "furo"
 pygments_dark_style = "github-dark"
-html_title = "sightline"
+html_title = "kerasight"
 html_static_path = ["_static"]
-html_css_files = ["sightline.css"]
+html_css_files = ["kerasight.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_math_renderer = "mathml"

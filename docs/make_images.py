@@ -13,10 +13,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from PIL import Image
 
-import sightline
-from sightline.demo import CLASS_NAMES, draw_pair, load_model, load_picture, preprocess
-from sightline.formatters.sheet import Panel, sheet
-from sightline.keras.methods import METHODS
+import kerasight
+from kerasight.demo import CLASS_NAMES, draw_pair, load_model, load_picture, preprocess
+from kerasight.formatters.sheet import Panel, sheet
+from kerasight.keras.methods import METHODS
 
 FOLDER = Path(__file__).parent / "images"
 SMALL = (256, 256)  # pictures that stand three in a row
@@ -40,24 +40,24 @@ def main() -> None:
     scores = model.predict(doc, verbose=0)[0]
     for name in ("rocket", "house"):
         target = CLASS_NAMES.index(name)
-        save(sightline.show_prediction(model, doc, targets=[target], image=picture), name)
+        save(kerasight.show_prediction(model, doc, targets=[target], image=picture), name)
         print(f"    {name}: {scores[target]:.1%}")
 
     # Choosing a layer: an early one, one in the middle, and the last.
     for layer in ("relu2_1", "relu3_1", "features"):
-        save(sightline.show_prediction(model, doc, layer=layer, image=small), f"layer-{layer}")
+        save(kerasight.show_prediction(model, doc, layer=layer, image=small), f"layer-{layer}")
 
     # The same heatmap drawn in three ways.
-    expl = sightline.explain_prediction(model, doc, image=small)
-    save(sightline.format_as_image(expl, resampling_filter="box"), "format-box")
-    save(sightline.format_as_image(expl, alpha_limit=0.9), "format-opaque")
-    save(sightline.format_as_image(expl, colormap="inferno"), "format-inferno")
+    expl = kerasight.explain_prediction(model, doc, image=small)
+    save(kerasight.format_as_image(expl, resampling_filter="box"), "format-box")
+    save(kerasight.format_as_image(expl, alpha_limit=0.9), "format-opaque")
+    save(kerasight.format_as_image(expl, colormap="inferno"), "format-inferno")
 
     # Every method, and the class that is harder to find.
     house = {"targets": [CLASS_NAMES.index("house")], "image": picture.resize((192, 192))}
     panels = [
         Panel(
-            sightline.show_prediction(model, doc, method=name, logits=True, **house),
+            kerasight.show_prediction(model, doc, method=name, logits=True, **house),
             method.title,
             f'method="{name}"',
         )
@@ -72,11 +72,11 @@ def main() -> None:
         ("signed", {"relu": False}),
     ):
         asked |= {"targets": [CLASS_NAMES.index("house")], "image": small}
-        save(sightline.show_prediction(model, doc, **asked), f"evidence-{name}")
+        save(kerasight.show_prediction(model, doc, **asked), f"evidence-{name}")
 
     # A contact sheet.
     pictures = [draw_pair(seed, size=192).image for seed in range(3)]
-    contact = sightline.show_predictions(
+    contact = kerasight.show_predictions(
         model,
         [preprocess(one)[0] for one in pictures],
         images=pictures,

@@ -31,14 +31,14 @@ def _float64() -> Iterator[None]:
 def imagenet() -> Callable[[str], Path]:
     """Paths of the real ImageNet weights and photograph; skips where they are not at hand."""
     default = Path(__file__).resolve().parents[1].parent / "shared" / "imagenet"
-    folder = Path(os.environ.get("SIGHTLINE_IMAGENET_DIR", default))
+    folder = Path(os.environ.get("KERASIGHT_IMAGENET_DIR", default))
 
     def path(name: str) -> Path:
         found = folder / name
         if not found.exists():
             pytest.skip(
                 f"no real ImageNet data: {name} is not in the folder that "
-                "SIGHTLINE_IMAGENET_DIR names"
+                "KERASIGHT_IMAGENET_DIR names"
             )
         return found
 

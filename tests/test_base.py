@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.base import Explanation, TargetExplanation
-from sightline.formatters.html import format_as_html
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.formatters.html import format_as_html
 
 
 def make(heat: float = 1.0, **kwargs: object) -> Explanation:

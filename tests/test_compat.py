@@ -15,9 +15,9 @@ class PathFinder(machinery.PathFinder):
     def find_spec(cls, name, path=None, target=None):
         return None if name == "eli5" else _real(name, path, target)
 sys.meta_path = [PathFinder if one is machinery.PathFinder else one for one in sys.meta_path]
-import sightline
-sightline.install_as_eli5()
-sightline.install_as_eli5()
+import kerasight
+kerasight.install_as_eli5()
+kerasight.install_as_eli5()
 """
 
 
@@ -27,7 +27,7 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def test_sightline_answers_to_the_name_where_eli5_is_not_installed() -> None:
+def test_kerasight_answers_to_the_name_where_eli5_is_not_installed() -> None:
     run(
         HIDE
         + """
@@ -39,9 +39,9 @@ from eli5.keras import gradcam
 from eli5.keras.gradcam import gradcam_backend
 import eli5.ipython, eli5.explain
 assert not {"keras", "tensorflow", "matplotlib"} & set(sys.modules)
-assert eli5 is sightline
-assert Explanation is sightline.Explanation
-assert gradcam is eli5.keras.gradcam is sightline.keras.gradcam
+assert eli5 is kerasight
+assert Explanation is kerasight.Explanation
+assert gradcam is eli5.keras.gradcam is kerasight.keras.gradcam
 assert gradcam.gradcam_backend is gradcam_backend
 """
     )
@@ -53,10 +53,10 @@ def test_the_module_that_needs_keras_is_the_same_under_both_names() -> None:
         + """
 from eli5.keras.explain_prediction import explain_prediction_keras, _validate_doc
 import eli5.keras.explain_prediction as module
-assert module is sightline.keras.explain_prediction
-assert module.__spec__.name == "sightline.keras.explain_prediction"
-assert explain_prediction_keras is sightline.explain_prediction_keras
-assert sightline.keras.gradcam is sightline.keras.gradcam.gradcam
+assert module is kerasight.keras.explain_prediction
+assert module.__spec__.name == "kerasight.keras.explain_prediction"
+assert explain_prediction_keras is kerasight.explain_prediction_keras
+assert kerasight.keras.gradcam is kerasight.keras.gradcam.gradcam
 """
     )
 
@@ -76,21 +76,21 @@ except ModuleNotFoundError as error:
 
 
 @pytest.mark.parity
-def test_sightline_registers_itself_where_eli5_is_installed() -> None:
+def test_kerasight_registers_itself_where_eli5_is_installed() -> None:
     run(
         """
-import sightline
-sightline.install_as_eli5()
-sightline.install_as_eli5()
+import kerasight
+kerasight.install_as_eli5()
+kerasight.install_as_eli5()
 import eli5, keras, numpy as np
 from PIL import Image
-assert eli5 is not sightline
-assert eli5.explain_prediction.dispatch(keras.Sequential) is sightline.explain_prediction_keras
+assert eli5 is not kerasight
+assert eli5.explain_prediction.dispatch(keras.Sequential) is kerasight.explain_prediction_keras
 inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, name="conv")])
 model = keras.Sequential([inner, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
 doc = np.random.default_rng(0).random((1, 8, 8, 3), np.float32)
 expl = eli5.explain_prediction(model, doc, layer="conv")  # nested, which eli5 cannot do
-assert isinstance(expl, sightline.Explanation)
+assert isinstance(expl, kerasight.Explanation)
 assert isinstance(eli5.show_prediction(model, doc, layer="conv"), Image.Image)
 from sklearn.linear_model import LogisticRegression
 clf = LogisticRegression().fit([[0.0], [1.0]], [0, 1])

@@ -7,13 +7,13 @@ import keras
 import numpy as np
 from tiny_models import MODELS, make_doc
 
-import sightline
-from sightline import Explanation
-from sightline.explain import explain_prediction
+import kerasight
+from kerasight import Explanation
+from kerasight.explain import explain_prediction
 
 
 def test_the_top_level_function_is_the_registry() -> None:
-    assert sightline.explain_prediction is explain_prediction
+    assert kerasight.explain_prediction is explain_prediction
     assert callable(explain_prediction.register)
 
 
@@ -21,8 +21,8 @@ def test_keras_models_of_any_class_are_routed_to_the_keras_explainer() -> None:
     for name in ("functional", "sequential", "subclassed, no training argument"):
         model = MODELS[name]()
         ours = explain_prediction(model, make_doc(), targets=[1])
-        assert ours == sightline.explain_prediction_keras(model, make_doc(), targets=[1])
-    assert explain_prediction.dispatch(keras.Sequential) is sightline.explain_prediction_keras
+        assert ours == kerasight.explain_prediction_keras(model, make_doc(), targets=[1])
+    assert explain_prediction.dispatch(keras.Sequential) is kerasight.explain_prediction_keras
 
 
 def test_anything_else_gets_an_explanation_with_an_error() -> None:
@@ -50,7 +50,7 @@ def test_a_type_of_ones_own_can_be_registered() -> None:
 
 def test_what_is_no_keras_model_imports_no_keras() -> None:
     code = (
-        "import sys, sightline; assert sightline.explain_prediction(object(), None).error; "
+        "import sys, kerasight; assert kerasight.explain_prediction(object(), None).error; "
         "assert not {'keras', 'tensorflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

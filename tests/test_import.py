@@ -10,27 +10,27 @@ from pathlib import Path
 
 import pytest
 
-import sightline
+import kerasight
 
-SOURCE = Path(sightline.__file__).parent
+SOURCE = Path(kerasight.__file__).parent
 
 
 def test_every_public_name_is_there() -> None:
-    for name in sightline.__all__:
-        assert getattr(sightline, name) is not None
-    assert set(sightline.__all__) <= set(dir(sightline))
+    for name in kerasight.__all__:
+        assert getattr(kerasight, name) is not None
+    assert set(kerasight.__all__) <= set(dir(kerasight))
     with pytest.raises(AttributeError, match="explain_weights"):
-        _ = sightline.explain_weights
+        _ = kerasight.explain_weights
 
 
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("sightline.base", ["Explanation", "TargetExplanation"]),
-        ("sightline.explain", ["explain_prediction"]),
-        ("sightline.ipython", ["show_prediction"]),
+        ("kerasight.base", ["Explanation", "TargetExplanation"]),
+        ("kerasight.explain", ["explain_prediction"]),
+        ("kerasight.ipython", ["show_prediction"]),
         (
-            "sightline.keras.explain_prediction",
+            "kerasight.keras.explain_prediction",
             [
                 "explain_prediction_keras",
                 "explain_prediction_keras_image",
@@ -39,11 +39,11 @@ def test_every_public_name_is_there() -> None:
                 "_get_activation_layer",
             ],
         ),
-        ("sightline.keras", ["explain_prediction_keras", "gradcam", "gradcam_backend"]),
-        ("sightline.keras.gradcam", ["gradcam", "gradcam_backend"]),
-        ("sightline.formatters", ["format_as_image"]),
+        ("kerasight.keras", ["explain_prediction_keras", "gradcam", "gradcam_backend"]),
+        ("kerasight.keras.gradcam", ["gradcam", "gradcam_backend"]),
+        ("kerasight.formatters", ["format_as_image"]),
         (
-            "sightline.formatters.image",
+            "kerasight.formatters.image",
             [
                 "format_as_image",
                 "heatmap_to_image",
@@ -63,18 +63,18 @@ def test_names_stand_under_the_paths_of_eli5(module: str, names: list[str]) -> N
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    assert sightline.__version__.count(".") == 2
+    assert kerasight.__version__.count(".") == 2
 
 
 @pytest.mark.parametrize(
     "use",
     [
-        "import sightline",
-        "import sightline; sightline.Explanation('net')",
-        "import sightline; sightline.explain_prediction, sightline.show_prediction",
-        "import sightline; sightline.format_as_image, sightline.formatters.image.expand_heatmap",
-        "import sightline; sightline.keras.gradcam.gradcam_backend, sightline.install_as_eli5",
-        "import sightline.cli, sightline.demo",
+        "import kerasight",
+        "import kerasight; kerasight.Explanation('net')",
+        "import kerasight; kerasight.explain_prediction, kerasight.show_prediction",
+        "import kerasight; kerasight.format_as_image, kerasight.formatters.image.expand_heatmap",
+        "import kerasight; kerasight.keras.gradcam.gradcam_backend, kerasight.install_as_eli5",
+        "import kerasight.cli, kerasight.demo",
     ],
 )
 def test_nothing_heavy_is_imported_until_it_is_used(use: str) -> None:
@@ -85,7 +85,7 @@ def test_nothing_heavy_is_imported_until_it_is_used(use: str) -> None:
 
 def test_modules_are_there_as_attributes_after_a_bare_import() -> None:
     code = (
-        "import sightline as eli5; eli5.formatters.image.heatmap_to_image; eli5.base.Explanation; "
+        "import kerasight as eli5; eli5.formatters.image.heatmap_to_image; eli5.base.Explanation; "
         "eli5.keras.explain_prediction.explain_prediction_keras; eli5.keras.layers.find; "
         "eli5.keras.gradcam.gradcam"
     )
@@ -127,4 +127,4 @@ def test_matplotlib_is_imported_by_the_formatters_alone() -> None:
 
 def test_the_formatters_see_no_model() -> None:
     assert not [user for user in users_of("keras") if user.startswith("formatters/")]
-    assert not [user for user in users_of("sightline.keras") if user.startswith("formatters/")]
+    assert not [user for user in users_of("kerasight.keras") if user.startswith("formatters/")]

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from tiny_models import MODELS, make_doc
 
-import sightline
-from sightline import Explanation
+import kerasight
+from kerasight import Explanation
 
 
 @pytest.fixture
@@ -17,9 +17,9 @@ def model() -> keras.Model:
 
 
 def test_it_explains_then_formats(model: keras.Model) -> None:
-    shown = sightline.show_prediction(model, make_doc())
-    expl = sightline.explain_prediction(model, make_doc())
-    assert shown == sightline.format_as_image(expl)
+    shown = kerasight.show_prediction(model, make_doc())
+    expl = kerasight.explain_prediction(model, make_doc())
+    assert shown == kerasight.format_as_image(expl)
     assert shown.mode == "RGBA"
     assert shown.size == expl.image.size
 
@@ -27,7 +27,7 @@ def test_it_explains_then_formats(model: keras.Model) -> None:
 def test_arguments_go_where_they_belong(model: keras.Model) -> None:
     picture = Image.new("RGB", (30, 20), "white")
     colormap = matplotlib.colormaps["cividis"]
-    shown = sightline.show_prediction(
+    shown = kerasight.show_prediction(
         model,
         make_doc(),
         targets=[2],
@@ -37,25 +37,25 @@ def test_arguments_go_where_they_belong(model: keras.Model) -> None:
         alpha_limit=1.0,
         resampling_filter=Image.Resampling.BOX,
     )
-    expl = sightline.explain_prediction(model, make_doc(), targets=[2], layer="conv", image=picture)
-    assert shown == sightline.format_as_image(expl, Image.Resampling.BOX, colormap, 1.0)
+    expl = kerasight.explain_prediction(model, make_doc(), targets=[2], layer="conv", image=picture)
+    assert shown == kerasight.format_as_image(expl, Image.Resampling.BOX, colormap, 1.0)
     with pytest.raises(TypeError, match="blur"):
-        sightline.show_prediction(model, make_doc(), blur=2)
+        kerasight.show_prediction(model, make_doc(), blur=2)
 
 
 def test_a_model_that_is_not_supported_shows_its_error() -> None:
-    shown = sightline.show_prediction("a model", np.zeros(3))
+    shown = kerasight.show_prediction("a model", np.zeros(3))
     assert isinstance(shown, Explanation)
     assert "not supported" in shown._repr_html_()
     table = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    assert "not supported" in sightline.show_prediction(table, np.zeros((1, 4)))._repr_html_()
+    assert "not supported" in kerasight.show_prediction(table, np.zeros((1, 4)))._repr_html_()
 
 
 def test_without_the_means_to_draw_the_explanation_comes_with_a_warning(
     model: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sightline.ipython, "format_as_image", ImportError("no Pillow"))
+    monkeypatch.setattr(kerasight.ipython, "format_as_image", ImportError("no Pillow"))
     with pytest.warns(UserWarning, match="dependencies are missing") as record:
-        expl = sightline.show_prediction(model, make_doc())
+        expl = kerasight.show_prediction(model, make_doc())
     assert isinstance(expl, Explanation)
     assert record[-1].filename == __file__

@@ -8,7 +8,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-import sightline
+import kerasight
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def lower_bounds() -> dict[str, str]:
     """The least version of each dependency, from the installed metadata."""
     bounds = {}
-    for requirement in metadata.requires("sightline") or ():
+    for requirement in metadata.requires("kerasight") or ():
         match = re.fullmatch(r"([\w.-]+)>=([\d.]+)", requirement)
         assert match, f"{requirement} has no lower bound alone"
         bounds[match[1]] = match[2]
@@ -41,7 +41,7 @@ def test_every_dependency_has_a_lower_bound_and_is_above_it() -> None:
     }
     for name, bound in bounds.items():
         installed = as_numbers(metadata.version(name))
-        if os.environ.get("SIGHTLINE_LOWEST"):
+        if os.environ.get("KERASIGHT_LOWEST"):
             assert installed == as_numbers(bound), name
         else:
             assert installed >= as_numbers(bound), name
@@ -55,7 +55,7 @@ def test_tox_installs_exactly_the_lower_bounds() -> None:
 
 
 def test_types_and_data_are_part_of_the_package() -> None:
-    package = Path(sightline.__file__).parent
+    package = Path(kerasight.__file__).parent
     assert (package / "py.typed").exists()
     assert (package / "demo" / "classifier.npz").stat().st_size < 1_000_000
 

@@ -8,7 +8,7 @@ import pytest
 import tqdm
 import tqdm.auto
 
-from sightline.progress import progress_bar
+from kerasight.progress import progress_bar
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_the_widgets_of_notebooks_are_asked_for_only_if_a_bar_is_wanted() -> Non
     # Where there are none, a warning would stand in every notebook.
     code = (
         "import sys\n"
-        "from sightline.progress import progress_bar\n"
+        "from kerasight.progress import progress_bar\n"
         "list(progress_bar([1], progress=None)), list(progress_bar([1], progress=False))\n"
         "assert 'tqdm' in sys.modules and 'tqdm.autonotebook' not in sys.modules"
     )

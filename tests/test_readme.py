@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import sightline
-import sightline.demo
-import sightline.formatters.html
-import sightline.formatters.image
-import sightline.keras.explain_prediction
-import sightline.metrics.evaluation
+import kerasight
+import kerasight.demo
+import kerasight.formatters.html
+import kerasight.formatters.image
+import kerasight.keras.explain_prediction
+import kerasight.metrics.evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -23,7 +23,7 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [README, ROOT / "CHANGELOG.md", *DOCS]
 
 COMMANDS = [
-    "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/sightline explain",
+    "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/kerasight explain",
     ".venv/bin/pip install tox && .venv/bin/tox -e py",
 ]
 
@@ -62,9 +62,9 @@ def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     names: dict[str, object] = {}
     exec(compile(ast.parse(block), "README.md", "exec"), names)
     with Image.open("overlay.png") as overlay:
-        assert overlay.size == sightline.demo.load_picture().size
+        assert overlay.size == kerasight.demo.load_picture().size
     expl = names["expl"]
-    assert isinstance(expl, sightline.Explanation)
+    assert isinstance(expl, kerasight.Explanation)
     assert expl.targets is not None
     assert expl.targets[0].target == 3
 
@@ -91,21 +91,21 @@ def test_every_picture_is_shown_somewhere() -> None:
 
 def test_the_reference_has_every_public_name_once_under_its_shortest_path() -> None:
     documented = re.findall(r"^\.\. auto\w+:: (\S+)$", text_of(ROOT / "docs/api.md"), re.M)
-    short = {name for name in sightline.__all__ if not inspect.ismodule(getattr(sightline, name))}
+    short = {name for name in kerasight.__all__ if not inspect.ismodule(getattr(kerasight, name))}
     gradcam_names = ("gradcam", "gradcam_backend", "normalised")
-    public = {f"sightline.{name}" for name in short}
-    public |= {f"sightline.keras.gradcam.{name}" for name in gradcam_names}
+    public = {f"kerasight.{name}" for name in short}
+    public |= {f"kerasight.keras.gradcam.{name}" for name in gradcam_names}
     for module in (
-        sightline.demo,
-        sightline.metrics,
-        sightline.metrics.evaluation,
-        sightline.keras.methods,
-        sightline.formatters.html,
-        sightline.formatters.image,
-        sightline.keras.explain_prediction,
-        sightline.keras.explain_predictions,
+        kerasight.demo,
+        kerasight.metrics,
+        kerasight.metrics.evaluation,
+        kerasight.keras.methods,
+        kerasight.formatters.html,
+        kerasight.formatters.image,
+        kerasight.keras.explain_prediction,
+        kerasight.keras.explain_predictions,
     ):
         public |= {f"{module.__name__}.{name}" for name in module.__all__ if name not in short}
     # A module, and the function in it.
-    public = public - {"sightline.metrics.road"} | {"sightline.metrics.road.road"}
-    assert sorted(documented) == sorted(public | {"sightline.demo", "sightline.metrics"})
+    public = public - {"kerasight.metrics.road"} | {"kerasight.metrics.road.road"}
+    assert sorted(documented) == sorted(public | {"kerasight.demo", "kerasight.metrics"})

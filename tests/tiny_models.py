@@ -216,7 +216,7 @@ def scores_of(model: keras.Model, doc: np.ndarray) -> np.ndarray:
 
 def state_of(model: keras.Model) -> dict[str, Any]:
     """All that an explanation must leave as it found it."""
-    from sightline.keras.layers import walk
+    from kerasight.keras.layers import walk
 
     everything = [("", model), *walk(model)]
     return {

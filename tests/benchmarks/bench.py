@@ -1,4 +1,4 @@
-"""Time and memory of sightline beside eli5, tf-keras-vis, the keras.io recipe and the bare model.
+"""Time and memory of kerasight beside eli5, tf-keras-vis, the keras.io recipe and the bare model.
 
 Run with ``tox -e bench``, on a machine that does nothing else. Everything runs in one process, one
 after the other (what is compared, in turns), with random weights, float32, 224 x 224, on the CPU.
@@ -29,9 +29,9 @@ import psutil
 import tensorflow as tf
 from PIL import Image
 
-import sightline
-from sightline.base import Explanation, TargetExplanation
-from sightline.keras.methods import METHODS
+import kerasight
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.keras.methods import METHODS
 
 warnings.simplefilter("ignore")
 
@@ -97,15 +97,15 @@ def later_calls(name: str, must: float) -> tuple[keras.Model, Row]:
     times = medians(
         {
             "forward": lambda: forward(tensor),
-            "sightline": lambda: sightline.explain_prediction(model, doc),
+            "kerasight": lambda: kerasight.explain_prediction(model, doc),
         },
         rounds=150,
     )
     return model, (
         f"a later `explain_prediction`, {name} / the compiled forward pass "
-        f"({1e3 * times['sightline']:.1f} / {1e3 * times['forward']:.1f} ms)",
+        f"({1e3 * times['kerasight']:.1f} / {1e3 * times['forward']:.1f} ms)",
         f"at most {must}",
-        f"{times['sightline'] / times['forward']:.2f}",
+        f"{times['kerasight'] / times['forward']:.2f}",
     )
 
 
@@ -117,7 +117,7 @@ def later() -> Iterator[Row]:
     doc = make_docs(1)
     times = medians(
         {
-            "sightline": lambda: sightline.explain_prediction(model, doc),
+            "kerasight": lambda: kerasight.explain_prediction(model, doc),
             "eli5": lambda: eli5.explain_prediction(model, doc),
             "tf-keras-vis": of_tf_keras_vis(model, doc),
             "the keras.io recipe": lambda: recipe(model, doc, "out_relu"),
@@ -125,10 +125,10 @@ def later() -> Iterator[Row]:
         },
         rounds=20,
     )
-    own = times.pop("sightline")
+    own = times.pop("kerasight")
     for peer, seconds_of_peer in times.items():
         yield (
-            f"{peer} / sightline, later calls, MobileNetV2 "
+            f"{peer} / kerasight, later calls, MobileNetV2 "
             f"({1e3 * seconds_of_peer:.0f} / {1e3 * own:.1f} ms)",
             "at least 15" if peer == "eli5" else "",
             f"{seconds_of_peer / own:.1f}",
@@ -143,20 +143,20 @@ def first_calls() -> Iterator[Row]:
         return [seconds(lambda: explain(model, doc)) for _ in range(20)]
 
     # TensorFlow's own first use is nobody's: one throw-away run of each.
-    twenty(eli5.explain_prediction), twenty(sightline.explain_prediction)
-    runs = {"eli5": [], "sightline": []}
+    twenty(eli5.explain_prediction), twenty(kerasight.explain_prediction)
+    runs = {"eli5": [], "kerasight": []}
     for _ in range(3):
         runs["eli5"].append(twenty(eli5.explain_prediction))
-        runs["sightline"].append(twenty(sightline.explain_prediction))
+        runs["kerasight"].append(twenty(kerasight.explain_prediction))
     times = {name: np.median(np.array(each), axis=0) for name, each in runs.items()}
     first = {name: each[0] for name, each in times.items()}
     yield (
         "the first `explain_prediction` on a fresh MobileNetV2 / eli5's first "
-        f"({1e3 * first['sightline']:.0f} / {1e3 * first['eli5']:.0f} ms)",
+        f"({1e3 * first['kerasight']:.0f} / {1e3 * first['eli5']:.0f} ms)",
         "at most 0.5",
-        f"{first['sightline'] / first['eli5']:.2f}",
+        f"{first['kerasight'] / first['eli5']:.2f}",
     )
-    sums = np.cumsum(times["sightline"]) / np.cumsum(times["eli5"])
+    sums = np.cumsum(times["kerasight"]) / np.cumsum(times["eli5"])
     yield (
         "the sum of the first n calls / eli5's, the worst n from 1 to 20 "
         f"(n = {sums.argmax() + 1}); at n = 20 it is {sums[-1]:.2f}",
@@ -173,21 +173,21 @@ def many() -> Iterator[Row]:
     times = medians(
         {
             "forward": lambda: forward(tensor),
-            "sightline": lambda: list(sightline.explain_predictions(model, docs, batch_size=32)),
+            "kerasight": lambda: list(kerasight.explain_predictions(model, docs, batch_size=32)),
         },
         rounds=15,
     )
     yield (
         "`explain_predictions`, batch of 32, an image / compiled forward at the same batch "
-        f"({1e3 * times['sightline'] / 32:.2f} / {1e3 * times['forward'] / 32:.2f} ms)",
+        f"({1e3 * times['kerasight'] / 32:.2f} / {1e3 * times['forward'] / 32:.2f} ms)",
         "at most 1.15",
-        f"{times['sightline'] / times['forward']:.2f}",
+        f"{times['kerasight'] / times['forward']:.2f}",
     )
     doc = docs[:1]
     times = medians(
         {
-            "one": lambda: sightline.explain_prediction(model, doc),
-            "ten": lambda: sightline.explain_prediction(model, doc, top_targets=10),
+            "one": lambda: kerasight.explain_prediction(model, doc),
+            "ten": lambda: kerasight.explain_prediction(model, doc, top_targets=10),
         },
         rounds=60,
     )
@@ -208,7 +208,7 @@ def methods() -> Iterator[Row]:
     ]
     times = medians(
         {
-            name: lambda name=name: sightline.explain_prediction(model, doc, method=name)
+            name: lambda name=name: kerasight.explain_prediction(model, doc, method=name)
             for name in ("grad-cam", *one_pass)
         },
         rounds=60,
@@ -223,8 +223,8 @@ def methods() -> Iterator[Row]:
         )
     times = medians(
         {
-            "plain": lambda: sightline.explain_prediction(model, doc),
-            "logits": lambda: sightline.explain_prediction(model, doc, logits=True),
+            "plain": lambda: kerasight.explain_prediction(model, doc),
+            "logits": lambda: kerasight.explain_prediction(model, doc, logits=True),
         },
         rounds=60,
         warm=7,
@@ -237,7 +237,7 @@ def methods() -> Iterator[Row]:
     forward, tensor = compiled_forward(model), tf.constant(np.repeat(doc, 32, axis=0))
     for name in ("score-cam", "ablation-cam"):
         taken = {
-            rank: seconds(lambda name=name: sightline.explain_prediction(model, doc, method=name))
+            rank: seconds(lambda name=name: kerasight.explain_prediction(model, doc, method=name))
             for rank in ("first", "second")
         }
         bare = medians({"forward": lambda: forward(tensor)}, rounds=5)["forward"]
@@ -252,10 +252,10 @@ def methods() -> Iterator[Row]:
 def score_cam_memory() -> Iterator[Row]:
     """In a process of its own, so that nothing else counts; the whole process counts."""
     code = (
-        "import resource, keras, numpy as np, sightline\n"
+        "import resource, keras, numpy as np, kerasight\n"
         "model = keras.applications.MobileNetV2(weights=None)\n"
         "doc = np.random.default_rng(0).random((1, 224, 224, 3), dtype=np.float32)\n"
-        "sightline.explain_prediction(model, doc, method='score-cam', progress=False)\n"
+        "kerasight.explain_prediction(model, doc, method='score-cam', progress=False)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -275,16 +275,16 @@ def memory() -> Iterator[Row]:
     model = keras.applications.MobileNetV2(weights=None)
     docs = make_docs(8)
     for number in range(200):
-        sightline.explain_prediction(model, docs[number % 8 : number % 8 + 1])
+        kerasight.explain_prediction(model, docs[number % 8 : number % 8 + 1])
     before = mebibytes()
     for number in range(2000):
-        sightline.explain_prediction(model, docs[number % 8 : number % 8 + 1])
+        kerasight.explain_prediction(model, docs[number % 8 : number % 8 + 1])
     yield "memory growth over 2,000 explanations", "under 20 MiB", f"{mebibytes() - before:.1f} MiB"
 
     def use_and_drop() -> None:
         model = keras.applications.MobileNetV2(weights=None)
         for _ in range(3):
-            sightline.explain_prediction(model, docs[:1])
+            kerasight.explain_prediction(model, docs[:1])
         del model
         keras.backend.clear_session()
 
@@ -307,7 +307,7 @@ def memory() -> Iterator[Row]:
     weights = 50 * sum(weight.nbytes for weight in model.get_weights()) / 2**20
     yield (
         f"fifty MobileNetV2 made, explained and dropped (their weights: {weights:.0f} MiB): what "
-        f"stays (of fifty compiled without sightline, {growth['bare']:.0f} MiB)",
+        f"stays (of fifty compiled without kerasight, {growth['bare']:.0f} MiB)",
         "their memory comes back",
         f"{growth['explained']:.0f} MiB",
     )
@@ -348,21 +348,21 @@ def formatting() -> Iterator[Row]:
     ours, theirs = explanations((SIDE, SIDE))
     times = medians(
         {
-            "sightline": lambda: sightline.format_as_image(ours),
+            "kerasight": lambda: kerasight.format_as_image(ours),
             "eli5": lambda: eli5.format_as_image(theirs),
         },
         rounds=200,
     )
     yield (
         "`format_as_image` at 224 x 224 / eli5's "
-        f"({1e3 * times['sightline']:.2f} / {1e3 * times['eli5']:.2f} ms)",
+        f"({1e3 * times['kerasight']:.2f} / {1e3 * times['eli5']:.2f} ms)",
         "at most 1.5",
-        f"{times['sightline'] / times['eli5']:.2f}",
+        f"{times['kerasight'] / times['eli5']:.2f}",
     )
     ours, theirs = explanations((4000, 3000))
     times = medians(
         {
-            "sightline": lambda: sightline.format_as_image(ours),
+            "kerasight": lambda: kerasight.format_as_image(ours),
             "eli5": lambda: eli5.format_as_image(theirs),
         },
         rounds=7,
@@ -370,11 +370,11 @@ def formatting() -> Iterator[Row]:
     )
     yield (
         "`format_as_image` on a 4000 x 3000 photograph / eli5's "
-        f"({1e3 * times['sightline']:.0f} / {1e3 * times['eli5']:.0f} ms)",
+        f"({1e3 * times['kerasight']:.0f} / {1e3 * times['eli5']:.0f} ms)",
         "at most 1",
-        f"{times['sightline'] / times['eli5']:.2f}",
+        f"{times['kerasight'] / times['eli5']:.2f}",
     )
-    own = peak_mebibytes(lambda: sightline.format_as_image(ours))
+    own = peak_mebibytes(lambda: kerasight.format_as_image(ours))
     other = peak_mebibytes(lambda: eli5.format_as_image(theirs))
     yield (
         f"memory at the peak of that (eli5's: {other:.0f} MiB)",
@@ -387,11 +387,11 @@ def importing() -> Iterator[Row]:
     def python(code: str) -> Call:
         return lambda: subprocess.run([sys.executable, "-c", code], check=True)
 
-    times = medians({"bare": python("pass"), "sightline": python("import sightline")}, 15, 2)
+    times = medians({"bare": python("pass"), "kerasight": python("import kerasight")}, 15, 2)
     yield (
-        "`import sightline` (a Python process with it, less one without)",
+        "`import kerasight` (a Python process with it, less one without)",
         "under 0.2 s",
-        f"{times['sightline'] - times['bare']:.3f} s",
+        f"{times['kerasight'] - times['bare']:.3f} s",
     )
 
 

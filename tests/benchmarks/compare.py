@@ -1,4 +1,4 @@
-"""What sightline and its peers do with the models that people build: the table of the README.
+"""What kerasight and its peers do with the models that people build: the table of the README.
 
 Run with ``tox -e compare``. Each library explains each kind of model by Grad-CAM, as its own
 documentation says, and a cell says what came of it: yes, if a heatmap came; else the error.
@@ -25,10 +25,10 @@ DOC = np.random.default_rng(0).random((1, SIDE, SIDE, 3), dtype=np.float32)
 Explain = Callable[[keras.Model, np.ndarray, str | None], Any]
 
 
-def of_sightline(model: keras.Model, doc: np.ndarray, layer: str | None) -> Any:
-    import sightline
+def of_kerasight(model: keras.Model, doc: np.ndarray, layer: str | None) -> Any:
+    import kerasight
 
-    return sightline.explain_prediction(model, doc, layer=layer).targets[0].heatmap
+    return kerasight.explain_prediction(model, doc, layer=layer).targets[0].heatmap
 
 
 def of_eli5(model: keras.Model, doc: np.ndarray, layer: str | None) -> Any:
@@ -62,7 +62,7 @@ def of_xplique(model: keras.Model, doc: np.ndarray, layer: str | None) -> Any:
 
 
 PEERS: dict[str, Explain] = {
-    "sightline": of_sightline,
+    "kerasight": of_kerasight,
     "eli5": of_eli5,
     "tf-keras-vis": of_tf_keras_vis,
     "tf-explain": of_tf_explain,

@@ -1,6 +1,6 @@
 """Debian's chromium, driven by Playwright, and a JupyterLab of our own; nothing else is visited.
 
-``SIGHTLINE_CHROMIUM`` names another chromium. ``SIGHTLINE_SCREENSHOTS`` names a folder for the
+``KERASIGHT_CHROMIUM`` names another chromium. ``KERASIGHT_SCREENSHOTS`` names a folder for the
 pictures of the documentation, which the tests take while they are there.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # `tox -e browser` installs them.
 collect_ignore_glob = [] if importlib.util.find_spec("playwright") else ["test_*.py"]
 
-CHROMIUM = Path(os.environ.get("SIGHTLINE_CHROMIUM", "/usr/bin/chromium"))
+CHROMIUM = Path(os.environ.get("KERASIGHT_CHROMIUM", "/usr/bin/chromium"))
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -56,7 +56,7 @@ def chromium() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.fail(
             f"there is no {CHROMIUM}: install it (`apt-get install chromium`), or name another "
-            "one in SIGHTLINE_CHROMIUM"
+            "one in KERASIGHT_CHROMIUM"
         )
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
@@ -108,7 +108,7 @@ def take() -> Callable[..., None]:
 
     Arguments but the first two are those of Playwright's ``screenshot``.
     """
-    folder = os.environ.get("SIGHTLINE_SCREENSHOTS")
+    folder = os.environ.get("KERASIGHT_SCREENSHOTS")
 
     def save(what: Page | Locator, name: str, **options: Any) -> None:
         if not folder:

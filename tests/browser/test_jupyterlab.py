@@ -14,8 +14,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 from playwright.sync_api import expect
 
-from sightline.base import Explanation, TargetExplanation
-from sightline.formatters.html import format_as_html
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.formatters.html import format_as_html
 
 pytestmark = pytest.mark.browser
 
@@ -24,21 +24,21 @@ RUNNING = 300_000
 
 CELLS = [
     """\
-import sightline
-from sightline.demo import CLASS_NAMES, load_model, load_picture, preprocess
+import kerasight
+from kerasight.demo import CLASS_NAMES, load_model, load_picture, preprocess
 
 model = load_model()
 picture = load_picture()
 doc = preprocess(picture)
 names = {"target_names": CLASS_NAMES, "image": picture}""",
-    "sightline.show_prediction(model, doc, **names)",
+    "kerasight.show_prediction(model, doc, **names)",
     """\
 for target in (3, 6):
-    display(sightline.show_prediction(model, doc, targets=[target], **names))""",
-    "sightline.explain_prediction(model, doc, top_targets=3, **names)",
+    display(kerasight.show_prediction(model, doc, targets=[target], **names))""",
+    "kerasight.explain_prediction(model, doc, top_targets=3, **names)",
     """\
 for top in (1, 2):
-    display(sightline.explain_prediction(model, doc, top_targets=top, **names))""",
+    display(kerasight.explain_prediction(model, doc, top_targets=top, **names))""",
 ]
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
@@ -65,7 +65,7 @@ def window(chromium: Any) -> Iterator[Any]:
     yield page
     context.close()
     assert not abroad
-    assert not [error for error in errors if "sl-" in error or "sightline" in error]
+    assert not [error for error in errors if "ks-" in error or "kerasight" in error]
 
 
 def open_notebook(page: Any, address: str) -> None:
@@ -148,7 +148,7 @@ def test_a_bare_explanation_shows_itself_with_its_controls(
     window: Any, outputs: Any, take: Any
 ) -> None:
     area = cell_outputs(outputs, 3)
-    image = area.locator(".sl-stage img")
+    image = area.locator(".ks-stage img")
     expect(image).to_be_visible()
     assert image.evaluate(WIDTH) == 384
     assert image.bounding_box()["width"] > 200
@@ -160,15 +160,15 @@ def test_a_bare_explanation_shows_itself_with_its_controls(
     alt = image.get_attribute("alt")
     area.get_by_label("house").check()
     assert image.get_attribute("alt") != alt
-    box = area.locator(".sl-stage").bounding_box()
+    box = area.locator(".ks-stage").bounding_box()
     window.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
-    expect(area.locator(".sl-reading")).to_contain_text("of 12 \u00d7 12")
+    expect(area.locator(".ks-reading")).to_contain_text("of 12 \u00d7 12")
 
 
 def test_the_keys_are_its_own_and_do_not_move_the_notebook(window: Any, outputs: Any) -> None:
     area = cell_outputs(outputs, 3)
     active = window.locator(".jp-Cell.jp-mod-active")
-    area.locator(".sl-stage").click()
+    area.locator(".ks-stage").click()
     before = (
         active.get_attribute("data-windowed-list-index"),
         window.locator(".jp-CodeCell").count(),
@@ -176,8 +176,8 @@ def test_the_keys_are_its_own_and_do_not_move_the_notebook(window: Any, outputs:
     # In a notebook these go to another cell, and make, cut and change cells.
     for key in ("Home", "ArrowUp", "ArrowUp", "ArrowDown", "x", "a", "m", "j"):
         window.keyboard.press(key)
-    expect(area.locator(".sl-reading")).to_contain_text("in row")
-    expect(area.locator(".sl-stage")).to_be_focused()
+    expect(area.locator(".ks-reading")).to_contain_text("in row")
+    expect(area.locator(".ks-stage")).to_be_focused()
     radio = area.get_by_label("duck")
     radio.check()
     window.keyboard.press("ArrowUp")
@@ -207,7 +207,7 @@ def test_explanations_in_a_loop_are_apart_from_each_other(outputs: Any) -> None:
 def test_the_theme_is_that_of_jupyterlab(window: Any, outputs: Any, take: Any) -> None:
     cell = cell_outputs(outputs, 3)
     ground = "(node) => getComputedStyle(node).backgroundColor"
-    card = cell.locator(".sightline")
+    card = cell.locator(".kerasight")
     assert card.evaluate(ground) == "rgb(255, 255, 255)"
     window.get_by_role("menuitem", name="Settings", exact=True).click()
     labels = window.locator(".lm-Menu-itemLabel")

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from sightline.base import Explanation, TargetExplanation
-from sightline.formatters.html import format_as_html, format_html_styles
-from sightline.formatters.image import format_as_image
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.formatters.html import format_as_html, format_html_styles
+from kerasight.formatters.image import format_as_image
 
 pytestmark = pytest.mark.browser
 
@@ -25,7 +25,7 @@ HEAT = np.array([[0.0, 0.25, 0.5], [0.75, 1.0, 0.125]])
 SIGNED = np.array([[-1.0, -0.5, 0.0], [0.25, 0.5, 0.004]])
 
 OPACITY = 'role=slider[name="Opacity"]'
-STAGE = ".sl-stage"
+STAGE = ".ks-stage"
 
 
 def make(*targets: TargetExplanation, size: tuple[int, int] = (300, 200)) -> Explanation:
@@ -182,29 +182,29 @@ def test_the_slider_keeps_its_place_when_the_target_changes(show: Any) -> None:
 def test_one_class_is_no_choice(show: Any) -> None:
     page = show(make(TargetExplanation(3, score=0.9, heatmap=HEAT, name="house")))
     assert page.get_by_role("radio").count() == 0
-    expect(page.locator(".sl-target")).to_contain_text("house (3) 0.9000")
+    expect(page.locator(".ks-target")).to_contain_text("house (3) 0.9000")
 
 
 def test_the_scale_is_that_of_the_target(show: Any) -> None:
     page = show(make(TargetExplanation(3, heatmap=HEAT, name="house"), signed()))
-    plain, both = page.locator('[data-kind="plain"].sl-scale'), page.locator(".sl-scale")
+    plain, both = page.locator('[data-kind="plain"].ks-scale'), page.locator(".ks-scale")
     expect(plain).to_be_visible()
     expect(both.nth(1)).to_be_hidden()
     page.get_by_label("cat").check()
     expect(plain).to_be_hidden()
     expect(both.nth(1)).to_be_visible()
     move_to(page, 0.25, 0.17)
-    expect(page.locator(".sl-mark")).to_be_visible()
+    expect(page.locator(".ks-mark")).to_be_visible()
 
 
 def test_a_class_without_a_heatmap_is_the_picture_alone(show: Any) -> None:
     page = show(make(TargetExplanation(3, heatmap=HEAT, name="house"), TargetExplanation(4)))
     page.get_by_label("class 4").check()
     assert not heat_on(page).any()
-    expect(page.locator(".sl-reading")).to_have_text("There is no heatmap for this class.")
+    expect(page.locator(".ks-reading")).to_have_text("There is no heatmap for this class.")
     move_to(page, 0.5, 0.5)
     page.locator(STAGE).press("ArrowUp")
-    expect(page.locator(".sl-cell")).to_be_hidden()
+    expect(page.locator(".ks-cell")).to_be_hidden()
 
 
 # The heat
@@ -212,7 +212,7 @@ def test_a_class_without_a_heatmap_is_the_picture_alone(show: Any) -> None:
 
 def test_the_heat_under_the_pointer_can_be_read(show: Any) -> None:
     page = show(make())
-    reading = page.locator(".sl-reading")
+    reading = page.locator(".ks-reading")
     expect(reading).to_have_text("Point at the picture to read the heat.")
     for row in range(2):
         for column in range(3):
@@ -229,11 +229,11 @@ def test_the_heat_under_the_pointer_can_be_read(show: Any) -> None:
 def test_the_cell_is_marked_on_the_picture_and_its_heat_on_the_scale(show: Any) -> None:
     page = show(make())
     move_to(page, 0.8, 0.4)
-    stage, cell = (page.locator(name).bounding_box() for name in (STAGE, ".sl-cell"))
+    stage, cell = (page.locator(name).bounding_box() for name in (STAGE, ".ks-cell"))
     assert math.isclose(cell["x"], stage["x"] + stage["width"] / 3, abs_tol=1)
     assert math.isclose(cell["y"], stage["y"] + stage["height"] / 2, abs_tol=1)
     assert math.isclose(cell["width"], stage["width"] / 3, abs_tol=1)
-    bar, mark = (page.locator(name).bounding_box() for name in (".sl-bar", ".sl-mark"))
+    bar, mark = (page.locator(name).bounding_box() for name in (".ks-bar", ".ks-mark"))
     # The cell holds a 1.
     assert math.isclose(mark["x"] + mark["width"] / 2, bar["x"] + bar["width"], abs_tol=1)
 
@@ -245,16 +245,16 @@ def test_the_cell_is_marked_on_the_picture_and_its_heat_on_the_scale(show: Any) 
 def test_a_signed_value_has_its_sign(show: Any, column: int, row: int, text: str) -> None:
     page = show(make(signed()))
     move_to(page, (row + 0.5) / 2, (column + 0.5) / 3)
-    expect(page.locator(".sl-reading b")).to_have_text(text)
+    expect(page.locator(".ks-reading b")).to_have_text(text)
 
 
 def test_the_heat_is_that_of_the_target_and_of_the_cell_that_was_pointed_at(show: Any) -> None:
     page = show(make())
     page.locator(STAGE).focus()
     page.keyboard.press("Home")
-    expect(page.locator(".sl-reading")).to_have_text("1.00 in row 2, column 2 of 2 \u00d7 3")
+    expect(page.locator(".ks-reading")).to_have_text("1.00 in row 2, column 2 of 2 \u00d7 3")
     page.keyboard.press("ArrowLeft")
-    expect(page.locator(".sl-reading")).to_have_text("0.75 in row 2, column 1 of 2 \u00d7 3")
+    expect(page.locator(".ks-reading")).to_have_text("0.75 in row 2, column 1 of 2 \u00d7 3")
 
 
 # Keyboard, screen reader, themes
@@ -262,7 +262,7 @@ def test_the_heat_is_that_of_the_target_and_of_the_cell_that_was_pointed_at(show
 
 def test_all_of_it_can_be_done_by_keyboard(show: Any) -> None:
     page = show(make())
-    reading = page.locator(".sl-reading")
+    reading = page.locator(".ks-reading")
     page.keyboard.press("Tab")
     expect(page.locator(STAGE)).to_be_focused()
     # Coming to the picture says where it is hottest, and the arrow keys go on from there.
@@ -280,7 +280,7 @@ def test_all_of_it_can_be_done_by_keyboard(show: Any) -> None:
         page.keyboard.press("ArrowLeft")
     expect(reading).to_contain_text("row 2, column 1")
     page.keyboard.press("Escape")
-    expect(page.locator(".sl-cell")).to_be_hidden()
+    expect(page.locator(".ks-cell")).to_be_hidden()
     page.keyboard.press("Tab")
     expect(page.get_by_label("house")).to_be_focused()
     page.keyboard.press("ArrowDown")
@@ -299,7 +299,7 @@ def test_all_of_it_can_be_done_by_keyboard(show: Any) -> None:
 def test_moving_the_pointer_is_not_spoken(show: Any) -> None:
     page = show(make())
     move_to(page, 0.5, 0.5)
-    expect(page.locator(".sl-reading")).to_have_attribute("aria-live", "off")
+    expect(page.locator(".ks-reading")).to_have_attribute("aria-live", "off")
 
 
 def test_everything_has_a_name_for_those_who_do_not_see_it(show: Any) -> None:
@@ -353,10 +353,10 @@ def test_words_stand_out_in_light_and_in_dark(show: Any, scheme: str) -> None:
     expl = make()
     expl.error = "one of the layers was skipped"
     page = show(expl, color_scheme=scheme)
-    found = page.locator(".sightline").evaluate(CONTRAST)
+    found = page.locator(".kerasight").evaluate(CONTRAST)
     assert len(found) > 12
     assert [text for text, contrast in found if contrast < 4.5] == []
-    ground = page.locator(".sightline").evaluate("(node) => getComputedStyle(node).backgroundColor")
+    ground = page.locator(".kerasight").evaluate("(node) => getComputedStyle(node).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
 
 
@@ -376,7 +376,7 @@ def test_the_theme_around_it_counts_more_than_that_of_the_machine(
 ) -> None:
     text = f"<!DOCTYPE html><title>x</title><body {attributes}>{format_as_html(make())}</body>"
     page = show(text, color_scheme="light" if is_dark else "dark")
-    ground = page.locator(".sightline").evaluate("(node) => getComputedStyle(node).backgroundColor")
+    ground = page.locator(".kerasight").evaluate("(node) => getComputedStyle(node).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") != is_dark
 
 
@@ -389,8 +389,8 @@ def test_nothing_sticks_out_at_any_width(show: Any, width: int) -> None:
     expl.layer = "model/backbone/block_16/" * 4
     page = show(expl, viewport={"width": width, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    card = page.locator(".sightline").bounding_box()
-    for node in page.locator(".sightline :is(p, label, canvas, output, .sl-bar)").all():
+    card = page.locator(".kerasight").bounding_box()
+    for node in page.locator(".kerasight :is(p, label, canvas, output, .ks-bar)").all():
         box = node.bounding_box()
         if box:
             assert box["x"] >= card["x"]
@@ -402,7 +402,7 @@ def test_nothing_sticks_out_at_any_width(show: Any, width: int) -> None:
 
 def test_without_scripts_there_are_overlays_and_a_choice_of_them(show: Any) -> None:
     page = show(make(), is_live=False, java_script_enabled=False)
-    overlays = page.locator(".sl-still img")
+    overlays = page.locator(".ks-still img")
     expect(overlays.nth(0)).to_be_visible()
     expect(overlays.nth(1)).to_be_hidden()
     assert overlays.nth(0).evaluate("(image) => image.naturalWidth") == 300
@@ -468,7 +468,7 @@ def test_a_place_that_is_as_wide_as_its_content_gives_it_room(show: Any) -> None
     for style in ("display: inline-block", "display: inline-flex", "float: left"):
         place = f'<div style="{style}">{format_as_html(make())}</div>'
         page = show(f"<!DOCTYPE html><title>x</title>{place}")
-        assert page.locator(".sightline").bounding_box()["width"] > 600
+        assert page.locator(".kerasight").bounding_box()["width"] > 600
 
 
 EVIL = '<script>alert("it\'s")</script>\'"><img src=x onerror=alert(1)><!--'
@@ -482,9 +482,9 @@ def test_names_from_outside_run_nothing_and_read_as_they_are(show: Any) -> None:
         target.name = EVIL
     text = f"<!DOCTYPE html><title>x</title>{format_as_html(expl, title=EVIL)}"
     page = show(text)
-    expect(page.locator(".sl-title")).to_have_text(EVIL)
-    expect(page.locator(".sl-error")).to_have_text(EVIL)
-    expect(page.locator(".sl-name").first).to_have_text(EVIL)
+    expect(page.locator(".ks-title")).to_have_text(EVIL)
+    expect(page.locator(".ks-error")).to_have_text(EVIL)
+    expect(page.locator(".ks-name").first).to_have_text(EVIL)
     assert EVIL in page.locator(f"{STAGE} img").get_attribute("alt")
     assert page.locator("[onerror]").count() == 0
     assert page.locator("script:not([type])").count() == 1
@@ -495,11 +495,11 @@ def test_names_from_outside_run_nothing_and_read_as_they_are(show: Any) -> None:
 
 @pytest.fixture(scope="module")
 def demo() -> Explanation:
-    import sightline
-    from sightline.demo import CLASS_NAMES, load_model, load_picture, preprocess
+    import kerasight
+    from kerasight.demo import CLASS_NAMES, load_model, load_picture, preprocess
 
     picture = load_picture()
-    return sightline.explain_prediction(
+    return kerasight.explain_prediction(
         load_model(), preprocess(picture), image=picture, top_targets=3, target_names=CLASS_NAMES
     )
 
@@ -513,5 +513,5 @@ def test_the_embedded_picture(show: Any, take: Any, demo: Explanation, scheme: s
     height, width = demo.targets[0].heatmap.shape
     if scheme == "light":
         move_to(page, (row + 0.5) / height, (column + 0.5) / width)
-        expect(page.locator(".sl-reading b")).to_have_text("1.00")
-    take(page.locator(".sightline"), f"page-{scheme}")
+        expect(page.locator(".ks-reading b")).to_have_text("1.00")
+    take(page.locator(".kerasight"), f"page-{scheme}")

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageFilter
 from playwright.sync_api import expect
 
-from sightline.base import Explanation, TargetExplanation
-from sightline.formatters.html import write_report
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.formatters.html import write_report
 
 pytestmark = pytest.mark.browser
 
@@ -63,7 +63,7 @@ def test_all_are_shown_in_the_order_given(show: Any) -> None:
     assert names(page) == list(PETS)
     expect(page.locator("canvas")).to_have_count(4)
     expect(page.get_by_text("broken.png cannot be read")).to_be_visible()
-    for image in page.locator(".sl-stage img").all():
+    for image in page.locator(".ks-stage img").all():
         assert image.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 240
 
 
@@ -98,7 +98,7 @@ def test_it_is_searched_by_name_class_and_error(show: Any, words: str, wanted: l
     page = show(PETS)
     page.get_by_label("Search").fill(words)
     expect(page.locator(f"{CARDS} h2")).to_have_text(wanted)
-    expect(page.locator(".sl-count")).to_have_text(f"{len(wanted)} of 5 shown")
+    expect(page.locator(".ks-count")).to_have_text(f"{len(wanted)} of 5 shown")
 
 
 def test_a_class_shows_its_cards_its_heatmaps_and_its_scores(show: Any) -> None:
@@ -114,7 +114,7 @@ def test_a_class_shows_its_cards_its_heatmaps_and_its_scores(show: Any) -> None:
     expect(page.locator(f"{CARDS} h2")).to_have_text(["b10.png", "b9.png", "none.png"])
     # The heatmap of the class, whichever place it has on the card.
     expect(page.locator(CARDS).first.get_by_label("dog")).to_be_checked()
-    expect(page.locator(".sl-stage img").first).to_have_attribute(
+    expect(page.locator(".ks-stage img").first).to_have_attribute(
         "alt", "Picture and heatmap for dog (1), score 0.0500, hottest at the lower right"
     )
     page.get_by_label("Order").select_option("Score, highest first")
@@ -128,21 +128,21 @@ def test_a_class_shows_its_cards_its_heatmaps_and_its_scores(show: Any) -> None:
 def test_nothing_found_is_said(show: Any) -> None:
     page = show(PETS)
     page.get_by_label("Search").fill("zebra")
-    expect(page.locator(".sl-count")).to_have_text("0 of 5 shown")
+    expect(page.locator(".ks-count")).to_have_text("0 of 5 shown")
     expect(page.get_by_text("Nothing matches.")).to_be_visible()
 
 
 def test_a_card_has_what_a_page_has(show: Any) -> None:
     page = show(PETS)
     card = page.locator("article").first
-    reading = card.locator(".sl-reading")
+    reading = card.locator(".ks-reading")
     expect(reading).to_have_text("Hottest at the upper left")
     card.get_by_label("dog").check()
     expect(reading).to_have_text("Hottest at the lower right")
-    box = card.locator(".sl-stage").bounding_box()
+    box = card.locator(".ks-stage").bounding_box()
     page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.9 * box["height"])
     expect(reading).to_have_text("1.00 in row 2, column 3 of 2 \u00d7 3")
-    card.locator(".sl-stage").focus()
+    card.locator(".ks-stage").focus()
     page.keyboard.press("ArrowUp")
     expect(reading).to_contain_text("row 1, column 3")
 
@@ -168,7 +168,7 @@ def test_pictures_come_and_go_with_the_view(show: Any) -> None:
     many = {f"{number}.png": explained(target(0, "cat", 0.5)) for number in range(80)}
     page = show(many)
     canvases = page.locator("canvas")
-    expect(page.locator(".sl-count")).to_have_text("All 80 shown")
+    expect(page.locator(".ks-count")).to_have_text("All 80 shown")
     canvases.first.wait_for()
     assert canvases.count() < 60
     first = page.locator("article").first
@@ -191,7 +191,7 @@ def test_without_scripts_all_are_plain_figures(show: Any) -> None:
     for image in images.all():
         image.scroll_into_view_if_needed()
         assert image.bounding_box()["width"] > 100
-    expect(page.locator(".sl-tools")).to_be_hidden()
+    expect(page.locator(".ks-tools")).to_be_hidden()
     assert page.get_by_role("radio").count() == 0
     expect(page.locator("article").first).to_contain_text("dog")
 
@@ -257,9 +257,9 @@ def test_500_explanations_open_at_once(tmp_path: Path, open_page: Callable[..., 
     for _ in range(3):
         started = time.perf_counter()
         page = open_page(path)
-        page.locator(".sl-stage canvas").first.wait_for()
+        page.locator(".ks-stage canvas").first.wait_for()
         seconds.append(time.perf_counter() - started)
-        expect(page.locator(".sl-count")).to_have_text("All 500 shown")
+        expect(page.locator(".ks-count")).to_have_text("All 500 shown")
         page.close()
         if seconds[-1] < MOST_SECONDS:
             break
@@ -285,11 +285,11 @@ def test_few_of_many_pictures_are_held(tmp_path: Path) -> None:
 
 
 def test_the_drawn_pictures(open_page: Any, take: Any, tmp_path: Path) -> None:
-    import sightline
-    from sightline.demo import CLASS_NAMES, draw_pair, load_model, preprocess
+    import kerasight
+    from kerasight.demo import CLASS_NAMES, draw_pair, load_model, preprocess
 
     pictures = [draw_pair(seed, size=256).image for seed in range(8)]
-    expls = sightline.explain_predictions(
+    expls = kerasight.explain_predictions(
         load_model(),
         [preprocess(picture)[0] for picture in pictures],
         images=pictures,
@@ -299,9 +299,9 @@ def test_the_drawn_pictures(open_page: Any, take: Any, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_report(expls, path, names=[f"toys/{seed:02}.png" for seed in range(8)])
     page = open_page(path, viewport={"width": 1120, "height": 730})
-    expect(page.locator(".sl-count")).to_have_text("All 8 shown")
+    expect(page.locator(".ks-count")).to_have_text("All 8 shown")
     page.get_by_label("Order").select_option("Score, highest first")
-    for image in page.locator(".sl-stage img").all():
+    for image in page.locator(".ks-stage img").all():
         assert image.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 256
     page.mouse.move(1, 1)
     take(page, "report")

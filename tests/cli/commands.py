@@ -12,7 +12,7 @@ from keras import layers
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from sightline import cli
+from kerasight import cli
 
 COLOUR = (255, 128, 0)
 

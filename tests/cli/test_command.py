@@ -1,4 +1,4 @@
-"""The `sightline` command itself: help, version, how it is run."""
+"""The `kerasight` command itself: help, version, how it is run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from cli.commands import run
 
-from sightline import cli
-from sightline.cli import models
+from kerasight import cli
+from kerasight.cli import models
 
 
 class TestCommand:
@@ -25,7 +25,7 @@ class TestCommand:
         assert "--version" in result.stdout
 
     def test_tells_its_version(self) -> None:
-        assert run("--version").stdout.strip() == f"sightline {version('sightline')}"
+        assert run("--version").stdout.strip() == f"kerasight {version('kerasight')}"
 
     def test_help_says_what_preprocessing_files_get(self) -> None:
         result = run("explain", "--help")
@@ -37,7 +37,7 @@ class TestCommand:
         environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
         folder = tmp_path / ("a long folder name, " * 5) / "overlays"
         result = subprocess.run(
-            [Path(sys.executable).with_name("sightline"), "explain", "-o", folder],
+            [Path(sys.executable).with_name("kerasight"), "explain", "-o", folder],
             capture_output=True,
             text=True,
             env=environment,
@@ -59,8 +59,8 @@ class TestCommand:
     def test_runs_as_a_module_and_refuses_without_importing_keras(self) -> None:
         code = (
             "import runpy, sys\n"
-            "sys.argv = ['sightline', 'explain', '--top', '2', '--target', '1']\n"
-            "try: runpy.run_module('sightline.cli', run_name='__main__')\n"
+            "sys.argv = ['kerasight', 'explain', '--top', '2', '--target', '1']\n"
+            "try: runpy.run_module('kerasight.cli', run_name='__main__')\n"
             "except SystemExit as end: print(end.code)\n"
             "print({'keras', 'tensorflow', 'torch', 'jax'} & set(sys.modules))"
         )
@@ -78,7 +78,7 @@ class TestCommand:
         monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
         if level is not None:
             monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
-        monkeypatch.setattr(sys, "argv", ["sightline", "--version"])
+        monkeypatch.setattr(sys, "argv", ["kerasight", "--version"])
         with pytest.raises(SystemExit):
             cli.main()
         assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == (level or "3")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sightline.cli import console
+from kerasight.cli import console
 
 
 class Terminal(io.StringIO):

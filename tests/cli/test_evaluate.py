@@ -1,4 +1,4 @@
-"""`sightline evaluate`: what it measures, writes, prints and refuses."""
+"""`kerasight evaluate`: what it measures, writes, prints and refuses."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import Result
 
-from sightline import demo
-from sightline.cli import evaluate as command
-from sightline.cli import models
-from sightline.metrics.evaluation import METRICS, Evaluation, Row, Study
-from sightline.metrics.evaluation import evaluate as of_library
+from kerasight import demo
+from kerasight.cli import evaluate as command
+from kerasight.cli import models
+from kerasight.metrics.evaluation import METRICS, Evaluation, Row, Study
+from kerasight.metrics.evaluation import evaluate as of_library
 
-pytestmark = pytest.mark.filterwarnings("ignore::sightline.base.HeatmapWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 
 # Two methods and quick metrics, so that there is little to wait for.
 QUICK = ("--method", "grad-cam", "--method", "LayerCAM", "--metric", "increase")
@@ -370,7 +370,7 @@ class TestOptions:
             ),
             (
                 ["-m", "model.keras"],
-                "--model needs pictures to evaluate: pass their files, as in sightline evaluate "
+                "--model needs pictures to evaluate: pass their files, as in kerasight evaluate "
                 "--model model.keras cat.jpg",
             ),
         ],

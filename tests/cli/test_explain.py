@@ -1,4 +1,4 @@
-"""`sightline explain`: what it writes, prints and refuses."""
+"""`kerasight explain`: what it writes, prints and refuses."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from keras import layers
 from PIL import Image, ImageOps
 from rich.console import Console
 
-import sightline
-from sightline.cli import explain as command
-from sightline.cli import models
-from sightline.keras.heatmaps import Question
-from sightline.keras.methods import METHODS
+import kerasight
+from kerasight.cli import explain as command
+from kerasight.cli import models
+from kerasight.keras.heatmaps import Question
+from kerasight.keras.methods import METHODS
 
 
 class TestDemo:
     def test_explains_both_objects_of_its_own_picture(self) -> None:
-        from sightline import demo
+        from kerasight import demo
 
         result = explain()
         rows = rows_of(result)
@@ -77,10 +77,10 @@ class TestOverlay:
         model = make_softmax()
         name = noise_picture()
         explain(name, "-m", save_model(model), "-t", "0", "--colormap", "magma")
-        expl = sightline.explain_prediction(
+        expl = kerasight.explain_prediction(
             model, doc_of(name), targets=[0], image=Image.open(name)
         )
-        expected = sightline.format_as_image(expl, colormap="magma")
+        expected = kerasight.format_as_image(expl, colormap="magma")
         assert Image.open("overlays/noise-0.png").tobytes() == expected.tobytes()
 
     def test_lies_over_the_upright_picture(self) -> None:
@@ -228,10 +228,10 @@ class TestLayer:
         name = noise_picture()
         result = explain(name, "-m", save_model(model), "-l", "early", "-l", "2", "-t", "0")
         assert rows_of(result)[0][3] == "early + late"
-        expl = sightline.explain_prediction(
+        expl = kerasight.explain_prediction(
             model, doc_of(name, 8), [0], ["early", "late"], image=Image.open(name)
         )
-        expected = sightline.format_as_image(expl)
+        expected = kerasight.format_as_image(expl)
         assert Image.open("overlays/noise-0.png").tobytes() == expected.tobytes()
 
 
@@ -250,16 +250,16 @@ class TestMethod:
             ),
         ],
     )
-    @pytest.mark.filterwarnings("ignore::sightline.base.HeatmapWarning")
+    @pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
     def test_is_that_of_the_library_and_is_named(
         self, options: list[str], asked: dict[str, Any], title: str | None
     ) -> None:
         model, name = make_softmax(), noise_picture()
         result = explain(name, "-m", save_model(model), "-t", "1", *options)
-        expl = sightline.explain_prediction(
+        expl = kerasight.explain_prediction(
             model, doc_of(name), [1], image=Image.open(name), **asked
         )
-        expected = sightline.format_as_image(expl)
+        expected = kerasight.format_as_image(expl)
         assert Image.open("overlays/noise-1.png").tobytes() == expected.tobytes()
         title = title or expl.method
         assert result.stdout.splitlines()[-1] == f"1 overlay by {title} written to overlays"
@@ -267,10 +267,10 @@ class TestMethod:
     def test_signed_takes_the_colormap_that_is_given(self) -> None:
         model, name = make_softmax(), noise_picture()
         explain(name, "-m", save_model(model), "-t", "1", "--signed", "--colormap", "magma")
-        expl = sightline.explain_prediction(
+        expl = kerasight.explain_prediction(
             model, doc_of(name), [1], image=Image.open(name), relu=False
         )
-        expected = sightline.format_as_image(expl, colormap="magma")
+        expected = kerasight.format_as_image(expl, colormap="magma")
         assert Image.open("overlays/noise-1.png").tobytes() == expected.tobytes()
 
     def test_a_logit_is_no_per_cent(self) -> None:
@@ -327,7 +327,7 @@ class TestReport:
         page = Path("new/folder/report.html").read_text(encoding="utf-8")
         assert re.findall(r"<h2><bdi>(.+?)</bdi></h2>", page) == pictures
         assert page.count("<article") == 2
-        about = re.findall(r'<p class="sl-meta">(.+?)</p>', page)[0]
+        about = re.findall(r'<p class="ks-meta">(.+?)</p>', page)[0]
         assert re.sub(r"\s", " ", about).startswith("softmax · Grad-CAM (signed) · layer features")
         assert 'data-kind="signed"' in page
 
@@ -342,7 +342,7 @@ class TestReport:
         ]
         assert result.stdout.splitlines()[-1] == "3 pictures shown in report.html"
         page = Path("report.html").read_text(encoding="utf-8")
-        assert re.findall(r'<p class="sl-error">(.+?)</p>', page) == [
+        assert re.findall(r'<p class="ks-error">(.+?)</p>', page) == [
             "no such file",
             "not a picture in a format that Pillow reads",
         ]
@@ -389,7 +389,7 @@ class TestReport:
         def full(*_: Any, **__: Any) -> int:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("sightline.formatters.html.write_report", full)
+        monkeypatch.setattr("kerasight.formatters.html.write_report", full)
         pictures = [noise_picture(f"{name}.png") for name in "ab"]
         result = run("explain", *pictures, "-m", save_model(make_mean()), "--html", "report.html")
         assert result.exit_code == 2

@@ -21,7 +21,7 @@ from cli.commands import (
 )
 from keras import layers
 
-from sightline.cli import models
+from kerasight.cli import models
 
 NAMES = ["tabby cat", "dog/wolf", "crane", "crane"]
 
@@ -188,7 +188,7 @@ class TestModelFile:
 
     def test_without_pictures_is_refused(self) -> None:
         assert refused("-m", "model.keras") == (
-            "--model needs pictures to explain: pass their files, as in sightline explain --model "
+            "--model needs pictures to explain: pass their files, as in kerasight explain --model "
             "model.keras cat.jpg"
         )
 
@@ -317,4 +317,4 @@ class TestApplication:
 class TestFramework:
     def test_without_a_backend_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keras.config, "backend", lambda: "numpy")
-        assert refused().startswith("Keras cannot be used: sightline explains models on Keras's")
+        assert refused().startswith("Keras cannot be used: kerasight explains models on Keras's")

@@ -12,10 +12,10 @@ from cli.commands import explain, make_mean, refused, rows_of, run, save_model, 
 from keras import layers
 from PIL import Image
 
-import sightline
-from sightline.cli import models
-from sightline.cli.console import PictureError
-from sightline.cli.pictures import read_mask
+import kerasight
+from kerasight.cli import models
+from kerasight.cli.console import PictureError
+from kerasight.cli.pictures import read_mask
 
 
 class TestPictures:
@@ -75,7 +75,7 @@ class TestPictures:
         result = explain(save_picture(colour="black"), "-m", save_model(make_mean()))
         assert result.stderr.count("\n") == 1
         assert result.stderr.startswith("Warning: cat.png: the heatmap of class 0 at layer 'copy'")
-        assert not [warning for warning in recwarn if warning.category is sightline.HeatmapWarning]
+        assert not [warning for warning in recwarn if warning.category is kerasight.HeatmapWarning]
 
 
 class TestFolders:

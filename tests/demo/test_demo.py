@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline import explain_prediction
-from sightline.demo import (
+from kerasight import explain_prediction
+from kerasight.demo import (
     CLASS_NAMES,
     Picture,
     draw_pair,
@@ -21,7 +21,7 @@ from sightline.demo import (
     load_picture,
     preprocess,
 )
-from sightline.demo.pictures import draw_empty
+from kerasight.demo.pictures import draw_empty
 
 # The training draws from seeds that are lists, so no picture of a whole number is one it has seen.
 UNSEEN = 10**6
@@ -158,7 +158,7 @@ def test_a_size_too_small_to_draw_is_refused() -> None:
 
 
 def test_weights_and_picture_are_small() -> None:
-    folder = resources.files("sightline.demo")
+    folder = resources.files("kerasight.demo")
     assert len(folder.joinpath("classifier.npz").read_bytes()) < 400_000
     assert len(folder.joinpath("pair.png").read_bytes()) < 200_000
 
@@ -172,9 +172,9 @@ def test_the_embedded_picture_is_large_enough_to_look_at() -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import sightline.demo",
-        "import sightline.demo; sightline.demo.draw_picture(0, size=64)",
-        "import sightline.demo as d; d.preprocess(d.load_picture())",
+        "import kerasight.demo",
+        "import kerasight.demo; kerasight.demo.draw_picture(0, size=64)",
+        "import kerasight.demo as d; d.preprocess(d.load_picture())",
     ],
 )
 def test_only_the_model_needs_a_framework(statement: str) -> None:
@@ -186,11 +186,11 @@ def test_only_the_model_needs_a_framework(statement: str) -> None:
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
-    import sightline.demo
+    import kerasight.demo
 
-    assert set(sightline.demo.__all__) <= set(dir(sightline.demo))
+    assert set(kerasight.demo.__all__) <= set(dir(kerasight.demo))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = sightline.demo.nothing
+        _ = kerasight.demo.nothing
 
 
 # The classifier
@@ -283,7 +283,7 @@ def test_the_embedded_picture_shows_two_classes_in_two_places(model: keras.Model
 def test_the_closed_form_of_the_training_report_is_grad_cam(
     model: keras.Model, pairs: list[Picture]
 ) -> None:
-    from sightline.demo.train import grad_cam, look
+    from kerasight.demo.train import grad_cam, look
 
     docs = np.concatenate([preprocess(pair.image) for pair in pairs[:5]])
     targets = np.array([pair.labels[0] for pair in pairs[:5]])

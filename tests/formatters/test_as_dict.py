@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.base import Explanation, TargetExplanation
-from sightline.formatters.as_dict import format_as_dict
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.formatters.as_dict import format_as_dict
 
 
 def make(**kwargs: Any) -> Explanation:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.base import Explanation, TargetExplanation
-from sightline.formatters.html import format_as_html, format_html_styles, write_report
-from sightline.formatters.image import format_as_image
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.formatters.html import format_as_html, format_html_styles, write_report
+from kerasight.formatters.image import format_as_image
 
 HEAT = np.array([[0.0, 0.25], [0.5, 1.0]])
 VOID = {"br", "img", "input", "link", "meta"}
@@ -94,7 +94,7 @@ def picture_at(address: str) -> Image.Image:
 
 def data_of(text: str) -> dict[str, Any]:
     """What a fragment hands to its script."""
-    return json.loads(re.search(r'class="sl-data">(.*?)</script>', text)[1])
+    return json.loads(re.search(r'class="ks-data">(.*?)</script>', text)[1])
 
 
 def cells_of(target: dict[str, Any]) -> np.ndarray:
@@ -169,13 +169,13 @@ def test_signed_cells_keep_their_sign() -> None:
     target = TargetExplanation(0, heatmap=heatmap, signed=True)
     text = format_as_html(make(targets=[target]))
     np.testing.assert_allclose(cells_of(data_of(text)["targets"][0]), heatmap, atol=1 / 32767)
-    assert [item["data-kind"] for item in Reader(text).all("div", "sl-scale")] == ["signed"]
+    assert [item["data-kind"] for item in Reader(text).all("div", "ks-scale")] == ["signed"]
     assert "+1" in Reader(text).visible()
 
 
 def test_the_table_has_the_colours_and_the_opacity_of_the_overlay() -> None:
     def table(text: str) -> np.ndarray:
-        found = re.search(r'class="sl-colours" data-kind="\w+">"(.*?)"<', text)[1]
+        found = re.search(r'class="ks-colours" data-kind="\w+">"(.*?)"<', text)[1]
         return np.frombuffer(base64.b64decode(found), np.uint8).reshape(-1, 4)
 
     import matplotlib
@@ -260,7 +260,7 @@ def test_without_a_picture_there_are_the_classes_and_nothing_to_choose() -> None
     found = Reader(format_as_html(make(image=None)))
     assert not found.all("img")
     assert not found.all("input")
-    assert not [item for item in found.all("div", "sl-targets") if "hidden" in item]
+    assert not [item for item in found.all("div", "ks-targets") if "hidden" in item]
     for words in ("class0", "0.5000", "class1", "0.2500"):
         assert words in found.visible()
 
@@ -422,7 +422,7 @@ def test_a_picture_without_targets_is_shown_in_a_report() -> None:
     [image] = [item for item in Reader(text).all("img") if item["alt"].startswith("Picture")]
     assert picture_at(image["src"]).size == (200, 160)
     assert "<noscript><img" not in text
-    assert 'class="sl-stage"' not in text
+    assert 'class="ks-stage"' not in text
 
 
 def test_a_heatmap_that_is_none_is_refused_on_any_place_of_a_card() -> None:
@@ -437,9 +437,9 @@ def test_what_is_the_same_for_all_is_said_once() -> None:
     text = report([Explanation("net", error="wrong"), make(), make(), other])
     assert text.count("layer\u00a0backbone/out") == 1
     assert text.count("layer\u00a0early") == 1
-    assert text.count('class="sl-colours"') == 1
+    assert text.count('class="ks-colours"') == 1
     signed = make(targets=[TargetExplanation(0, heatmap=-HEAT, signed=True)])
-    assert report([make(), signed, make(), signed]).count('class="sl-colours"') == 2
+    assert report([make(), signed, make(), signed]).count('class="ks-colours"') == 2
 
 
 def test_scores_that_are_no_numbers_are_none() -> None:
@@ -487,6 +487,6 @@ def test_a_card_is_small_enough_for_500_of_them() -> None:
 
 
 def test_styles_and_scripts_are_part_of_the_package() -> None:
-    folder = resources.files("sightline.formatters") / "page"
+    folder = resources.files("kerasight.formatters") / "page"
     names = {item.name for item in folder.iterdir()}
     assert {"viewer.css", "viewer.js", "fragment.js", "report.css", "report.js"} <= names

@@ -8,8 +8,8 @@ import pytest
 from matplotlib import colors
 from PIL import Image
 
-from sightline.base import Explanation, TargetExplanation
-from sightline.formatters.image import (
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.formatters.image import (
     _cap_alpha,
     _overlay_heatmap,
     _update_alpha,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.base import Explanation, TargetExplanation
-from sightline.formatters.text import fewer_cells, format_as_text, format_score, place_in_words
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.formatters.text import fewer_cells, format_as_text, format_score, place_in_words
 
 
 def make(heatmap: Any, **kwargs: Any) -> Explanation:

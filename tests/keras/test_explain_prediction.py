@@ -25,9 +25,9 @@ from tiny_models import (
     state_of,
 )
 
-import sightline
-from sightline.base import Explanation, HeatmapWarning
-from sightline.keras.explain_prediction import (
+import kerasight
+from kerasight.base import Explanation, HeatmapWarning
+from kerasight.keras.explain_prediction import (
     _get_activation_layer,
     _validate_doc,
     explain_prediction_keras,
@@ -69,7 +69,7 @@ def test_without_targets_the_top_class_is_explained() -> None:
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_kind_of_model_is_explained(name: str) -> None:
     model, doc = MODELS[name](), doc_for(name)
-    expl = sightline.explain_prediction(model, doc)
+    expl = kerasight.explain_prediction(model, doc)
     scores = scores_of(model, doc)
     (target,) = expl.targets
     assert not expl.error
@@ -83,7 +83,7 @@ def test_every_kind_of_model_is_explained(name: str) -> None:
 @pytest.mark.parametrize("name", list(MODELS))
 def test_the_same_answer_comes_each_time(name: str) -> None:
     model, doc = MODELS[name](), doc_for(name)
-    assert sightline.explain_prediction(model, doc) == sightline.explain_prediction(model, doc)
+    assert kerasight.explain_prediction(model, doc) == kerasight.explain_prediction(model, doc)
 
 
 # The others have no get_config to be saved with.
@@ -101,7 +101,7 @@ def test_a_saved_and_loaded_model_gives_the_same_answer(name: str, tmp_path: Pat
     from tiny_models import Shift
 
     loaded = keras.models.load_model(tmp_path / "model.keras", custom_objects={"Shift": Shift})
-    ours, theirs = (sightline.explain_prediction(one, doc) for one in (model, loaded))
+    ours, theirs = (kerasight.explain_prediction(one, doc) for one in (model, loaded))
     assert ours.layer == theirs.layer
     np.testing.assert_allclose(theirs.targets[0].heatmap, ours.targets[0].heatmap, atol=1e-6)
 
@@ -110,18 +110,18 @@ def test_layer_may_be_name_path_index_or_instance() -> None:
     model, doc = MODELS["functional in sequential in sequential"](), make_doc()
     inner = model.get_layer("middle").get_layer("backbone").get_layer("conv")
     expls = [
-        sightline.explain_prediction(model, doc, layer=layer)
+        kerasight.explain_prediction(model, doc, layer=layer)
         for layer in ("conv", "backbone/conv", "middle/backbone/conv", inner)
     ]
     assert {expl.layer for expl in expls} == {"middle/backbone/conv"}
     assert all(expl == expls[0] for expl in expls)
-    assert sightline.explain_prediction(model, doc, layer=0).layer == "middle"
-    assert sightline.explain_prediction(model, doc, layer=-3).layer == "mix"
+    assert kerasight.explain_prediction(model, doc, layer=0).layer == "middle"
+    assert kerasight.explain_prediction(model, doc, layer=-3).layer == "mix"
 
 
 def test_layers_made_at_the_first_call_are_found_by_name() -> None:
     model = MODELS["custom layer, built late"]()
-    assert sightline.explain_prediction(model, make_doc(), layer="inside").layer == "block/inside"
+    assert kerasight.explain_prediction(model, make_doc(), layer="inside").layer == "block/inside"
 
 
 def test_a_model_that_makes_all_its_layers_at_the_first_call_is_explained() -> None:
@@ -133,24 +133,24 @@ def test_a_model_that_makes_all_its_layers_at_the_first_call_is_explained() -> N
         def call(self, inputs: Any) -> Any:
             return self.inner(inputs)
 
-    expl = sightline.explain_prediction(Late(), make_doc())
+    expl = kerasight.explain_prediction(Late(), make_doc())
     assert expl.layer == "inner/mix"
 
 
 def test_a_swapped_activation_shows_in_the_next_explanation() -> None:
     model = by_hand("softmax")
-    before = sightline.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0]
+    before = kerasight.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0]
     model.layers[-1].activation = keras.activations.linear
-    after = sightline.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0]
+    after = kerasight.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0]
     assert before.score == pytest.approx(1 / (1 + np.exp(0.5)))
     assert after.score == -0.25
 
 
 def test_new_weights_show_in_the_next_explanation() -> None:
     model = by_hand()
-    before = sightline.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0].heatmap
+    before = kerasight.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0].heatmap
     model.get_layer("map").set_weights([np.array([[[[-1.0, 1.0]]]])])
-    after = sightline.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0].heatmap
+    after = kerasight.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0].heatmap
     np.testing.assert_allclose(after, [[0, 0], [1, 0]], atol=1e-6)
     assert not np.allclose(before, after)
 
@@ -158,7 +158,7 @@ def test_new_weights_show_in_the_next_explanation() -> None:
 def test_frozen_weights_change_nothing() -> None:
     free, frozen = MODELS["functional"](), MODELS["frozen"]()
     frozen.set_weights(free.get_weights())
-    ours, theirs = (sightline.explain_prediction(one, make_doc()) for one in (free, frozen))
+    ours, theirs = (kerasight.explain_prediction(one, make_doc()) for one in (free, frozen))
     np.testing.assert_array_equal(ours.targets[0].heatmap, theirs.targets[0].heatmap)
 
 
@@ -169,15 +169,15 @@ def test_other_numbers_of_channels_need_a_picture(channels: int) -> None:
     )
     doc = make_doc((1, 8, 8, channels))
     with pytest.raises(ValueError, match=f"{channels} channels.*image="):
-        sightline.explain_prediction(model, doc)
+        kerasight.explain_prediction(model, doc)
     picture = Image.new("L", (20, 10))
-    expl = sightline.explain_prediction(model, doc, image=picture)
+    expl = kerasight.explain_prediction(model, doc, image=picture)
     assert expl.image is picture
-    assert sightline.format_as_image(expl).size == (20, 10)
+    assert kerasight.format_as_image(expl).size == (20, 10)
 
 
 def test_a_grey_doc_makes_a_grey_picture() -> None:
-    expl = sightline.explain_prediction(by_hand(), DOC_BY_HAND)
+    expl = kerasight.explain_prediction(by_hand(), DOC_BY_HAND)
     assert expl.image.mode == "L"
     # Stretched from -4..2 to 0..255, as eli5 does.
     np.testing.assert_array_equal(np.asarray(expl.image), [[212, 255], [0, 170]])
@@ -185,13 +185,13 @@ def test_a_grey_doc_makes_a_grey_picture() -> None:
 
 def test_the_picture_is_the_one_that_keras_makes_of_the_doc(model: keras.Model) -> None:
     doc = make_doc() * 2 - 1
-    expl = sightline.explain_prediction(model, doc)
+    expl = kerasight.explain_prediction(model, doc)
     assert expl.image == keras.utils.array_to_img(doc[0])
 
 
 def test_a_channels_first_doc_makes_an_upright_picture() -> None:
     model, doc = MODELS["channels first"](), make_doc((1, 3, 8, 8))
-    expl = sightline.explain_prediction(model, doc)
+    expl = kerasight.explain_prediction(model, doc)
     assert expl.image == keras.utils.array_to_img(np.moveaxis(doc[0], 0, -1))
     assert expl.targets[0].heatmap.shape == (4, 4)
 
@@ -208,8 +208,8 @@ def test_channels_first_and_last_give_the_same_heatmap() -> None:
     last, first = make("channels_last"), make("channels_first")
     first.set_weights(last.get_weights())
     doc = make_doc((1, 8, 6, 3))
-    ours = sightline.explain_prediction(last, doc, targets=[1]).targets[0].heatmap
-    theirs = sightline.explain_prediction(first, np.moveaxis(doc, -1, 1), targets=[1])
+    ours = kerasight.explain_prediction(last, doc, targets=[1]).targets[0].heatmap
+    theirs = kerasight.explain_prediction(first, np.moveaxis(doc, -1, 1), targets=[1])
     np.testing.assert_allclose(theirs.targets[0].heatmap, ours, atol=1e-6)
     assert ours.shape == (4, 3)
 
@@ -219,21 +219,21 @@ def test_flipping_the_picture_of_an_equivariant_model_flips_the_heatmap() -> Non
         [keras.Input((6, 6, 3)), kl.Conv2D(4, 1, activation="relu"), *head(None)[1:]]
     )
     doc = make_doc((1, 6, 6, 3))
-    ours = sightline.explain_prediction(model, doc, targets=[0]).targets[0].heatmap
-    flipped = sightline.explain_prediction(model, doc[:, :, ::-1], targets=[0]).targets[0].heatmap
+    ours = kerasight.explain_prediction(model, doc, targets=[0]).targets[0].heatmap
+    flipped = kerasight.explain_prediction(model, doc[:, :, ::-1], targets=[0]).targets[0].heatmap
     np.testing.assert_allclose(flipped, ours[:, ::-1], atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.uint8, np.int32, np.bool_])
 def test_any_type_of_number_is_taken(model: keras.Model, dtype: Any) -> None:
-    expl = sightline.explain_prediction(model, (make_doc() * 2).astype(dtype))
+    expl = kerasight.explain_prediction(model, (make_doc() * 2).astype(dtype))
     assert expl.targets[0].heatmap is not None
 
 
 def test_dynamic_shapes_give_maps_of_the_size_of_the_doc() -> None:
     model = MODELS["dynamic shape"]()
     for height, width in [(8, 8), (12, 20)]:
-        expl = sightline.explain_prediction(model, make_doc((1, height, width, 3)))
+        expl = kerasight.explain_prediction(model, make_doc((1, height, width, 3)))
         assert expl.targets[0].heatmap.shape == (height // 2, width // 2)
 
 
@@ -244,13 +244,13 @@ def test_dynamic_shapes_give_maps_of_the_size_of_the_doc() -> None:
 )
 def test_a_doc_that_is_no_array_is_refused_naming_its_type(model: keras.Model, doc: Any) -> None:
     with pytest.raises(TypeError, match=type(doc).__name__) as error:
-        sightline.explain_prediction(model, doc)
+        kerasight.explain_prediction(model, doc)
     assert len(str(error.value)) < 250
 
 
 def test_a_doc_of_no_numbers_is_refused(model: keras.Model) -> None:
     with pytest.raises(TypeError, match="array of numbers"):
-        sightline.explain_prediction(model, np.full((1, 8, 8, 3), "a"))
+        kerasight.explain_prediction(model, np.full((1, 8, 8, 3), "a"))
 
 
 @pytest.mark.parametrize(
@@ -267,23 +267,23 @@ def test_a_doc_of_the_wrong_shape_is_refused_with_both_shapes(
     model: keras.Model, shape: tuple[int, ...], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says):
-        sightline.explain_prediction(model, np.zeros(shape))
+        kerasight.explain_prediction(model, np.zeros(shape))
 
 
 def test_a_doc_of_the_wrong_shape_is_refused_by_models_that_do_not_tell_theirs() -> None:
     model = MODELS["subclassed, no training argument"]()
     with pytest.raises(ValueError, match=r"\(1, any, any, any\), got \(8, 8, 3\).*expand_dims"):
-        sightline.explain_prediction(model, np.zeros((8, 8, 3)))
-    sightline.explain_prediction(model, make_doc())
+        kerasight.explain_prediction(model, np.zeros((8, 8, 3)))
+    kerasight.explain_prediction(model, make_doc())
     before = state_of(model)
     with pytest.raises(ValueError, match="shape"):
-        sightline.explain_prediction(model, make_doc((1, 8, 8, 2)), image=Image.new("L", (8, 8)))
+        kerasight.explain_prediction(model, make_doc((1, 8, 8, 2)), image=Image.new("L", (8, 8)))
     assert state_of(model) == before
 
 
 def test_axes_of_any_size_still_want_a_size() -> None:
     with pytest.raises(ValueError, match=r"\(1, any, any, 3\), got \(1, 0, 8, 3\)"):
-        sightline.explain_prediction(MODELS["dynamic shape"](), np.zeros((1, 0, 8, 3)))
+        kerasight.explain_prediction(MODELS["dynamic shape"](), np.zeros((1, 0, 8, 3)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -291,7 +291,7 @@ def test_a_doc_that_is_not_finite_is_refused(model: keras.Model, value: float) -
     doc = make_doc()
     doc[0, 1, 2, 0] = value
     with pytest.raises(ValueError, match="NaN or infinity"):
-        sightline.explain_prediction(model, doc)
+        kerasight.explain_prediction(model, doc)
 
 
 def test_a_model_of_several_inputs_is_refused() -> None:
@@ -299,7 +299,7 @@ def test_a_model_of_several_inputs_is_refused() -> None:
     x = kl.GlobalAveragePooling2D()(kl.Conv2D(2, 3)(kl.Add()([left, right])))
     model = keras.Model([left, right], kl.Dense(2)(x), name="pair")
     with pytest.raises(ValueError, match="'pair' has 2 inputs"):
-        sightline.explain_prediction(model, make_doc())
+        kerasight.explain_prediction(model, make_doc())
 
 
 def test_a_model_of_one_named_input_is_explained() -> None:
@@ -309,7 +309,7 @@ def test_a_model_of_one_named_input_is_explained() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", HeatmapWarning)
-        assert sightline.explain_prediction(model, make_doc()).layer == "conv"
+        assert kerasight.explain_prediction(model, make_doc()).layer == "conv"
 
 
 def test_outputs_in_a_dict_are_explained_by_the_first_name() -> None:
@@ -318,7 +318,7 @@ def test_outputs_in_a_dict_are_explained_by_the_first_name() -> None:
     pooled = kl.GlobalAveragePooling2D()(x)
     outputs = {"b": kl.Dense(2)(pooled), "a": kl.Dense(4)(pooled)}
     model = keras.Model(inputs, outputs)
-    expl = sightline.explain_prediction(model, make_doc(), targets=[3])
+    expl = kerasight.explain_prediction(model, make_doc(), targets=[3])
     scores = np.asarray(model(make_doc())["a"])[0]
     assert expl.targets[0].score == pytest.approx(scores[3], abs=1e-6)
 
@@ -326,12 +326,12 @@ def test_outputs_in_a_dict_are_explained_by_the_first_name() -> None:
 @pytest.mark.parametrize("image", ["picture.png", np.zeros((8, 8, 3), np.uint8)])
 def test_an_image_that_is_no_pillow_image_is_refused(model: keras.Model, image: Any) -> None:
     with pytest.raises(TypeError, match=f"PIL.Image.Image, got {type(image).__name__}"):
-        sightline.explain_prediction(model, make_doc(), image=image)
+        kerasight.explain_prediction(model, make_doc(), image=image)
 
 
 def test_unknown_arguments_are_refused(model: keras.Model) -> None:
     with pytest.raises(TypeError, match="blur"):
-        sightline.explain_prediction(model, make_doc(), blur=3)
+        kerasight.explain_prediction(model, make_doc(), blur=3)
 
 
 def not_for_images() -> keras.Model:
@@ -353,7 +353,7 @@ def not_for_images() -> keras.Model:
 def test_a_model_not_for_images_gets_an_explanation_with_an_error(
     make: Callable[[], keras.Model], doc: np.ndarray
 ) -> None:
-    expl = sightline.explain_prediction(make(), doc)
+    expl = kerasight.explain_prediction(make(), doc)
     assert isinstance(expl, Explanation)
     assert "supported" in expl.error
     assert '"image" argument' in expl.error
@@ -362,7 +362,7 @@ def test_a_model_not_for_images_gets_an_explanation_with_an_error(
 
 
 def test_an_unsupported_model_stays_so_with_an_image() -> None:
-    expl = sightline.explain_prediction(
+    expl = kerasight.explain_prediction(
         not_for_images(), np.zeros((1, 4)), image=Image.new("L", (2, 2))
     )
     assert "supported" in expl.error
@@ -372,8 +372,8 @@ def test_a_model_without_image_layers_is_explained_where_an_image_is_given() -> 
     model = keras.Sequential(
         [keras.Input((4, 4, 3)), kl.Dense(2, name="mix"), kl.Flatten(), kl.Dense(2)]
     )
-    assert "supported" in sightline.explain_prediction(model, make_doc((1, 4, 4, 3))).error
-    expl = sightline.explain_prediction(
+    assert "supported" in kerasight.explain_prediction(model, make_doc((1, 4, 4, 3))).error
+    expl = kerasight.explain_prediction(
         model, make_doc((1, 4, 4, 3)), image=Image.new("RGB", (4, 4))
     )
     assert expl.layer == "mix"
@@ -400,7 +400,7 @@ def test_a_saturated_softmax_is_warned_of() -> None:
     model = by_hand("softmax")
     model.layers[-1].set_weights([np.eye(2) * 1000])
     with pytest.warns(HeatmapWarning, match=r"saturated \(score 1\).*logits=True") as record:
-        expl = sightline.explain_prediction(model, DOC_BY_HAND)
+        expl = kerasight.explain_prediction(model, DOC_BY_HAND)
     assert expl.targets[0].heatmap.max() < 0.01
     assert record[0].filename == __file__
 
@@ -409,25 +409,25 @@ def test_no_positive_evidence_is_warned_of() -> None:
     model = by_hand()
     model.layers[-1].set_weights([-np.eye(2)])
     with pytest.warns(HeatmapWarning, match=r"class 0 at layer 'map'.*no positive evidence"):
-        sightline.explain_prediction(model, np.abs(DOC_BY_HAND), targets=[0])
+        kerasight.explain_prediction(model, np.abs(DOC_BY_HAND), targets=[0])
 
 
 def test_a_layer_that_puts_out_zeros_is_warned_of() -> None:
     with pytest.warns(HeatmapWarning, match="output is zero everywhere"):
-        sightline.explain_prediction(by_hand(), np.zeros_like(DOC_BY_HAND))
+        kerasight.explain_prediction(by_hand(), np.zeros_like(DOC_BY_HAND))
 
 
 def test_vanishing_gradients_of_logits_are_warned_of() -> None:
     model = by_hand()
     model.layers[-1].set_weights([np.eye(2) * 1e-9])
     with pytest.warns(HeatmapWarning, match="hardly depends on this layer"):
-        sightline.explain_prediction(model, DOC_BY_HAND)
+        kerasight.explain_prediction(model, DOC_BY_HAND)
 
 
 def test_a_bright_heatmap_is_not_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sightline.explain_prediction(by_hand("softmax"), DOC_BY_HAND)
+        kerasight.explain_prediction(by_hand("softmax"), DOC_BY_HAND)
 
 
 # The helpers that upstream's own tests call
@@ -507,7 +507,7 @@ PRINTED = np.array(
 def test_the_heatmap_of_the_tutorial_comes_out(
     mobilenet_v2: keras.Model, cat_dog: np.ndarray
 ) -> None:
-    expl = sightline.explain_prediction(mobilenet_v2, cat_dog)
+    expl = kerasight.explain_prediction(mobilenet_v2, cat_dog)
     assert expl.targets[0].target == 243
     assert expl.targets[0].score == pytest.approx(0.80968, abs=1e-3)
     assert expl.layer == "out_relu"
@@ -518,8 +518,8 @@ def test_compiled_and_in_a_batch_it_is_the_same_heatmap(
     mobilenet_v2: keras.Model, cat_dog: np.ndarray
 ) -> None:
     docs = np.concatenate([cat_dog, cat_dog[:, :, ::-1], -cat_dog])
-    eager = [sightline.explain_prediction(mobilenet_v2, doc[np.newaxis]) for doc in docs]
-    streams = [list(sightline.explain_predictions(mobilenet_v2, docs)) for _ in range(3)]
+    eager = [kerasight.explain_prediction(mobilenet_v2, doc[np.newaxis]) for doc in docs]
+    streams = [list(kerasight.explain_predictions(mobilenet_v2, docs)) for _ in range(3)]
     for expls in streams:
         for one, other in zip(expls, eager, strict=True):
             assert one.targets[0].target == other.targets[0].target
@@ -536,8 +536,8 @@ def test_more_than_half_of_the_heat_lies_on_the_dog_and_on_the_cat(
     targets: list[int] | None,
     box: tuple[int, int, int, int],
 ) -> None:
-    expl = sightline.explain_prediction(mobilenet_v2, cat_dog, targets=targets)
-    heat = sightline.formatters.image.expand_heatmap(expl.targets[0].heatmap, expl.image)
+    expl = kerasight.explain_prediction(mobilenet_v2, cat_dog, targets=targets)
+    heat = kerasight.formatters.image.expand_heatmap(expl.targets[0].heatmap, expl.image)
     left, top, right, bottom = box
     heat = np.asarray(heat, dtype=float)
     assert heat[top:bottom, left:right].sum() > heat.sum() / 2
@@ -548,7 +548,7 @@ def test_mobilenet_is_not_explained_at_its_one_cell_classifier(
 ) -> None:
     weights = str(imagenet("mobilenet_v1_025.weights.h5"))
     model = keras.applications.MobileNet(alpha=0.25, weights=weights)
-    expl = sightline.explain_prediction(model, cat_dog)
+    expl = kerasight.explain_prediction(model, cat_dog)
     assert expl.layer == "conv_pw_13_relu"
     assert expl.targets[0].heatmap.shape == (7, 7)
 
@@ -558,5 +558,5 @@ def test_mobilenet_v3_is_not_explained_at_its_one_cell_classifier(size: str) -> 
     model = getattr(keras.applications, f"MobileNetV3{size}")(
         weights=None, input_shape=(64, 64, 3), include_preprocessing=False
     )
-    expl = sightline.explain_prediction(model, make_doc((1, 64, 64, 3)))
+    expl = kerasight.explain_prediction(model, make_doc((1, 64, 64, 3)))
     assert expl.targets[0].heatmap.shape == (2, 2)

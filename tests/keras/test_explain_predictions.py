@@ -12,8 +12,8 @@ from keras import layers as kl
 from PIL import Image
 from tiny_models import CLASSES, MODELS, make_doc
 
-import sightline
-from sightline.base import Explanation, HeatmapWarning
+import kerasight
+from kerasight.base import Explanation, HeatmapWarning
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def assert_as_one_by_one(
 ) -> None:
     assert len(expls) == len(docs)
     for doc, expl in zip(docs, expls, strict=True):
-        alone = sightline.explain_prediction(model, doc[np.newaxis], **kwargs)
+        alone = kerasight.explain_prediction(model, doc[np.newaxis], **kwargs)
         assert (expl.layer, expl.image) == (alone.layer, alone.image)
         assert len(expl.targets) == len(alone.targets)
         for one, other in zip(expl.targets, alone.targets, strict=True):
@@ -79,7 +79,7 @@ SOURCES = {
 @pytest.mark.parametrize("source", list(SOURCES))
 def test_docs_may_come_in_many_ways(model: keras.Model, source: str) -> None:
     docs = make_docs(6)
-    expls = list(sightline.explain_predictions(model, SOURCES[source](docs), batch_size=4))
+    expls = list(kerasight.explain_predictions(model, SOURCES[source](docs), batch_size=4))
     assert_as_one_by_one(model, docs, expls)
 
 
@@ -90,13 +90,13 @@ def test_every_kind_of_model_gives_what_it_gives_one_by_one(name: str) -> None:
     if name == "channels first":
         docs = np.moveaxis(docs, -1, 1)
     for _ in range(4):  # eager and compiled
-        expls = list(sightline.explain_predictions(model, docs, batch_size=2))
+        expls = list(kerasight.explain_predictions(model, docs, batch_size=2))
         assert_as_one_by_one(model, docs, expls)
 
 
 def test_several_classes_are_explained_for_every_doc(model: keras.Model) -> None:
     docs = make_docs(4)
-    expls = list(sightline.explain_predictions(model, docs, targets=[2, 0]))
+    expls = list(kerasight.explain_predictions(model, docs, targets=[2, 0]))
     for place, target in enumerate([2, 0]):
         alone = [Explanation(**{**vars(expl), "targets": [expl.targets[place]]}) for expl in expls]
         assert_as_one_by_one(model, docs, alone, targets=[target])
@@ -104,7 +104,7 @@ def test_several_classes_are_explained_for_every_doc(model: keras.Model) -> None
 
 def test_each_doc_may_have_classes_of_its_own(model: keras.Model) -> None:
     targets = [[0], [1, 2], [2], [0, 1]]
-    expls = sightline.explain_predictions(model, make_docs(4), targets=targets)
+    expls = kerasight.explain_predictions(model, make_docs(4), targets=targets)
     assert [[one.target for one in expl.targets] for expl in expls] == targets
 
 
@@ -113,7 +113,7 @@ def test_the_classes_of_the_greatest_or_lowest_scores(model: keras.Model, top_ta
     docs = make_docs(3)
     scores = np.asarray(model(docs, training=False))
     for _ in range(3):
-        expls = list(sightline.explain_predictions(model, docs, top_targets=top_targets))
+        expls = list(kerasight.explain_predictions(model, docs, top_targets=top_targets))
         assert_as_one_by_one(model, docs, expls, top_targets=top_targets)
         for row, expl in zip(scores, expls, strict=True):
             order = row.argsort()[::-1] if top_targets > 0 else row.argsort()
@@ -124,7 +124,7 @@ def test_the_classes_of_the_greatest_or_lowest_scores(model: keras.Model, top_ta
 @pytest.mark.parametrize("names", [["ant", "bee", "cat"], ("ant", "bee", "cat"), {1: "bee"}])
 def test_classes_may_have_names(model: keras.Model, names: Any) -> None:
     docs = make_docs(2)
-    expls = list(sightline.explain_predictions(model, docs, targets=[1, 2], target_names=names))
+    expls = list(kerasight.explain_predictions(model, docs, targets=[1, 2], target_names=names))
     for expl in expls:
         assert [one.name for one in expl.targets] == ["bee", None if len(names) == 1 else "cat"]
         assert [one.target for one in expl.targets] == [1, 2]
@@ -134,10 +134,10 @@ def test_classes_may_have_names(model: keras.Model, names: Any) -> None:
 def test_the_layer_is_chosen_or_given(model: keras.Model) -> None:
     docs = make_docs(3)
     for layer in ("conv", 1, model.get_layer("conv")):
-        expls = list(sightline.explain_predictions(model, docs, layer=layer))
+        expls = list(kerasight.explain_predictions(model, docs, layer=layer))
         assert {expl.layer for expl in expls} == {"conv"}
     late = MODELS["custom layer, built late"]()
-    assert next(iter(sightline.explain_predictions(late, docs, layer="inside"))).layer == (
+    assert next(iter(kerasight.explain_predictions(late, docs, layer="inside"))).layer == (
         "block/inside"
     )
 
@@ -145,7 +145,7 @@ def test_the_layer_is_chosen_or_given(model: keras.Model) -> None:
 def test_pictures_may_be_given_for_all_or_some(model: keras.Model) -> None:
     docs = make_docs(3)
     images = [Image.new("L", (30, 20)), None, Image.new("RGB", (5, 5))]
-    expls = list(sightline.explain_predictions(model, docs, images=iter(images)))
+    expls = list(kerasight.explain_predictions(model, docs, images=iter(images)))
     assert expls[0].image is images[0]
     assert expls[1].image == keras.utils.array_to_img(docs[1])
     assert expls[2].image is images[2]
@@ -154,7 +154,7 @@ def test_pictures_may_be_given_for_all_or_some(model: keras.Model) -> None:
 def test_docs_of_different_sizes_do_not_share_a_batch() -> None:
     model = MODELS["dynamic shape"]()
     docs = [make_doc((1, side, side, 3))[0] for side in (8, 8, 10, 8, 12)]
-    expls = list(sightline.explain_predictions(model, docs))
+    expls = list(kerasight.explain_predictions(model, docs))
     assert [expl.targets[0].heatmap.shape for expl in expls] == [
         (side // 2, side // 2) for side in (8, 8, 10, 8, 12)
     ]
@@ -170,7 +170,7 @@ def test_results_come_lazily_and_no_more_than_two_batches_are_taken_ahead(
             taken.append(number)
             yield make_doc(seed=number)[0]
 
-    stream = sightline.explain_predictions(model, docs(), batch_size=4)
+    stream = kerasight.explain_predictions(model, docs(), batch_size=4)
     assert not taken
     for number in range(10):
         next(stream)
@@ -178,11 +178,11 @@ def test_results_come_lazily_and_no_more_than_two_batches_are_taken_ahead(
 
 
 def test_progress_is_shown(model: keras.Model, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(list(sightline.explain_predictions(model, make_docs(3), progress=True))) == 3
+    assert len(list(kerasight.explain_predictions(model, make_docs(3), progress=True))) == 3
     assert "3/3" in capsys.readouterr().err
-    list(sightline.explain_predictions(model, (doc for doc in make_docs(3)), progress=True))
+    list(kerasight.explain_predictions(model, (doc for doc in make_docs(3)), progress=True))
     assert "3doc" in capsys.readouterr().err
-    list(sightline.explain_predictions(model, make_docs(3)))
+    list(kerasight.explain_predictions(model, make_docs(3)))
     assert not capsys.readouterr().err
 
 
@@ -201,7 +201,7 @@ def with_faults() -> list[Any]:
 def test_a_doc_that_cannot_be_explained_stops_the_stream_after_those_before_it(
     model: keras.Model, batch_size: int
 ) -> None:
-    stream = sightline.explain_predictions(model, with_faults(), batch_size=batch_size)
+    stream = kerasight.explain_predictions(model, with_faults(), batch_size=batch_size)
     assert [next(stream).targets[0].heatmap.shape for _ in range(2)] == [(8, 8)] * 2
     with pytest.raises(ValueError, match="doc 2: doc must be finite"):
         next(stream)
@@ -212,7 +212,7 @@ def test_errors_may_be_kept_in_the_place_of_explanations(
     model: keras.Model, batch_size: int
 ) -> None:
     expls = list(
-        sightline.explain_predictions(model, with_faults(), batch_size=batch_size, errors="keep")
+        kerasight.explain_predictions(model, with_faults(), batch_size=batch_size, errors="keep")
     )
     assert [bool(expl.error) for expl in expls] == [False, False, True, False, True, False]
     assert "doc 2: doc must be finite" in expls[2].error
@@ -235,7 +235,7 @@ def test_errors_may_be_kept_in_the_place_of_explanations(
 def test_what_is_no_doc_is_refused_with_its_position(
     model: keras.Model, given: Any, error: type[Exception], says: str
 ) -> None:
-    stream = sightline.explain_predictions(model, [make_docs(1)[0], given])
+    stream = kerasight.explain_predictions(model, [make_docs(1)[0], given])
     next(stream)
     with pytest.raises(error, match=f"doc 1: .*{says}"):
         next(stream)
@@ -258,7 +258,7 @@ def test_a_doc_that_only_the_model_refuses_is_found_in_its_batch() -> None:
     )
     docs = make_docs(5)
     docs[3] += 10
-    expls = list(sightline.explain_predictions(model, docs, errors="keep"))
+    expls = list(kerasight.explain_predictions(model, docs, errors="keep"))
     assert [bool(expl.error) for expl in expls] == [False, False, False, True, False]
     assert "doc 3" in expls[3].error
 
@@ -276,7 +276,7 @@ def test_nan_in_the_gradients_of_one_doc_is_its_own_error() -> None:
     model.get_layer("conv").set_weights([np.ones((1, 1, 3, 2)), np.zeros(2)])
     docs = make_docs(3) + 1
     docs[1] = 0
-    expls = list(sightline.explain_predictions(model, docs, layer="conv", errors="keep"))
+    expls = list(kerasight.explain_predictions(model, docs, layer="conv", errors="keep"))
     assert [bool(expl.error) for expl in expls] == [False, True, False]
     assert "doc 1: there is NaN or infinity in the gradient of layer 'conv'" in expls[1].error
 
@@ -287,7 +287,7 @@ def test_an_error_of_the_source_comes_after_what_came_before_it(model: keras.Mod
         raise OSError("the disk is gone")
 
     for errors in ("raise", "keep"):
-        stream = sightline.explain_predictions(model, docs(), errors=errors)
+        stream = kerasight.explain_predictions(model, docs(), errors=errors)
         assert [next(stream).error for _ in range(3)] == ["", "", ""]
         with pytest.raises(OSError, match="the disk is gone"):
             next(stream)
@@ -296,22 +296,22 @@ def test_an_error_of_the_source_comes_after_what_came_before_it(model: keras.Mod
 def test_too_few_targets_or_pictures_are_an_error_of_the_first_doc_without(
     model: keras.Model,
 ) -> None:
-    stream = sightline.explain_predictions(model, make_docs(3), targets=[[0], [1]])
+    stream = kerasight.explain_predictions(model, make_docs(3), targets=[[0], [1]])
     assert len([next(stream), next(stream)]) == 2
     with pytest.raises(ValueError, match="doc 2: targets has no list for this doc"):
         next(stream)
-    stream = sightline.explain_predictions(model, make_docs(3), images=[None])
+    stream = kerasight.explain_predictions(model, make_docs(3), images=[None])
     next(stream)
     with pytest.raises(ValueError, match="doc 1: images has no picture"):
         next(stream)
     with pytest.raises(TypeError, match="doc 0: image must be a PIL"):
-        next(sightline.explain_predictions(model, make_docs(1), images=["cat.png"]))
+        next(kerasight.explain_predictions(model, make_docs(1), images=["cat.png"]))
     with pytest.raises(ValueError, match="doc 1: targets must hold at least one"):
-        list(sightline.explain_predictions(model, make_docs(2), targets=[[0], []]))
+        list(kerasight.explain_predictions(model, make_docs(2), targets=[[0], []]))
     with pytest.raises(TypeError, match="doc 1: the targets of a doc must be a list"):
-        list(sightline.explain_predictions(model, make_docs(2), targets=[[0], 1]))
+        list(kerasight.explain_predictions(model, make_docs(2), targets=[[0], 1]))
     with pytest.raises(ValueError, match=r"doc 1: target 7 is out of range.*\[0, 3\)"):
-        list(sightline.explain_predictions(model, make_docs(2), targets=[[0], [7]]))
+        list(kerasight.explain_predictions(model, make_docs(2), targets=[[0], [7]]))
 
 
 @pytest.mark.parametrize(
@@ -341,20 +341,20 @@ def test_bad_arguments_are_refused_at_once(
 ) -> None:
     docs = arguments.pop("docs", make_docs(2))
     with pytest.raises(error, match=says):
-        sightline.explain_predictions(model, docs, **arguments)
+        kerasight.explain_predictions(model, docs, **arguments)
 
 
 def test_names_for_another_number_of_classes_are_refused(model: keras.Model) -> None:
-    stream = sightline.explain_predictions(model, make_docs(2), target_names=["a", "b"])
+    stream = kerasight.explain_predictions(model, make_docs(2), target_names=["a", "b"])
     with pytest.raises(ValueError, match=f"{CLASSES} classes, and holds 2"):
         next(stream)
 
 
 def test_a_model_not_for_images_gets_errors() -> None:
     table = keras.Sequential([keras.Input((4,)), kl.Dense(2)])
-    expls = list(sightline.explain_predictions(table, [np.zeros(4)] * 2))
+    expls = list(kerasight.explain_predictions(table, [np.zeros(4)] * 2))
     assert ["supported" in expl.error for expl in expls] == [True, True]
-    expls = list(sightline.explain_predictions("a model", [np.zeros(4)] * 2))
+    expls = list(kerasight.explain_predictions("a model", [np.zeros(4)] * 2))
     assert ["supported" in expl.error for expl in expls] == [True, True]
 
 
@@ -367,47 +367,47 @@ def test_one_doc_may_have_several_classes_from_one_pass(model: keras.Model) -> N
     own = conv.call
     vars(conv)["call"] = lambda inputs: runs.append(1) or own(inputs)
     names = ["ant", "bee", "cat"]
-    expl = sightline.explain_prediction(model, make_doc(), top_targets=3, target_names=names)
+    expl = kerasight.explain_prediction(model, make_doc(), top_targets=3, target_names=names)
     assert len(runs) == 1
     del vars(conv)["call"]
     scores = np.asarray(model(make_doc()))[0]
     assert [one.target for one in expl.targets] == list(scores.argsort()[::-1])
     assert [one.name for one in expl.targets] == [names[one.target] for one in expl.targets]
     for one in expl.targets:
-        alone = sightline.explain_prediction(model, make_doc(), targets=[one.target])
+        alone = kerasight.explain_prediction(model, make_doc(), targets=[one.target])
         np.testing.assert_allclose(one.heatmap, alone.targets[0].heatmap, atol=1e-5)
 
 
 def test_targets_stays_a_list_of_one_and_points_to_the_stream(model: keras.Model) -> None:
     with pytest.raises(ValueError, match="explain_predictions"):
-        sightline.explain_prediction(model, make_doc(), targets=[0, 1])
+        kerasight.explain_prediction(model, make_doc(), targets=[0, 1])
     with pytest.raises(ValueError, match="not both"):
-        sightline.explain_prediction(model, make_doc(), targets=[0], top_targets=1)
+        kerasight.explain_prediction(model, make_doc(), targets=[0], top_targets=1)
     with pytest.raises(TypeError, match="target_names must be"):
-        sightline.explain_prediction(model, make_doc(), target_names="names")
+        kerasight.explain_prediction(model, make_doc(), target_names="names")
 
 
 # Pictures of many
 
 
 def test_several_classes_are_shown_as_panels(model: keras.Model) -> None:
-    shown = sightline.show_prediction(model, make_doc(), top_targets=3, colormap="jet")
-    expl = sightline.explain_prediction(model, make_doc(), top_targets=3)
-    assert shown == sightline.format_as_image(expl, colormap="jet")
+    shown = kerasight.show_prediction(model, make_doc(), top_targets=3, colormap="jet")
+    expl = kerasight.explain_prediction(model, make_doc(), top_targets=3)
+    assert shown == kerasight.format_as_image(expl, colormap="jet")
     assert shown.width > 3 * 160
 
 
 def test_many_are_shown_on_a_contact_sheet(model: keras.Model) -> None:
-    shown = sightline.show_predictions(model, make_docs(4), top_targets=2, alpha_limit=0.3)
-    expls = list(sightline.explain_predictions(model, make_docs(4), top_targets=2))
-    assert shown == sightline.formatters.image.format_as_sheet(expls, alpha_limit=0.3)
+    shown = kerasight.show_predictions(model, make_docs(4), top_targets=2, alpha_limit=0.3)
+    expls = list(kerasight.explain_predictions(model, make_docs(4), top_targets=2))
+    assert shown == kerasight.formatters.image.format_as_sheet(expls, alpha_limit=0.3)
 
 
 def test_what_cannot_be_shown_comes_as_explanations(
     model: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "supported" in sightline.show_predictions("a model", [1, 2])[1].error
-    monkeypatch.setattr(sightline.ipython, "format_as_sheet", ImportError("no Pillow"))
+    assert "supported" in kerasight.show_predictions("a model", [1, 2])[1].error
+    monkeypatch.setattr(kerasight.ipython, "format_as_sheet", ImportError("no Pillow"))
     with pytest.warns(UserWarning, match="dependencies are missing"):
-        expls = sightline.show_predictions(model, make_docs(2))
+        expls = kerasight.show_predictions(model, make_docs(2))
     assert len(expls) == 2

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_models import make_doc
 
-import sightline
-from sightline.keras.gradcam import channel_weights, gradcam, gradcam_backend
+import kerasight
+from kerasight.keras.gradcam import channel_weights, gradcam, gradcam_backend
 
 
 def test_heatmap_is_the_relu_of_the_weighted_sum_divided_by_its_peak() -> None:
@@ -114,21 +114,21 @@ def test_backend_takes_the_top_class_and_chooses_the_layer() -> None:
 
 
 def test_the_name_is_the_function_and_carries_its_module() -> None:
-    from sightline.keras import gradcam as function
+    from kerasight.keras import gradcam as function
 
     assert callable(function)
-    assert sightline.keras.gradcam is function
-    assert sightline.keras.gradcam.gradcam is function
-    assert sightline.keras.gradcam.gradcam_backend is gradcam_backend
-    import sightline.keras.gradcam as module
+    assert kerasight.keras.gradcam is function
+    assert kerasight.keras.gradcam.gradcam is function
+    assert kerasight.keras.gradcam.gradcam_backend is gradcam_backend
+    import kerasight.keras.gradcam as module
 
     assert module.gradcam_backend is gradcam_backend
-    assert sightline.keras.gradcam is function
+    assert kerasight.keras.gradcam is function
 
 
 def test_the_formula_needs_no_framework() -> None:
     code = (
-        "import sys; from sightline.keras.gradcam import gradcam; import numpy as np; "
+        "import sys; from kerasight.keras.gradcam import gradcam; import numpy as np; "
         "gradcam(np.ones(1), np.ones((1, 1, 1))); "
         "assert not {'keras', 'tensorflow', 'matplotlib'} & set(sys.modules)"
     )

@@ -23,18 +23,18 @@ from tiny_models import (
     state_of,
 )
 
-import sightline
-from sightline.base import Explanation, HeatmapWarning
-from sightline.keras.heatmaps import Question, resized
-from sightline.keras.methods import METHODS
-from sightline.keras.record import record
-from sightline.keras.traces import WORTH_A_TRACE
+import kerasight
+from kerasight.base import Explanation, HeatmapWarning
+from kerasight.keras.heatmaps import Question, resized
+from kerasight.keras.methods import METHODS
+from kerasight.keras.record import record
+from kerasight.keras.traces import WORTH_A_TRACE
 
-pytestmark = pytest.mark.filterwarnings("ignore::sightline.base.HeatmapWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 
 
 def explain(model: keras.Model, doc: np.ndarray | None = None, **asked: Any) -> Explanation:
-    return sightline.explain_prediction(model, make_doc() if doc is None else doc, **asked)
+    return kerasight.explain_prediction(model, make_doc() if doc is None else doc, **asked)
 
 
 def heatmap(model: keras.Model, doc: np.ndarray | None = None, **asked: Any) -> np.ndarray:
@@ -108,7 +108,7 @@ def test_questions_that_make_no_sense_are_refused(
     with pytest.raises(error, match=message):
         explain(by_hand(), DOC_BY_HAND, **asked)
     with pytest.raises(error, match=message):
-        list(sightline.explain_predictions(by_hand(), DOC_BY_HAND, **asked))
+        list(kerasight.explain_predictions(by_hand(), DOC_BY_HAND, **asked))
 
 
 def test_numpy_booleans_and_integers_are_taken() -> None:
@@ -175,12 +175,12 @@ def test_a_signed_heatmap_is_drawn_red_for_the_class_and_blue_against_it() -> No
         by_hand(), DOC_BY_HAND, targets=[0], relu=False, image=Image.new("L", (2, 2), 128)
     )
     for_it, stronger, against, neither = (
-        sightline.format_as_image(
+        kerasight.format_as_image(
             expl, resampling_filter="nearest", alpha_limit=1
         ).get_flattened_data()
         if hasattr(Image.Image, "get_flattened_data")
         else list(
-            sightline.format_as_image(expl, resampling_filter="nearest", alpha_limit=1).getdata()
+            kerasight.format_as_image(expl, resampling_filter="nearest", alpha_limit=1).getdata()
         )
     )
     assert neither == (128, 128, 128, 255)
@@ -228,7 +228,7 @@ def test_several_layers_work_with_every_method_and_in_a_stream() -> None:
     docs = np.concatenate([make_doc(seed=seed) for seed in range(3)])
     for method in METHODS:
         asked = {"layer": ["conv", "squash"], "method": method, "logits": True}
-        stream = list(sightline.explain_predictions(model, docs, **asked))
+        stream = list(kerasight.explain_predictions(model, docs, **asked))
         for doc, expl in zip(docs, stream, strict=True):
             np.testing.assert_allclose(
                 expl.targets[0].heatmap, heatmap(model, doc[np.newaxis], **asked), atol=1e-4
@@ -279,7 +279,7 @@ def test_smoothing_takes_docs_of_bytes() -> None:
 @pytest.mark.parametrize("name", ["functional", "channels first", "nested in subclassed", "shared"])
 def test_ablation_sets_one_channel_after_the_other_to_zero(name: str) -> None:
     model, doc = MODELS[name](), doc_for(name)
-    terms = record(model, doc, [1], sightline.keras.layers.find(model, "seen"))
+    terms = record(model, doc, [1], kerasight.keras.layers.find(model, "seen"))
     drops = []
     axis = 0 if name == "channels first" else -1
     for channel in range(terms.activations.shape[-1]):
@@ -359,7 +359,7 @@ def test_ablation_works_on_a_model_that_cannot_be_traced() -> None:
 @pytest.mark.parametrize("name", ["functional", "channels first"])
 def test_score_cam_weights_channels_by_what_the_model_says_through_them(name: str) -> None:
     model, doc = MODELS[name](), doc_for(name)
-    terms = record(model, doc, [1], sightline.keras.layers.find(model, "seen"))
+    terms = record(model, doc, [1], kerasight.keras.layers.find(model, "seen"))
     baseline = scores_of(model, np.zeros_like(doc))[1]
     size = doc.shape[2:] if name == "channels first" else doc.shape[1:3]
     increases = []
@@ -530,7 +530,7 @@ def test_no_remedy_is_looked_for_where_nobody_would_hear(monkeypatch: pytest.Mon
     def look(*_: Any) -> Any:
         raise AssertionError
 
-    monkeypatch.setattr("sightline.keras.explain_prediction._remedy", look)
+    monkeypatch.setattr("kerasight.keras.explain_prediction._remedy", look)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HeatmapWarning)
         explain(saturated(), DOC_BY_HAND)
@@ -541,7 +541,7 @@ def test_no_remedy_is_looked_for_where_nobody_would_hear(monkeypatch: pytest.Mon
 def test_a_remedy_is_looked_for_once_where_a_class_is_explained_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from sightline.keras import explain_prediction
+    from kerasight.keras import explain_prediction
 
     looked, remedy = [], explain_prediction._remedy
 

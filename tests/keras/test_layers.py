@@ -8,7 +8,7 @@ import pytest
 from keras import layers as kl
 from tiny_models import MODELS, Block, Chain, backbone, head, make_doc
 
-from sightline.keras import layers
+from kerasight.keras import layers
 
 
 @pytest.fixture

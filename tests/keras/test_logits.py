@@ -12,13 +12,13 @@ import tensorflow as tf
 from keras import layers as kl
 from tiny_models import MODELS, doc_for, make_doc, state_of
 
-import sightline
-from sightline.base import Explanation
-from sightline.keras import backends
-from sightline.keras.record import scores_of
-from sightline.keras.traces import WORTH_A_TRACE
+import kerasight
+from kerasight.base import Explanation
+from kerasight.keras import backends
+from kerasight.keras.record import scores_of
+from kerasight.keras.traces import WORTH_A_TRACE
 
-pytestmark = pytest.mark.filterwarnings("ignore::sightline.base.HeatmapWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 
 
 class Ending(keras.Model):
@@ -68,7 +68,7 @@ ENDS: dict[str, tuple[Callable[[Any], Any], int]] = {
 
 
 def explained(model: keras.Model, **asked: Any) -> Explanation:
-    return sightline.explain_prediction(model, make_doc(), layer="map", logits=True, **asked)
+    return kerasight.explain_prediction(model, make_doc(), layer="map", logits=True, **asked)
 
 
 @pytest.mark.parametrize("kind", [Ending, Compiled])
@@ -81,7 +81,7 @@ def test_the_logit_is_explained(name: str, kind: type[Ending]) -> None:
     plain = Ending(lambda x: x, units)
     plain(make_doc())
     plain.set_weights(model.get_weights())
-    expected = sightline.explain_prediction(plain, make_doc(), layer="map", targets=[0])
+    expected = kerasight.explain_prediction(plain, make_doc(), layer="map", targets=[0])
     before = state_of(model)
     for _ in range(WORTH_A_TRACE + 2):  # eager and compiled
         found = explained(model, targets=[0]).targets[0]
@@ -100,7 +100,7 @@ def test_the_logits_of_each_kind_of_model_are_found(name: str) -> None:
     again = keras.ops.sigmoid(logits) if name == "one sigmoid unit" else keras.ops.softmax(logits)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(again), scores, atol=1e-6)
     assert not np.allclose(logits, scores)
-    target = sightline.explain_prediction(model, doc, logits=True).targets[0]
+    target = kerasight.explain_prediction(model, doc, logits=True).targets[0]
     assert target.score == pytest.approx(logits.max(), abs=1e-6)
 
 
@@ -109,7 +109,7 @@ def test_a_model_that_ends_in_logits_is_explained_as_it_is() -> None:
     model(make_doc())
     for bias in (-5.0, 0.3):  # which no probability can be, and which one might
         model.dense.set_weights([np.zeros((4, 3)) + 1e-3, np.full(3, bias)])
-        expected = sightline.explain_prediction(model, make_doc(), layer="map", targets=[1])
+        expected = kerasight.explain_prediction(model, make_doc(), layer="map", targets=[1])
         found = explained(model, targets=[1])
         assert found.targets[0].score == pytest.approx(bias, abs=0.05)
         np.testing.assert_allclose(found.targets[0].heatmap, expected.targets[0].heatmap)
@@ -124,7 +124,7 @@ def test_probabilities_from_elsewhere_are_refused(kind: type[Ending]) -> None:
             explained(model)
         with pytest.raises(ValueError, match="cannot be found"):
             scores_of(model, make_doc(), logits=True)
-    assert sightline.explain_prediction(model, make_doc()).targets[0].score < 1
+    assert kerasight.explain_prediction(model, make_doc()).targets[0].score < 1
 
 
 def test_a_layer_without_gradient_is_named_though_the_logits_are_hidden() -> None:
@@ -139,7 +139,7 @@ def test_a_saturated_softmax_shows_its_logit() -> None:
     model(make_doc())
     kernel, bias = model.dense.get_weights()
     model.dense.set_weights([1000 * abs(kernel) * [1, -1, -1], bias])
-    assert sightline.explain_prediction(model, make_doc()).targets[0].heatmap.max() < 0.1
+    assert kerasight.explain_prediction(model, make_doc()).targets[0].heatmap.max() < 0.1
     assert explained(model).targets[0].heatmap.max() == pytest.approx(1)
 
 
@@ -158,7 +158,7 @@ def test_float16_logits_come_in_float32() -> None:
 def test_keras_hangs_the_logits_on_what_comes_out_of_its_softmax_and_sigmoid() -> None:
     # Undocumented, and looked for in one place: if this fails, each first explanation with
     # logits=True takes a trace longer, and that place can go.
-    from sightline.keras.backends.tensorflow import _KERAS_LOGITS
+    from kerasight.keras.backends.tensorflow import _KERAS_LOGITS
 
     logits = tf.constant([[1.0, 2.0]])
     for function in (keras.ops.softmax, keras.ops.sigmoid, keras.activations.softmax):
@@ -166,7 +166,7 @@ def test_keras_hangs_the_logits_on_what_comes_out_of_its_softmax_and_sigmoid() -
 
 
 def test_without_what_keras_hangs_on_them_the_graph_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sightline.keras.backends.tensorflow._KERAS_LOGITS", "_nothing")
+    monkeypatch.setattr("kerasight.keras.backends.tensorflow._KERAS_LOGITS", "_nothing")
     for name in ("keras.ops.softmax", "a Softmax layer", "one unit, without its axis"):
         test_the_logit_is_explained(name, Ending)
 

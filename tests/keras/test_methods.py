@@ -6,9 +6,9 @@ import pytest
 from keras import layers as kl
 from tiny_models import make_doc
 
-import sightline
-from sightline.keras import methods
-from sightline.keras.methods import METHODS, find_method
+import kerasight
+from kerasight.keras import methods
+from kerasight.keras.methods import METHODS, find_method
 
 # Channel by channel, as they stand in a picture.
 FIRST = [[1, 2], [0, 1]]
@@ -150,7 +150,7 @@ def class_activation_model(activation: str | None = None) -> keras.Model:
 
 
 def heatmap(model: keras.Model, doc: np.ndarray, **asked: object) -> np.ndarray:
-    return sightline.explain_prediction(model, doc, **asked).targets[0].heatmap
+    return kerasight.explain_prediction(model, doc, **asked).targets[0].heatmap
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "hirescam", "xgrad-cam"])

@@ -8,8 +8,8 @@ import pytest
 from keras import layers as kl
 from tiny_models import MODELS, Chain, Shift, backbone, doc_for, head, make_doc, scores_of, state_of
 
-from sightline.keras import layers
-from sightline.keras.record import record
+from kerasight.keras import layers
+from kerasight.keras.record import record
 
 
 @pytest.fixture(params=list(MODELS))

@@ -12,10 +12,10 @@ import pytest
 from keras import layers as kl
 from tiny_models import MODELS, Chain, make_doc
 
-import sightline
-from sightline.keras.layers import walk
-from sightline.keras.state import Snapshot
-from sightline.keras.tap import tapped
+import kerasight
+from kerasight.keras.layers import walk
+from kerasight.keras.state import Snapshot
+from kerasight.keras.tap import tapped
 
 
 class Settings:
@@ -60,7 +60,7 @@ def test_it_holds_as_long_as_nothing_changes(model: keras.Model) -> None:
     taken = snapshot(model)
     assert taken.holds()
     model(make_doc())
-    sightline.explain_prediction(MODELS["functional"](), make_doc())
+    kerasight.explain_prediction(MODELS["functional"](), make_doc())
     assert taken.holds()
 
 

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from tiny_models import MODELS, make_doc
 
-from sightline.keras.layers import children, walk
-from sightline.keras.tap import _wrapped, tapped, untapped_attributes
+from kerasight.keras.layers import children, walk
+from kerasight.keras.tap import _wrapped, tapped, untapped_attributes
 
 
 @pytest.fixture

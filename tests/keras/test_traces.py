@@ -14,12 +14,12 @@ import pytest
 from keras import layers as kl
 from tiny_models import CLASSES, MODELS, SIDE, Chain, Shift, backbone, head, make_doc, state_of
 
-import sightline
-from sightline.keras import traces
-from sightline.keras.record import record, record_batch
-from sightline.keras.traces import _MOST, WORTH_A_TRACE, traces_of
+import kerasight
+from kerasight.keras import traces
+from kerasight.keras.record import record, record_batch
+from kerasight.keras.traces import _MOST, WORTH_A_TRACE, traces_of
 
-pytestmark = pytest.mark.filterwarnings("ignore::sightline.base.HeatmapWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 
 
 class Counted(kl.Layer):
@@ -51,7 +51,7 @@ def counting(size: int | None = SIDE) -> tuple[keras.Model, Runs]:
 
 def heatmap(model: keras.Model, **kwargs: Any) -> np.ndarray:
     doc = kwargs.pop("doc", None)
-    expl = sightline.explain_prediction(model, make_doc() if doc is None else doc, **kwargs)
+    expl = kerasight.explain_prediction(model, make_doc() if doc is None else doc, **kwargs)
     return expl.targets[0].heatmap
 
 
@@ -76,9 +76,9 @@ def test_first_calls_are_eager_then_one_traces_and_later_ones_run_no_python() ->
 def test_a_batch_counts_for_its_docs() -> None:
     model, runs = counting()
     docs = np.concatenate([make_doc(seed=seed) for seed in range(12)])
-    list(sightline.explain_predictions(model, docs, batch_size=4))
+    list(kerasight.explain_predictions(model, docs, batch_size=4))
     assert runs.number == 3  # two eager batches, and a trace at the third
-    list(sightline.explain_predictions(model, docs, batch_size=4))
+    list(kerasight.explain_predictions(model, docs, batch_size=4))
     assert runs.number == 3
 
 
@@ -106,7 +106,7 @@ def test_a_batch_of_any_size_shares_the_trace() -> None:
     before = runs.number
     for number in (32, 7, 1):
         docs = np.concatenate([make_doc(seed=seed) for seed in range(number)])
-        assert len(list(sightline.explain_predictions(model, docs, batch_size=32))) == number
+        assert len(list(kerasight.explain_predictions(model, docs, batch_size=32))) == number
     assert runs.number == before
 
 
@@ -124,7 +124,7 @@ def test_the_number_of_traces_is_bounded() -> None:
     model = MODELS["subclassed, no training argument"]()
     for side in range(8, 8 + 2 * _MOST):
         docs = np.repeat(make_doc((1, side, side, 3)), WORTH_A_TRACE, axis=0)
-        list(sightline.explain_predictions(model, docs))
+        list(kerasight.explain_predictions(model, docs))
         heatmap(model, doc=docs[:1])
     known = traces_of(model)
     assert len(known._docs) <= _MOST
@@ -172,15 +172,15 @@ CHANGES: dict[str, Callable[[keras.Model], Any]] = {
 def test_a_change_shows_in_the_next_explanation(change: str) -> None:
     model, _ = counting()
     warm_up(model, targets=[0])
-    before = sightline.explain_prediction(model, make_doc(), targets=[0])
+    before = kerasight.explain_prediction(model, make_doc(), targets=[0])
     CHANGES[change](model)
     after = [
-        sightline.explain_prediction(model, make_doc(), targets=[0])
+        kerasight.explain_prediction(model, make_doc(), targets=[0])
         for _ in range(WORTH_A_TRACE + 2)
     ]
     # Without traces there is nothing to be stale.
     forget(model)
-    wanted = sightline.explain_prediction(model, make_doc(), targets=[0])
+    wanted = kerasight.explain_prediction(model, make_doc(), targets=[0])
     assert not np.isclose(before.targets[0].score, wanted.targets[0].score, atol=1e-6)
     for expl in after:
         assert expl.targets[0].score == pytest.approx(wanted.targets[0].score, abs=1e-5)

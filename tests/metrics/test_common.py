@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from sightline.base import Explanation, TargetExplanation
-from sightline.metrics import deletion, insertion
-from sightline.metrics.common import heatmaps_of, progressing, ranks, resized
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.metrics import deletion, insertion
+from kerasight.metrics.common import heatmaps_of, progressing, ranks, resized
 
 
 def mean_model(*weights: float, channels_first: bool = False, size: int = 4) -> keras.Model:
@@ -308,14 +308,14 @@ def test_progress_is_shown_if_asked_for(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_importing_the_metrics_imports_no_framework() -> None:
     code = (
-        "import sys, sightline.metrics; "
+        "import sys, kerasight.metrics; "
         "assert not {'keras', 'tensorflow', 'matplotlib', 'tqdm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_public_name_is_there() -> None:
-    from sightline import metrics
+    from kerasight import metrics
 
     for name in metrics.__all__:
         assert getattr(metrics, name).__doc__

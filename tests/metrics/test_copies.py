@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_models import CLASSES, MODELS, SIDE, Chain, backbone, doc_for, head, make_doc, scores_of
 
-from sightline.keras.layers import walk
-from sightline.metrics.copies import copy_of
+from kerasight.keras.layers import walk
+from kerasight.metrics.copies import copy_of
 
 
 def randomise(model: keras.Model) -> None:

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-import sightline
-from sightline import metrics
-from sightline.metrics.evaluation import METRICS, RANDOM, Evaluation, Row, evaluate
+import kerasight
+from kerasight import metrics
+from kerasight.metrics.evaluation import METRICS, RANDOM, Evaluation, Row, evaluate
 
-pytestmark = pytest.mark.filterwarnings("ignore::sightline.base.HeatmapWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 
 METHODS = ["grad-cam", "layercam"]
 
@@ -45,7 +45,7 @@ MASKS = [np.eye(16, dtype=bool), np.arange(64).reshape(8, 8) > 40]
 
 
 def heatmap(model: keras.Model, doc: np.ndarray, target: int, method: str) -> np.ndarray:
-    expl = sightline.explain_prediction(model, doc[None], [target], method=method, logits=True)
+    expl = kerasight.explain_prediction(model, doc[None], [target], method=method, logits=True)
     return expl.targets[0].heatmap
 
 
@@ -220,7 +220,7 @@ def test_a_method_that_compares_classes_is_left_out_where_there_is_one(docs: np.
     model = make_model("sigmoid", units=1)
     found = evaluate(model, docs[:1], metrics=["increase"])
     assert "finer-cam" not in found.methods
-    assert len(found.methods) == len(sightline.keras.methods.METHODS)
+    assert len(found.methods) == len(kerasight.keras.methods.METHODS)
     with pytest.raises(ValueError, match="no class to compare with"):
         evaluate(model, docs[:1], methods=["finer-cam"], metrics=["increase"])
 
@@ -277,7 +277,7 @@ def test_arguments_are_checked(
 
 def test_a_framework_is_imported_only_for_a_model() -> None:
     code = (
-        "import sightline.metrics.evaluation, sys; "
+        "import kerasight.metrics.evaluation, sys; "
         "print({'keras', 'tensorflow', 'matplotlib'} & set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from sightline.base import Explanation, TargetExplanation
-from sightline.metrics import EnergyInMask, PointingGame, energy_in_mask, pointing_game
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.metrics import EnergyInMask, PointingGame, energy_in_mask, pointing_game
 
 matplotlib.use("agg")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-import sightline
-from sightline import demo
-from sightline.metrics import (
+import kerasight
+from kerasight import demo
+from kerasight.metrics import (
     AverageDrop,
     Curve,
     Increase,
@@ -174,7 +174,7 @@ def test_chunked_equals_whole(metric: Any) -> None:
 
 
 def test_no_more_than_a_batch_of_docs_is_run_at_a_time(monkeypatch: Any) -> None:
-    from sightline.keras import record
+    from kerasight.keras import record
 
     sizes = []
     scores_of = record.scores_of
@@ -204,11 +204,11 @@ def test_logits_are_watched_if_asked_for() -> None:
 
 def test_a_right_heatmap_beats_the_wrong_one_on_the_real_demo() -> None:
     model, doc = demo.load_model(), demo.preprocess(demo.load_picture())
-    expl = sightline.explain_prediction(model, doc)
+    expl = kerasight.explain_prediction(model, doc)
     assert expl.targets
     heatmap = expl.targets[0].heatmap
     assert heatmap is not None
-    wrong = sightline.TargetExplanation(expl.targets[0].target, heatmap=1 - heatmap)
+    wrong = kerasight.TargetExplanation(expl.targets[0].target, heatmap=1 - heatmap)
     assert deletion(model, doc, expl).area < deletion(model, doc, wrong).area
     assert insertion(model, doc, expl).area > insertion(model, doc, wrong).area
     assert average_drop(model, doc, expl).average < average_drop(model, doc, wrong).average

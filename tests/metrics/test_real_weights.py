@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-import sightline
-from sightline import metrics
-from sightline.keras.methods import METHODS
+import kerasight
+from kerasight import metrics
+from kerasight.keras.methods import METHODS
 
 
 def difference(model: keras.Model, doc: np.ndarray, heatmap: np.ndarray) -> float:
@@ -19,7 +19,7 @@ def difference(model: keras.Model, doc: np.ndarray, heatmap: np.ndarray) -> floa
     )
 
 
-@pytest.mark.filterwarnings("ignore::sightline.base.HeatmapWarning")
+@pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 def test_random_heatmaps_lose_to_every_method(
     mobilenet_v2: keras.Model, cat_dog: np.ndarray
 ) -> None:
@@ -28,7 +28,7 @@ def test_random_heatmaps_lose_to_every_method(
         for seed in range(5)
     ]
     for method in METHODS:
-        expl = sightline.explain_prediction(mobilenet_v2, cat_dog, method=method)
+        expl = kerasight.explain_prediction(mobilenet_v2, cat_dog, method=method)
         found = difference(mobilenet_v2, cat_dog, expl.targets[0].heatmap)
         assert found > max(random) + 0.2, (method, found, random)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from sightline.metrics import Road, road
-from sightline.metrics.road import _neighbours, _scale, impute
+from kerasight.metrics import Road, road
+from kerasight.metrics.road import _neighbours, _scale, impute
 
 matplotlib.use("agg")
 
@@ -270,7 +270,7 @@ def test_both_curves_are_drawn_from_the_untouched_doc_on() -> None:
 
 
 def test_what_is_not_solved_in_time_is_still_filled(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sightline.metrics import road as function
+    from kerasight.metrics import road as function
 
     module = sys.modules[function.__module__]
     monkeypatch.setattr(module, "_MOST_ITERATIONS", 3)

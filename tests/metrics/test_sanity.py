@@ -10,10 +10,10 @@ import pytest
 from matplotlib import pyplot as plt
 from tiny_models import MODELS, SIDE, doc_for, make_doc, scores_of, state_of
 
-import sightline
-from sightline import demo
-from sightline.metrics import SanityCheck, sanity_check
-from sightline.metrics.sanity import spearman
+import kerasight
+from kerasight import demo
+from kerasight.metrics import SanityCheck, sanity_check
+from kerasight.metrics.sanity import spearman
 
 matplotlib.use("agg")
 
@@ -90,7 +90,7 @@ def test_the_model_of_the_demo_passes() -> None:
     model, doc = demo.load_model(), demo.preprocess(demo.load_picture())
     found = sanity_check(model, doc)
     assert found.verdict == "passes"
-    expl = sightline.explain_prediction(model, doc)
+    expl = kerasight.explain_prediction(model, doc)
     assert expl.targets
     assert (found.target, found.layer, found.method) == (
         expl.targets[0].target,
@@ -151,7 +151,7 @@ def test_the_verdict_is_on_the_mean_size_of_the_last_correlations() -> None:
 def test_every_kind_of_model_is_checked_and_left_as_it_was(name: str) -> None:
     model, doc = MODELS[name](), doc_for(name)
     scores = scores_of(model, doc)
-    sightline.explain_prediction(model, doc, layer=None)
+    kerasight.explain_prediction(model, doc, layer=None)
     before = state_of(model)
     found = sanity_check(model, doc, repeats=2)
     assert state_of(model) == before
@@ -162,7 +162,7 @@ def test_every_kind_of_model_is_checked_and_left_as_it_was(name: str) -> None:
 
 
 def with_weights(model: keras.Model) -> list[keras.layers.Layer]:
-    from sightline.keras.layers import children, walk
+    from kerasight.keras.layers import children, walk
 
     return [layer for _, layer in walk(model) if layer.weights and not children(layer)]
 
@@ -211,7 +211,7 @@ def test_steps_begin_with_the_top_layer_and_end_with_all(
 
 
 def test_the_class_and_the_layer_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sightline import explain
+    from kerasight import explain
 
     asked = []
     real = explain.explain_prediction
@@ -251,7 +251,7 @@ def test_a_target_and_several_layers_are_passed_on() -> None:
 
 def redrawn(layer: keras.layers.Layer, inputs: np.ndarray) -> dict[str, tuple[Any, Any]]:
     """The weights of a layer by name, before and after."""
-    from sightline.metrics.sanity import _drawn
+    from kerasight.metrics.sanity import _drawn
 
     layer(inputs)
     rng = np.random.default_rng(0)

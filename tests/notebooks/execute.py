@@ -1,7 +1,7 @@
 """Run the notebooks and store them with their outputs: ``python tests/notebooks/execute.py``.
 
 Give the names of some to run only those. Those that take ImageNet weights where they can be had
-take them from the folder that SIGHTLINE_IMAGENET_DIR names, or from ``../shared/imagenet``, and are
+take them from the folder that KERASIGHT_IMAGENET_DIR names, or from ``../shared/imagenet``, and are
 not run without it.
 
 What is stored depends neither on the machine nor on the time: run again, a notebook changes as far
@@ -28,7 +28,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks"
-VARIABLE = "SIGHTLINE_IMAGENET_DIR"
+VARIABLE = "KERASIGHT_IMAGENET_DIR"
 IMAGENET = Path(os.environ.get(VARIABLE) or ROOT.parent / "shared" / "imagenet")
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

@@ -18,9 +18,9 @@ from eli5.keras.gradcam import gradcam_backend as eli5_gradcam_backend
 from PIL import Image
 from tiny_models import make_doc
 
-import sightline
-import sightline.ipython
-from sightline.base import HeatmapWarning
+import kerasight
+import kerasight.ipython
+from kerasight.base import HeatmapWarning
 
 pytestmark = pytest.mark.parity
 
@@ -83,7 +83,7 @@ def test_heatmap_score_and_target_are_those_of_eli5(model: keras.Model, doc: np.
             theirs = eli5.explain_prediction(model, doc, layer=layer, targets=targets)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", HeatmapWarning)
-                ours = sightline.explain_prediction(model, doc, layer=layer, targets=targets)
+                ours = kerasight.explain_prediction(model, doc, layer=layer, targets=targets)
             (one,), (other,) = ours.targets, theirs.targets
             assert one.target == other.target
             assert one.score == pytest.approx(other.score, abs=1e-5)
@@ -97,8 +97,8 @@ def test_heatmap_score_and_target_are_those_of_eli5(model: keras.Model, doc: np.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", HeatmapWarning)
                 if targets is None:
-                    list(sightline.explain_predictions(model, docs, layer=layer))
-                ours = sightline.explain_prediction(model, doc, layer=layer, targets=targets)
+                    list(kerasight.explain_predictions(model, docs, layer=layer))
+                ours = kerasight.explain_prediction(model, doc, layer=layer, targets=targets)
             assert ours.targets[0].target == other.target
             assert ours.targets[0].score == pytest.approx(other.score, abs=1e-5)
             np.testing.assert_allclose(ours.targets[0].heatmap, other.heatmap, atol=1e-5)
@@ -108,13 +108,13 @@ def test_heatmap_score_and_target_are_those_of_eli5(model: keras.Model, doc: np.
 def test_the_chosen_layer_is_that_of_eli5(model: keras.Model, doc: np.ndarray) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HeatmapWarning)
-        ours = sightline.explain_prediction(model, doc).layer
+        ours = kerasight.explain_prediction(model, doc).layer
     assert ours == eli5.keras.explain_prediction._get_activation_layer(model, None).name
 
 
 def test_the_terms_are_those_of_eli5(model: keras.Model, doc: np.ndarray) -> None:
     layer = model.get_layer(named_layers(model)[1])
-    ours = sightline.keras.gradcam.gradcam_backend(model, doc, [3], layer)
+    ours = kerasight.keras.gradcam.gradcam_backend(model, doc, [3], layer)
     theirs = eli5_gradcam_backend(model, doc, [3], layer)
     for one, other in zip(ours[:3], theirs[:3], strict=True):
         assert one.shape == other.shape
@@ -129,7 +129,7 @@ def test_the_formula_is_that_of_eli5() -> None:
     for scale in (1.0, 1e-7):
         weights, activations = scale * rng.normal(size=7), rng.random((5, 4, 7))
         np.testing.assert_allclose(
-            sightline.keras.gradcam(weights, activations),
+            kerasight.keras.gradcam(weights, activations),
             eli5.keras.gradcam(weights, activations),
             rtol=1e-12,
             atol=1e-15,
@@ -173,7 +173,7 @@ def test_names_arguments_and_defaults_are_those_of_eli5(name: str) -> None:
         items = inspect.signature(found).parameters.values()
         return {item.name: item.default for item in items}
 
-    ours, theirs = parameters(sightline), parameters(eli5)
+    ours, theirs = parameters(kerasight), parameters(eli5)
     # None, for it has another meaning where a heatmap is signed, as eli5's never are.
     same = {("colormap", None): matplotlib.cm.viridis}
     assert list(ours)[: len(theirs)] == list(theirs)
@@ -186,15 +186,15 @@ def test_names_arguments_and_defaults_are_those_of_eli5(name: str) -> None:
 
 
 def test_the_colormap_that_is_taken_by_default_is_that_of_eli5() -> None:
-    target = sightline.TargetExplanation(0, heatmap=np.random.default_rng(0).random((4, 4)))
-    expl = sightline.Explanation("net", image=Image.new("RGB", (8, 8)), targets=[target])
-    assert sightline.format_as_image(expl) == sightline.format_as_image(
+    target = kerasight.TargetExplanation(0, heatmap=np.random.default_rng(0).random((4, 4)))
+    expl = kerasight.Explanation("net", image=Image.new("RGB", (8, 8)), targets=[target])
+    assert kerasight.format_as_image(expl) == kerasight.format_as_image(
         expl, colormap=matplotlib.cm.viridis
     )
 
 
 def test_fields_print_in_the_order_of_eli5() -> None:
-    ours = sightline.Explanation("net", targets=[sightline.TargetExplanation(1)])
+    ours = kerasight.Explanation("net", targets=[kerasight.TargetExplanation(1)])
     theirs = eli5.base.Explanation("net", targets=[eli5.base.TargetExplanation(1)])
     assert repr(ours) == repr(theirs)
 
@@ -203,13 +203,13 @@ def test_overlays_of_smooth_heatmaps_look_like_those_of_eli5() -> None:
     """Colours differ by design, since eli5 resizes colours; the cells' middles do not."""
     heatmap = np.outer(np.linspace(0.1, 0.9, 7), np.linspace(0.1, 0.9, 7))
     fields = {"image": Image.new("RGB", (70, 70), "gray")}
-    ours = sightline.Explanation(
-        "net", targets=[sightline.TargetExplanation(0, heatmap=heatmap)], **fields
+    ours = kerasight.Explanation(
+        "net", targets=[kerasight.TargetExplanation(0, heatmap=heatmap)], **fields
     )
     theirs = eli5.base.Explanation(
         "net", targets=[eli5.base.TargetExplanation(0, heatmap=heatmap)], **fields
     )
     for resampling_filter in (Image.BOX, Image.NEAREST):
-        one = np.asarray(sightline.format_as_image(ours, resampling_filter), dtype=int)
+        one = np.asarray(kerasight.format_as_image(ours, resampling_filter), dtype=int)
         other = np.asarray(eli5.format_as_image(theirs, resampling_filter), dtype=int)
         np.testing.assert_allclose(one, other, atol=2)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers as kl
 from tiny_models import Chain, backbone, head, make_doc
 
-from sightline.keras.record import record
+from kerasight.keras.record import record
 
 
 def test_an_error_of_tensorflow_becomes_one_that_names_the_model() -> None:

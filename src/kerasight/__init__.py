@@ -1,0 +1,85 @@
+"""kerasight shows where a Keras image classifier looked.
+
+Use it as ``import kerasight as eli5``: the names, arguments and results are those of eli5's Keras
+API. Importing kerasight imports no framework; what a function needs comes with its first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kerasight import base, demo, explain, formatters, ipython, keras, metrics
+    from kerasight.base import Explanation, HeatmapWarning, TargetExplanation
+    from kerasight.compat import install_as_eli5
+    from kerasight.explain import explain_prediction, explain_predictions
+    from kerasight.formatters.as_dict import format_as_dict
+    from kerasight.formatters.html import format_as_html, write_report
+    from kerasight.formatters.image import format_as_image
+    from kerasight.formatters.text import format_as_text
+    from kerasight.ipython import show_prediction, show_predictions
+    from kerasight.keras.explain_prediction import explain_prediction_keras
+
+__all__ = [
+    "Explanation",
+    "HeatmapWarning",
+    "TargetExplanation",
+    "base",
+    "demo",
+    "explain",
+    "explain_prediction",
+    "explain_prediction_keras",
+    "explain_predictions",
+    "format_as_dict",
+    "format_as_html",
+    "format_as_image",
+    "format_as_text",
+    "formatters",
+    "install_as_eli5",
+    "ipython",
+    "keras",
+    "metrics",
+    "show_prediction",
+    "show_predictions",
+    "write_report",
+]
+
+_MODULES = frozenset(
+    {"base", "compat", "demo", "explain", "formatters", "ipython", "keras", "metrics"}
+)
+_WHERE = {
+    "Explanation": "kerasight.base",
+    "HeatmapWarning": "kerasight.base",
+    "TargetExplanation": "kerasight.base",
+    "explain_prediction": "kerasight.explain",
+    "explain_prediction_keras": "kerasight.keras.explain_prediction",
+    "explain_predictions": "kerasight.explain",
+    "format_as_dict": "kerasight.formatters.as_dict",
+    "format_as_html": "kerasight.formatters.html",
+    "format_as_image": "kerasight.formatters.image",
+    "format_as_text": "kerasight.formatters.text",
+    "install_as_eli5": "kerasight.compat",
+    "show_prediction": "kerasight.ipython",
+    "show_predictions": "kerasight.ipython",
+    "write_report": "kerasight.formatters.html",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module, or the module of a function, when it is first asked for."""
+    if name in _MODULES:
+        return importlib.import_module(f"kerasight.{name}")
+    if name in _WHERE:
+        value = getattr(importlib.import_module(_WHERE[name]), name)
+        globals()[name] = value
+        return value
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("kerasight")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

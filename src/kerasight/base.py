@@ -1,0 +1,136 @@
+"""What every explainer returns: an ``Explanation`` holding one ``TargetExplanation`` a class.
+
+This module knows no model, no array and no picture library, so that anything may import it.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+__all__ = ["Explanation", "HeatmapWarning", "TargetExplanation"]
+
+FAINT = 0.1  # below this peak a heatmap is all but invisible over its picture
+
+
+class HeatmapWarning(UserWarning):
+    """An explanation was computed, but its heatmap is blank or nearly so.
+
+    The message says why (a saturated softmax, no positive evidence, ...) and what to try.
+    """
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    """Whether two field values are equal, arrays cell by cell."""
+    if hasattr(ours, "shape") or hasattr(theirs, "shape"):
+        if getattr(ours, "shape", None) != getattr(theirs, "shape", None):
+            return False
+        return bool((ours == theirs).all())
+    return bool(ours == theirs)
+
+
+class _ComparesByField:
+    """Equality over dataclass fields that may hold arrays, on which ``==`` gives no yes or no."""
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, and equal by value
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(
+            _same(getattr(self, item.name), getattr(other, item.name))
+            for item in fields(self)  # type: ignore[arg-type]
+        )
+
+
+@dataclass(eq=False)
+class TargetExplanation(_ComparesByField):
+    """The explanation of one class.
+
+    Attributes:
+        target: Index of the class in the model's output.
+        feature_weights: Always None for images; part of eli5's interface.
+        proba: Always None; what the model puts out is in ``score``.
+        score: The model's output for ``target``, as it is: a probability if the model ends in a
+            softmax or sigmoid, a logit if it ends in none.
+        weighted_spans: Always None for images; part of eli5's interface.
+        heatmap: float64 array of shape ``(height, width)``, the spatial size of the explained
+            layer, with values in [0, 1]: how much each place speaks for the class. If ``signed``,
+            values in [-1, 1]: what is below zero speaks against it.
+        name: Name of the class, where it is known. Not part of ``repr``, which is eli5's.
+        signed: Whether the heatmap has a sign, as ``relu=False`` gives it. Not part of ``repr``.
+    """
+
+    target: int | str
+    feature_weights: Any = None
+    proba: float | None = None
+    score: float | None = None
+    weighted_spans: Any = None
+    heatmap: np.ndarray | None = None
+    name: str | None = field(default=None, repr=False)
+    signed: bool = field(default=False, repr=False)
+
+    @property
+    def label(self) -> str:
+        """What a person calls the class: its name and index, or ``class`` and its index."""
+        return f"class {self.target}" if self.name is None else f"{self.name} ({self.target})"
+
+
+@dataclass(eq=False)
+class Explanation(_ComparesByField):
+    """Why a model predicted what it predicted, for one input.
+
+    In a notebook it shows itself: as the picture with the heatmap over it, a choice of its classes
+    and a slider, or, if there is nothing to show, as the text of ``error``.
+
+    Attributes:
+        estimator: Name of the explained model.
+        description: What the explanation is, in a sentence.
+        error: Why nothing could be explained; empty or None if something was.
+        method: Name of the method, ``"Grad-CAM"``.
+        is_regression: Always False for classifiers.
+        targets: One ``TargetExplanation`` for each explained class.
+        feature_importances: Always None for images; part of eli5's interface.
+        decision_tree: Always None for images; part of eli5's interface.
+        highlight_spaces: Always None for images; part of eli5's interface.
+        transition_features: Always None for images; part of eli5's interface.
+        image: The Pillow image that the heatmap belongs over.
+        layer: Path of the layer that was explained, such as ``"backbone/conv5_out"``, with the
+            names of the models around it. Not part of ``repr``, which is eli5's.
+    """
+
+    estimator: str
+    description: str | None = None
+    error: str | None = None
+    method: str | None = None
+    is_regression: bool = False
+    targets: list[TargetExplanation] | None = None
+    feature_importances: Any = None
+    decision_tree: Any = None
+    highlight_spaces: bool | None = None
+    transition_features: Any = None
+    image: Image.Image | None = None
+    layer: str | None = field(default=None, repr=False)
+
+    def _repr_png_(self) -> bytes | None:
+        """The overlay as PNG bytes, for notebooks; None if there is no picture."""
+        if self.image is None:
+            return None
+        # Imported here: formatters build on this module, and most explanations are never shown.
+        from kerasight.formatters.image import format_as_image
+
+        data = io.BytesIO()
+        format_as_image(self).save(data, format="PNG")
+        return data.getvalue()
+
+    def _repr_html_(self) -> str:
+        """The overlay with its controls as an HTML fragment, for notebooks."""
+        # Imported here for the same reason.
+        from kerasight.formatters.html import format_as_html
+
+        return format_as_html(self)

@@ -1,0 +1,462 @@
+"""``kerasight evaluate``: methods beside each other, as a table and a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import numpy as np
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from kerasight.cli import models, options
+from kerasight.cli.console import (
+    PictureError,
+    RunError,
+    console,
+    describe,
+    printable,
+    progress,
+    reason,
+    say,
+)
+from kerasight.cli.pictures import expanded, pictures_in, read_mask, read_picture, same_file_key
+from kerasight.keras.methods import METHODS
+from kerasight.metrics.evaluation import METRICS, csv_columns, csv_heading
+
+if TYPE_CHECKING:
+    from kerasight.cli.models import Classifier
+    from kerasight.metrics.evaluation import Evaluation, Row, Study
+
+__all__ = ["HELP", "command"]
+
+HELP = (
+    "Tell methods apart: explain pictures by each, and judge the heatmaps by each metric. Prints a "
+    "table of means, in which an asterisk marks the best of a column, and writes every number to a "
+    "CSV file.\n\n"
+    "Without IMAGES and --model, the embedded model explains embedded pictures, half of them of "
+    "one object, half of two; where these are is known."
+)
+
+_PICTURES = 24
+_WIDE = 120  # columns of a terminal, in which all headings have room
+_DRAWN_SIZE = 192  # the embedded model sees 96 x 96 pixels of it
+
+
+class _Input(NamedTuple):
+    """What there is of a picture.
+
+    Attributes:
+        doc: The model's input, with batch axis.
+        targets: The classes to explain; None for the best.
+        masks: Where the object of each is.
+    """
+
+    doc: np.ndarray
+    targets: Sequence[int] | None
+    masks: Sequence[np.ndarray | None] | None
+
+
+class _Case(NamedTuple):
+    """A picture to come.
+
+    Attributes:
+        name: What the user calls it.
+        read: Reads or draws it.
+    """
+
+    name: str
+    read: Callable[[], _Input]
+
+
+@dataclass
+class _Lines:
+    """The lines of the CSV file, written as they come.
+
+    Attributes:
+        path: The file. It is replaced with the first line.
+        metrics: Names of the metrics.
+        number: How many lines there are.
+    """
+
+    path: Path
+    metrics: Sequence[str]
+    number: int = 0
+    _file: IO[str] | None = field(default=None, repr=False)
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write lines, so that they stay whatever comes.
+
+        Raises:
+            OSError: If that fails.
+        """
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open(
+                "w", encoding="utf-8", errors="backslashreplace", newline=""
+            )
+            self._writer.writerow(csv_heading(self.metrics))
+        self._writer.writerows(row.cells(csv_columns(self.metrics)) for row in rows)
+        self._file.flush()
+        self.number += len(rows)
+
+    @property
+    def _writer(self) -> Any:
+        assert self._file is not None
+        return csv.writer(self._file, lineterminator="\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def command(
+    images: options.Images = None,
+    model: options.Model = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            show_default=False,
+            help=f"A method to judge; may be passed several times. {options.METHOD_NAMES}. "
+            "Default: all. Score-CAM and Ablation-CAM take a run for each channel of the layer.",
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            show_default=False,
+            help=f"A metric to judge by; may be passed several times. {', '.join(METRICS)}. "
+            "Default: all; the first two where masks are known.",
+        ),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            "--masks",
+            metavar="FOLDER",
+            show_default=False,
+            help="Where the objects are: for each picture a picture of the same name before the "
+            "ending, black where the object is not.",
+        ),
+    ] = None,
+    layer: options.Layers = None,
+    logits: Annotated[
+        bool | None,
+        typer.Option(
+            "--logits/--probabilities",
+            show_default=False,
+            help="Whether to explain the score before the final softmax or sigmoid, or the one "
+            "after it; the metrics watch the latter. Default: logits, where they can be found.",
+        ),
+    ] = None,
+    random: Annotated[
+        bool,
+        typer.Option(
+            "--random/--no-random",
+            show_default=False,
+            help="Whether to judge heatmaps of noise as well, which every method should beat. "
+            "Default: yes.",
+        ),
+    ] = True,
+    pictures: Annotated[
+        int | None,
+        typer.Option(
+            "--pictures",
+            metavar="N",
+            show_default=False,
+            help=f"How many of the embedded pictures to take. Default: {_PICTURES}.",
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option("--steps", metavar="N", help="In how many steps pixels go and come.")
+    ] = 50,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", metavar="N", help="Of embedded pictures, and of all that is drawn."),
+    ] = 0,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The CSV file: a line for each picture, class and method.",
+        ),
+    ] = Path("evaluation.csv"),
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table in Markdown.")
+    ] = False,
+    preprocess: options.Preprocess = None,
+    class_names: options.ClassNames = None,
+) -> None:
+    """Evaluate methods on pictures; the arguments are the options of the command.
+
+    Args:
+        images: Files of pictures, and folders of them.
+        model: File of a model, or name of one of ``keras.applications``.
+        method: Names of methods.
+        metric: Names of metrics.
+        masks: Folder of masks.
+        layer: Names, paths or indices of the layers.
+        logits: Whether to explain the score before the final softmax or sigmoid.
+        random: Whether to judge random heatmaps too.
+        pictures: How many embedded pictures to take.
+        steps: In how many steps pixels are deleted and inserted.
+        seed: Of pictures, random heatmaps and noise.
+        output: The CSV file.
+        markdown: Whether to print the table in Markdown.
+        preprocess: How pixels become the input of a model file.
+        class_names: File with the names of the classes of a model file.
+
+    Raises:
+        typer.Exit: With code 2, if anything asked for could not be done; with code 130, if it was
+            interrupted.
+    """
+    try:
+        for option, value, least in (
+            ("--pictures", pictures, 1),
+            ("--steps", steps, 1),
+            ("--seed", seed, 0),
+        ):
+            if value is not None and value < least:
+                raise RunError(f"{option} must be at least {least}, got {value}")
+        methods = [options.known("--method", name, list(METHODS)) for name in method or ()]
+        metrics = [options.known("--metric", name, list(METRICS)) for name in metric or ()]
+        options.check_file("--output", output)
+        models.check_model_options("evaluate", model, images or [], preprocess, class_names)
+        _check_pictures(images or [], masks, pictures, metrics)
+        paths = expanded(images or [])
+        if same_file_key(output) in map(same_file_key, paths):
+            raise RunError(f"--output {output} is one of the pictures")
+        of_stems = {} if masks is None else _masks(masks, paths)
+        names = None if class_names is None else models.read_class_names(class_names)
+        classifier = models.load(model, preprocess, names)
+        if model is None and paths:
+            say("Note", "cyan", "without --model, the demo model tells its own toy objects apart")
+        if masks is not None:
+            _warn_of_missing(paths, of_stems)
+
+        from kerasight.metrics.evaluation import Study
+
+        study = Study.of(
+            classifier.model,
+            methods=methods or None,
+            metrics=metrics or None,
+            logits=logits,
+            steps=steps,
+            random=random,
+            seed=seed,
+        )
+        if paths:
+            cases = [_case_of(path, of_stems.get(path.stem), classifier) for path in paths]
+        else:
+            cases = _demo_cases(pictures or _PICTURES, seed)
+        lines = _Lines(output, [one.name for one in study.metrics])
+        with closing(lines):
+            code = _evaluate(study, cases, classifier, options.layer_keys(layer), lines, markdown)
+    except RunError as error:
+        say("Error", "red", str(error))
+        raise typer.Exit(2) from None
+    if code:
+        raise typer.Exit(code)
+
+
+# Options, checked before anything slow
+
+
+def _check_pictures(
+    images: Sequence[Path], masks: Path | None, pictures: int | None, metrics: Sequence[str]
+) -> None:
+    """Raise RunError if the options about pictures do not go together."""
+    if images and pictures is not None:
+        raise RunError("--pictures is for the embedded pictures; leave it out, or the images")
+    if masks is not None and not images:
+        raise RunError("--masks is for pictures of your own; the embedded ones bring theirs")
+    if masks is not None and not masks.is_dir():
+        raise RunError(f"--masks {masks}: {'not a folder' if masks.exists() else 'no such folder'}")
+    for name in metrics:
+        if METRICS[name].needs_mask and images and masks is None:
+            raise RunError(f"--metric {name} needs --masks, to tell where the objects are")
+
+
+def _masks(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
+    """The masks of pictures, by their names before the ending."""
+    found: dict[str, Path] = {}
+    wanted = {path.stem for path in paths}
+    for path in pictures_in(folder):
+        if path.stem in wanted and path.stem in found:
+            raise RunError(f"--masks {folder}: both {found[path.stem].name} and {path.name}")
+        found[path.stem] = path
+    if not wanted & found.keys():
+        raise RunError(
+            f"--masks {folder}: no mask for any of the pictures; that of cat.jpg is cat.png, or "
+            "has another ending"
+        )
+    return found
+
+
+def _warn_of_missing(paths: Sequence[Path], masks: Mapping[str, Path]) -> None:
+    """Say for which pictures there is no mask."""
+    missing = [path for path in paths if path.stem not in masks]
+    if missing:
+        more = f" and {len(missing) - 1} more of {len(paths)}" if len(missing) > 1 else ""
+        say("Warning", "yellow", f"no mask for {missing[0]}{more}")
+
+
+# Pictures
+
+
+def _case_of(path: Path, mask: Path | None, classifier: Classifier) -> _Case:
+    def read() -> _Input:
+        doc = classifier.to_doc(read_picture(path))
+        if mask is None:
+            return _Input(doc, None, None)
+        try:
+            return _Input(doc, None, [read_mask(mask)])
+        except PictureError as error:
+            raise PictureError(f"its mask {mask}: {error}") from None
+
+    return _Case(str(path), read)
+
+
+def _demo_cases(number: int, seed: int) -> list[_Case]:
+    """Embedded pictures, by turns of one object and of two, each object with its mask.
+
+    Drawn one after the other, so that fewer are the first of more.
+    """
+    from kerasight import demo
+
+    random = np.random.default_rng(seed)
+
+    def read(draw: Callable[..., Any]) -> _Input:
+        picture = draw(random, size=_DRAWN_SIZE)
+        return _Input(demo.preprocess(picture.image), picture.labels, picture.masks)
+
+    draws = (demo.draw_picture, demo.draw_pair)
+    return [
+        _Case(f"demo picture {place + 1}", partial(read, draws[place % 2]))
+        for place in range(number)
+    ]
+
+
+# Evaluating
+
+
+def _evaluate(
+    study: Study,
+    cases: Sequence[_Case],
+    classifier: Classifier,
+    layers: Sequence[int | str],
+    lines: _Lines,
+    markdown: bool,
+) -> int:
+    """Evaluate picture after picture, and write and print what there is of it.
+
+    Returns:
+        The exit code.
+    """
+    rows: list[Row] = []
+    code = 0
+    with closing(progress(len(cases), in_steps=True)) as bar:
+        for place, case in enumerate(cases):
+            study.tell = _teller(bar, f"{case.name} ({place + 1} of {len(cases)})", place)
+            study.tell("", 0)
+            try:
+                given = case.read()
+                if not rows:
+                    _check(study, given.doc, classifier, layers)
+                with models.failing_on_the_picture():
+                    found = study.rows(
+                        given.doc,
+                        targets=given.targets,
+                        masks=given.masks,
+                        target_names=classifier.names,
+                        name=case.name,
+                        position=place,
+                    )
+                rows += found
+                lines.write(found)
+            except OSError as error:
+                if not lines.number:
+                    raise RunError(f"{lines.path} cannot be written: {reason(error)}") from None
+                say("Error", "red", f"{lines.path} cannot be written: {reason(error)}")
+                code = 2
+            except PictureError as error:
+                say("Error", "red", f"{case.name}: {error}")
+                code = 2
+            except KeyboardInterrupt:
+                say("Error", "red", f"interrupted at {case.name}, {place + 1} of {len(cases)}")
+                code = 130
+                break
+            study.tell("", 1)
+    _print(study.evaluation(rows), lines, markdown)
+    return code
+
+
+def _teller(bar: Any, name: str, place: int) -> Callable[[str, float], None]:
+    """Moves the bar within a picture."""
+
+    def tell(step: str, share: float) -> None:
+        bar.update(place + share - bar.n)
+        describe(bar, name, step)  # which draws it
+
+    return tell
+
+
+def _check(
+    study: Study, doc: np.ndarray, classifier: Classifier, layers: Sequence[int | str]
+) -> None:
+    """Raise RunError if the model cannot do what is asked of it, whatever the picture."""
+    from kerasight.keras.record import scores_of
+
+    if layers:
+        study.layer = models.find_layers(classifier.model, doc, layers)
+    with models.failing_on_the_picture():
+        models.check_names(classifier.names, scores_of(classifier.model, doc).shape[1])
+    for question in study.questions:
+        if not (study.leaves_out and question.method.rivals):
+            models.check_scores(classifier.model, doc, question)
+
+
+# What the user reads
+
+
+def _print(evaluation: Evaluation, lines: _Lines, markdown: bool) -> None:
+    """Print the table, what it comes to, and what was written."""
+    out = console(sys.stdout)
+    if not evaluation.rows:
+        out.print(Text("No picture evaluated"))
+        return
+    if markdown:
+        out.print(Text(evaluation.to_markdown()), soft_wrap=True)
+    else:
+        out.print(_table(evaluation, is_narrow=out.width < _WIDE))
+    number = f"{lines.number} {'line' if lines.number == 1 else 'lines'}"
+    for line in ("", *evaluation.summary("picture"), f"{number} written to {lines.path}"):
+        out.print(Text(printable(line)), soft_wrap=True)
+
+
+def _table(evaluation: Evaluation, is_narrow: bool) -> Table:
+    head, *lines = evaluation.table(is_short=is_narrow)
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0 if is_narrow else (0, 1)
+    )
+    table.add_column(head[0], no_wrap=True)
+    for heading in head[1:]:
+        table.add_column(heading, justify="right", overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(cell, style="bold" if cell.startswith("*") else "") for cell in line))
+    return table

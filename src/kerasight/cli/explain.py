@@ -1,0 +1,552 @@
+"""``kerasight explain``: pictures in, overlays and a table of classes and scores out."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import numpy as np
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from kerasight.cli import models, options
+from kerasight.cli.console import (
+    PictureError,
+    RunError,
+    as_options,
+    console,
+    describe,
+    nearest,
+    plain,
+    printable,
+    progress,
+    reason,
+    say,
+)
+from kerasight.cli.pictures import Source, expanded, same_file_key, source_of, to_rgba
+from kerasight.keras.methods import METHODS, Method
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from kerasight.base import Explanation
+    from kerasight.cli.models import Classifier
+    from kerasight.keras.heatmaps import Question
+
+__all__ = ["HELP", "command"]
+
+HELP = (
+    "Show where a model looked in pictures: for each an overlay with the heatmap of a class, and a "
+    "line in a table of class, score, layer and file.\n\n"
+    "Without IMAGES and --model, the embedded demo model explains its embedded picture."
+)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What the options ask for, about classes, heatmap, overlay and report.
+
+    Attributes:
+        target: The class, as the user names it.
+        top: How many of the best classes to explain, if none is named.
+        layers: The layers; none to have one chosen.
+        output: The folder of the overlays.
+        html: The file of the report, if there is to be one.
+        colormap: Name of a colormap; None for that of the library.
+        alpha: The greatest opacity of the heatmap.
+        method: The method.
+        asked: What else is asked of it, as `kerasight.explain_prediction` takes it.
+    """
+
+    target: str | None
+    top: int
+    layers: Sequence[int | str]
+    output: Path
+    html: Path | None
+    colormap: str | None
+    alpha: float
+    method: Method
+    asked: dict[str, Any]
+
+    @property
+    def question(self) -> Question:
+        """The method and what is asked of it, once Keras is there."""
+        from kerasight.keras.heatmaps import Question
+
+        return Question.of(self.method.name, **self.asked)
+
+
+class _Answer(NamedTuple):
+    """What came of a picture.
+
+    Attributes:
+        expl: The explanation; if that failed, one with the error.
+        are_probabilities: Whether its scores can be told in per cent.
+    """
+
+    expl: Explanation
+    are_probabilities: bool = False
+
+
+class _Row(NamedTuple):
+    """A line of the table."""
+
+    image: str
+    label: str
+    score: str
+    layer: str
+    overlay: str
+
+
+def command(
+    images: options.Images = None,
+    model: options.Model = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="INDEX|NAME",
+            show_default=False,
+            help="The class to explain: its index, or its name where names are known. "
+            "Default: the class with the highest score.",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top",
+            metavar="N",
+            show_default=False,
+            help="Explain the N classes with the highest scores, each in an overlay of its own. "
+            "Default: 1, and 2 for the embedded picture, which holds two objects.",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", metavar="NAME", help=f"{options.METHOD_NAMES}.")
+    ] = "grad-cam",
+    layer: options.Layers = None,
+    logits: Annotated[
+        bool,
+        typer.Option("--logits", help="Explain the score before the final softmax or sigmoid."),
+    ] = False,
+    signed: Annotated[
+        bool,
+        typer.Option(
+            "--signed", help="Show what speaks against the class as well, in another colour."
+        ),
+    ] = False,
+    counterfactual: Annotated[
+        bool,
+        typer.Option("--counterfactual", help="Show what speaks against the class."),
+    ] = False,
+    smooth: Annotated[
+        int | None,
+        typer.Option(
+            "--smooth",
+            metavar="N",
+            show_default=False,
+            help="Average the heatmap over N noisy copies of the picture.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Where the overlays go, as STEM-CLASS.png; made if it is not there.",
+        ),
+    ] = Path("overlays"),
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            show_default=False,
+            help="Write a page of all pictures as well, to be searched, sorted and filtered in a "
+            "browser; one file that needs no other.",
+        ),
+    ] = None,
+    colormap: Annotated[
+        str | None,
+        typer.Option(
+            "--colormap",
+            metavar="NAME",
+            show_default=False,
+            help="A Matplotlib colormap. Default: viridis, and with --signed one from blue, "
+            "against the class, to red, for it.",
+        ),
+    ] = None,
+    alpha: Annotated[
+        float,
+        typer.Option(
+            "--alpha", metavar="0..1", help="How opaque the heatmap is where it is hottest."
+        ),
+    ] = 0.65,
+    preprocess: options.Preprocess = None,
+    class_names: options.ClassNames = None,
+) -> None:
+    """Explain pictures and write the overlays; the arguments are the options of the command.
+
+    Args:
+        images: Files of pictures, and folders of them.
+        model: File of a model, or name of one of ``keras.applications``.
+        target: Index or name of the class to explain.
+        top: How many of the classes with the highest scores to explain.
+        method: Name of the method.
+        layer: Names, paths or indices of the layers.
+        logits: Whether to explain the score before the final softmax or sigmoid.
+        signed: Whether the heatmap keeps its sign.
+        counterfactual: Whether to show what speaks against the class.
+        smooth: Over how many noisy copies of a picture to average.
+        output: Folder for the overlays.
+        html: File for the report.
+        colormap: Name of a Matplotlib colormap.
+        alpha: The greatest opacity of the heatmap.
+        preprocess: How pixels become the input of a model file.
+        class_names: File with the names of the classes of a model file.
+
+    Raises:
+        typer.Exit: With code 2, if anything asked for could not be done.
+    """
+    try:
+        if target is not None and top is not None:
+            raise RunError("--top and --target exclude each other: pass one of them")
+        request = _Request(
+            target=target,
+            # The embedded picture holds two objects.
+            top=top if top is not None else 1 if images else 2,
+            layers=options.layer_keys(layer),
+            output=output,
+            html=html,
+            colormap=colormap,
+            alpha=alpha,
+            method=METHODS[options.known("--method", method, list(METHODS))],
+            asked={
+                "logits": logits,
+                "relu": not signed,
+                "counterfactual": counterfactual,
+                "smooth": smooth,
+            },
+        )
+        _check(request)
+        models.check_model_options("explain", model, images or [], preprocess, class_names)
+        paths = expanded(images or [])
+        taken = _taken(paths, html)
+        names = None if class_names is None else models.read_class_names(class_names)
+        classifier = models.load(model, preprocess, names)
+        if model is None and paths:
+            say("Note", "cyan", "without --model, the demo model tells its own toy objects apart")
+        failures = _explain(_sources(paths), classifier, request, taken)
+    except RunError as error:
+        say("Error", "red", str(error))
+        raise typer.Exit(2) from None
+    if failures:
+        raise typer.Exit(2)
+
+
+# Options, checked before anything slow
+
+
+def _check(request: _Request) -> None:
+    if request.top < 1:
+        raise RunError(f"--top must be at least 1, got {request.top}")
+    if not 0 <= request.alpha <= 1:  # also False for NaN
+        raise RunError(f"--alpha must lie between 0 and 1, got {request.alpha:g}")
+    if (request.asked["smooth"] or 0) < 0:
+        raise RunError(f"--smooth must be at least 0, got {request.asked['smooth']}")
+    _check_method(request)
+    if request.output.exists() and not request.output.is_dir():
+        raise RunError(f"--output must be a folder, and {request.output} is a file")
+    if request.html is not None:
+        options.check_file("--html", request.html)
+    if request.colormap is None:
+        return
+    from matplotlib import colormaps
+
+    if request.colormap not in colormaps:
+        near = nearest(request.colormap, list(colormaps))
+        raise RunError(
+            f"unknown --colormap {request.colormap!r}"
+            f"{near or '; Matplotlib lists the names in matplotlib.colormaps'}"
+        )
+
+
+def _check_method(request: _Request) -> None:
+    """Raise RunError if the method cannot do what is asked of it.
+
+    The library's own check comes with Keras.
+    """
+    for option, is_asked, ability in (
+        ("--signed", not request.asked["relu"], "is_signed"),
+        ("--counterfactual", request.asked["counterfactual"], "has_counterfactual"),
+    ):
+        if is_asked and not getattr(request.method, ability):
+            able = ", ".join(name for name, other in METHODS.items() if getattr(other, ability))
+            raise RunError(
+                f"--method {request.method.name} cannot do {option}; those that can are {able}"
+            )
+
+
+def _taken(paths: Sequence[Path], html: Path | None) -> set[str]:
+    """The files that no overlay may be written to: the pictures themselves, and the report."""
+    pictures = {same_file_key(path) for path in paths}
+    if html is None:
+        return pictures
+    if same_file_key(html) in pictures:
+        raise RunError(f"--html {html} is one of the pictures")
+    return pictures | {same_file_key(html)}
+
+
+# Explaining
+
+
+def _sources(paths: Sequence[Path]) -> list[Source]:
+    if paths:
+        return [source_of(path) for path in paths]
+    from kerasight import demo
+
+    return [Source("demo picture", "demo", lambda: to_rgba(demo.load_picture()))]
+
+
+def _explain(
+    sources: Sequence[Source], classifier: Classifier, request: _Request, taken: set[str]
+) -> int:
+    """Explain picture after picture, and write and print what there is of it.
+
+    Returns:
+        How many things failed.
+    """
+    rows: list[_Row] = []
+    failures: list[str] = []
+
+    def fail(name: str, error: str) -> None:
+        say("Error", "red", f"{name}: {error}")
+        failures.append(name)
+
+    def explanations() -> Iterator[Explanation]:
+        for number, source in enumerate(sources, start=1):
+            describe(bar, f"{source.name} ({number} of {len(sources)})")
+            answer = _answer(source, classifier, request, is_first=not rows)
+            expl = answer.expl
+            try:
+                for row in _write_overlays(answer, source, request, taken):
+                    rows.append(row)  # one by one: those before an error count
+            except PictureError as error:
+                expl = replace(expl, error=str(error))
+            if expl.error:
+                fail(source.name, expl.error)
+            yield expl
+            bar.update()
+
+    with closing(progress(len(sources))) as bar:
+        found = explanations()
+        reported = 0
+        if request.html is not None:
+            # What is wrong with the model or an option shows before there is a page.
+            found = itertools.chain([next(found)], found)
+            try:
+                reported = _write_report(request.html, found, sources, request)
+            except OSError as error:
+                fail(str(request.html), f"cannot be written: {reason(error)}")
+        for _ in found:
+            pass
+    _print(rows, request, reported)
+    return len(failures)
+
+
+def _answer(source: Source, classifier: Classifier, request: _Request, is_first: bool) -> _Answer:
+    from kerasight.base import Explanation
+
+    picture = None
+    try:
+        picture = source.read()
+        return _explained(source, picture, classifier, request, is_first)
+    except PictureError as error:
+        return _Answer(Explanation(classifier.model.name, error=str(error), image=picture))
+
+
+def _explained(
+    source: Source,
+    picture: Image.Image,
+    classifier: Classifier,
+    request: _Request,
+    is_first: bool,
+) -> _Answer:
+    from kerasight.base import HeatmapWarning
+    from kerasight.keras.explain_prediction import explanation_of, top_indices
+    from kerasight.keras.heatmaps import heatmaps_of
+
+    model, question = classifier.model, request.question
+    doc = classifier.to_doc(picture)
+    chosen = models.find_layers(model, doc, request.layers)
+    if request.target is None:
+        wanted = top_indices(request.top)
+    else:
+        wanted = np.array([_target_index(request.target, classifier)])
+    if is_first:
+        models.check_scores(model, doc, question)
+    with models.failing_on_the_picture():
+        (found,) = heatmaps_of(model, doc, wanted[np.newaxis], chosen, question)
+        if isinstance(found, ValueError):
+            raise found
+    scores = found[0].terms.scores
+    models.check_names(classifier.names, len(scores))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", HeatmapWarning)
+        expl = explanation_of(model, doc, found, picture, classifier.names, question)
+    for warning in caught:
+        say("Warning", "yellow", f"{source.name}: {as_options(reason(warning.message))}")
+    in_range = bool((scores >= 0).all() and (scores <= 1).all())
+    return _Answer(expl, are_probabilities=in_range and not question.logits)
+
+
+def _target_index(target: str, classifier: Classifier) -> int:
+    """The index of the class that ``--target`` names."""
+    from kerasight.keras.backends.common import check_targets
+
+    names = classifier.names
+    if models.is_integer(target):
+        classes = models.number_of_classes(classifier.model)
+        if classes is not None:  # or each picture would be answered so
+            try:
+                check_targets(np.array([[int(target)]]), classes)
+            except ValueError as error:
+                raise RunError(reason(error)) from None
+        return int(target)
+    if names is None:
+        raise RunError(
+            f"--target {target!r} is no index, and the names of the classes are not known; pass an "
+            "index, or --class-names"
+        )
+    found = [index for index, name in enumerate(names) if plain(name) == plain(target)]
+    if not found:
+        raise RunError(f"no class is called {target!r}{nearest(target, names)}")
+    if len(found) > 1:
+        raise RunError(
+            f"several classes are called {target!r}; pass one of the indices "
+            f"{', '.join(map(str, found))}"
+        )
+    return found[0]
+
+
+# Overlays and report
+
+
+def _write_overlays(
+    answer: _Answer, source: Source, request: _Request, taken: set[str]
+) -> Iterator[_Row]:
+    """Write an overlay for each class, and give its line of the table."""
+    for target in answer.expl.targets or ():
+        index = int(target.target)
+        part = f"{source.stem}-{_file_part(target.name, index)}"
+        overlay = _write_overlay(replace(answer.expl, targets=[target]), part, request, taken)
+        assert target.score is not None
+        yield _Row(
+            image=source.name,
+            label=str(index) if target.name is None else target.label,
+            score=_format_score(target.score, answer.are_probabilities),
+            layer=answer.expl.layer or "",
+            overlay=str(overlay),
+        )
+
+
+def _format_score(score: float, is_probability: bool) -> str:
+    if not is_probability:
+        return f"{score:.4g}"
+    return "<0.1%" if 0 < score < 0.0005 else f"{score:.1%}"
+
+
+def _file_part(name: str | None, index: int) -> str:
+    """A class as part of a file name."""
+    safe = re.sub(r"[^\w.-]+", "_", name or "").strip("_")[:80]
+    return safe or str(index)
+
+
+def _write_overlay(expl: Explanation, name: str, request: _Request, taken: set[str]) -> Path:
+    from kerasight.formatters.image import format_as_image
+
+    path = _free_path(request.output, name, taken)
+    overlay = format_as_image(expl, colormap=request.colormap, alpha_limit=request.alpha)
+    try:
+        request.output.mkdir(parents=True, exist_ok=True)
+        overlay.save(path, format="PNG")
+    except OSError as error:
+        raise PictureError(f"{path} cannot be written: {reason(error)}") from None
+    return path
+
+
+def _free_path(folder: Path, name: str, taken: set[str]) -> Path:
+    """A file that this run has not written yet, which is then taken."""
+    endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    path = next(
+        path
+        for path in (folder / f"{name}{ending}.png" for ending in endings)
+        if same_file_key(path) not in taken
+    )
+    taken.add(same_file_key(path))
+    return path
+
+
+def _write_report(
+    path: Path, expls: Iterator[Explanation], sources: Sequence[Source], request: _Request
+) -> int:
+    """Write the page of all explanations; how many there are."""
+    from kerasight.formatters.html import write_report
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_report(
+        expls,
+        path,
+        names=[printable(source.name) for source in sources],
+        colormap=request.colormap,
+        alpha_limit=request.alpha,
+    )
+
+
+# What the user reads
+
+
+def _print(rows: Sequence[_Row], request: _Request, reported: int) -> None:
+    """Print the table, and what was written where."""
+    out = console(sys.stdout)
+    if rows:
+        out.print(_table(rows), Text())
+    # Grad-CAM as it always was goes without saying.
+    title = request.question.title
+    by = "" if title == METHODS["grad-cam"].title else f" by {title}"
+    lines = [
+        f"{_number(len(rows), 'overlay')}{by} written to {request.output}"
+        if rows
+        else "No overlay written"
+    ]
+    if reported:
+        lines.append(f"{_number(reported, 'picture')} shown in {request.html}")
+    for line in lines:
+        out.print(Text(printable(line)), soft_wrap=True)
+
+
+def _number(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _table(rows: Sequence[_Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("Image", overflow="fold")
+    table.add_column("Class", overflow="fold")
+    table.add_column("Score", justify="right", no_wrap=True)
+    table.add_column("Layer", overflow="fold")
+    table.add_column("Overlay", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table

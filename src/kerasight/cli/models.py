@@ -1,0 +1,465 @@
+"""Models: which the options name, how they are loaded, and what their inputs are made of."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from kerasight.cli.console import PictureError, RunError, as_options, nearest, plain, reason, say
+
+if TYPE_CHECKING:
+    import keras
+    from PIL import Image
+
+    from kerasight.keras.heatmaps import Question
+
+__all__ = [
+    "QUIET",
+    "Classifier",
+    "check_model_options",
+    "check_names",
+    "check_scores",
+    "failing_on_the_picture",
+    "find_layers",
+    "import_keras",
+    "is_integer",
+    "load",
+    "number_of_classes",
+    "read_class_names",
+]
+
+QUIET = "3"  # TF_CPP_MIN_LOG_LEVEL: nothing but what ends the process
+
+_MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
+_PIXEL_RANGES = ("none", "unit", "signed")
+_IMAGENET_MODES = ("caffe", "torch")
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's modes by number of channels
+
+# Of the input of a model that takes any size: what a laptop still explains in a second or two.
+_LONGEST_SIDE = 512
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model with what belongs to it.
+
+    Attributes:
+        model: The model.
+        names: Names of its classes, where they are known.
+        to_doc: Makes its input, with batch axis, of an RGBA picture.
+    """
+
+    model: keras.Model
+    names: Sequence[str] | None
+    to_doc: Callable[[Image.Image], np.ndarray]
+
+
+class _Form(NamedTuple):
+    """What pictures a model takes; None for a side that may have any length."""
+
+    height: int | None
+    width: int | None
+    channels: int
+    data_format: Literal["channels_last", "channels_first"]
+
+
+def check_model_options(
+    command: str,
+    model: str | None,
+    images: Sequence[Path],
+    preprocess: str | None,
+    class_names: Path | None,
+) -> None:
+    """Raise RunError if these options cannot go together, before anything slow.
+
+    Args:
+        command: The command that they were passed to.
+        model: What ``--model`` names.
+        images: The pictures.
+        preprocess: What ``--preprocess`` names.
+        class_names: The file that ``--class-names`` names.
+    """
+    if model is not None and not images:
+        raise RunError(
+            f"--model needs pictures to {command}: pass their files, as in "
+            f"kerasight {command} --model {model} cat.jpg"
+        )
+    if model is not None and _is_file_name(model):
+        if not Path(model).is_file():
+            raise RunError(f"{model}: {'not a file' if Path(model).exists() else 'no such file'}")
+        return
+    for option, value in (("--preprocess", preprocess), ("--class-names", class_names)):
+        if value is not None:
+            owner = "the demo model" if model is None else f"the application {model}"
+            raise RunError(f"{option} is for model files; {owner} brings its own")
+
+
+def _is_file_name(model: str) -> bool:
+    return Path(model).suffix.lower() in _MODEL_SUFFIXES
+
+
+def is_integer(text: str) -> bool:
+    """Whether a text is a whole number."""
+    return re.fullmatch(r"[+-]?[0-9]+", text) is not None
+
+
+def read_class_names(path: Path) -> list[str]:
+    """The names of classes in a file.
+
+    Raises:
+        RunError: If there is no such file, or it holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() != ".json":
+            return [line.strip() for line in text.strip().splitlines()]
+        names = json.loads(text)
+        if isinstance(names, dict):
+            # {"0": ["n01440764", "tench"], ...} or {"0": "tench", ...}
+            entries = [names[str(index)] for index in range(len(names))]
+            names = [entry if isinstance(entry, str) else entry[-1] for entry in entries]
+    except FileNotFoundError:
+        raise RunError(f"--class-names {path}: no such file") from None
+    except OSError as error:
+        raise RunError(f"--class-names {path}: {reason(error)}") from None
+    except (ValueError, LookupError, TypeError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RunError(
+            f"--class-names {path}: neither UTF-8 text with one name a line, nor (as .json) a list "
+            'of names, or a table such as {"0": "cat", "1": "dog"}'
+        )
+    return names
+
+
+# Loading
+
+
+def import_keras() -> None:
+    """Import Keras, and see that it runs on a framework that can be explained."""
+    hushed = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == QUIET
+    try:
+        with _hushed() if hushed else contextlib.nullcontext():
+            import keras  # noqa: F401
+
+            from kerasight.keras import backends
+
+            backends.current()
+    except (ImportError, NotImplementedError) as error:
+        raise RunError(f"Keras cannot be used: {reason(error)}") from None
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep away what is written to standard error below Python, unless an exception follows.
+
+    TensorFlow 2.21 logs during its import, before it has read TF_CPP_MIN_LOG_LEVEL.
+    """
+    try:
+        descriptor = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(descriptor, kept.read())
+            raise
+        finally:
+            os.dup2(descriptor, 2)
+            os.close(descriptor)
+
+
+def load(model: str | None, preprocess: str | None, names: Sequence[str] | None) -> Classifier:
+    """Import Keras, and load the model that the options name.
+
+    Args:
+        model: What ``--model`` names; None for the embedded model.
+        preprocess: What ``--preprocess`` names.
+        names: The names of its classes, if it is a file.
+
+    Raises:
+        RunError: If that cannot be done.
+    """
+    import_keras()
+    # Keras shows downloads on standard output, which is for the table.
+    with contextlib.redirect_stdout(sys.stderr):
+        if model is None:
+            return _load_demo()
+        if _is_file_name(model):
+            return _load_file(Path(model), preprocess or "none", names)
+        return _load_application(model)
+
+
+def _load_demo() -> Classifier:
+    from kerasight import demo
+
+    return Classifier(demo.load_model(), demo.CLASS_NAMES, demo.preprocess)
+
+
+def _load_file(path: Path, preprocess: str, names: Sequence[str] | None) -> Classifier:
+    import keras
+
+    prepare = _preprocessing(preprocess)
+    try:
+        model = keras.saving.load_model(path, safe_mode=True, compile=False)
+    except Exception as error:  # of whatever kind: it comes from the file
+        raise RunError(f"{path}: Keras cannot load this model: {reason(error)}") from None
+    form = _form(model)
+    if form.channels != 3 and preprocess not in _PIXEL_RANGES:
+        raise RunError(
+            f"--preprocess {preprocess} is for RGB, and {path} takes {_MODES[form.channels]}; pass "
+            f"{', '.join(_PIXEL_RANGES[:-1])} or {_PIXEL_RANGES[-1]}"
+        )
+    return Classifier(model, names, _to_doc(form, prepare))
+
+
+def _load_application(name: str) -> Classifier:
+    import keras
+
+    known = {plain(item): item for item in _application_names()}
+    found = known.get(plain(name))
+    if found is None:
+        near = nearest(name, list(known.values()))
+        raise RunError(
+            f"--model {name!r} is neither a .keras or .h5 file nor a model of keras.applications"
+            f"{near}"
+        )
+    module = _application_module(found)
+    try:
+        model = getattr(keras.applications, found)(weights="imagenet")
+    except Exception as error:  # Keras raises plain Exception where a download fails
+        raise RunError(f"{found}: its ImageNet weights cannot be had: {reason(error)}") from None
+    return Classifier(
+        model, _imagenet_names(module), _to_doc(_form(model), module.preprocess_input)
+    )
+
+
+def _application_names() -> list[str]:
+    import keras
+
+    public = [name for name in dir(keras.applications) if not name.startswith("_")]
+    return [name for name in public if callable(getattr(keras.applications, name))]
+
+
+def _application_modules() -> dict[str, Any]:
+    """The modules of ``keras.applications`` that preprocess for a family of models."""
+    import keras
+
+    members = {name: getattr(keras.applications, name) for name in dir(keras.applications)}
+    return {
+        name: member
+        for name, member in members.items()
+        if hasattr(member, "preprocess_input") and name != "imagenet_utils"
+    }
+
+
+def _application_module(application: str) -> Any:
+    """The module of an application, with its ``preprocess_input`` and ``decode_predictions``."""
+    modules = _application_modules()
+    for module in modules.values():
+        if hasattr(module, application):
+            return module
+    # MobileNetV3Small and its like stand in no module; its name begins as theirs.
+    families = [name for name in modules if plain(application).startswith(plain(name))]
+    return modules[max(families, key=len)]
+
+
+def _imagenet_names(module: Any) -> list[str] | None:
+    """The names of the 1000 classes, which Keras gives out only as those of predictions."""
+    import numpy as np
+
+    rising = np.arange(1000, dtype=np.float32)[np.newaxis]
+    try:
+        decoded = module.decode_predictions(rising, top=1000)[0]
+    except Exception as error:  # as with the weights; but indices do without names
+        say("Warning", "yellow", f"the names of the classes cannot be had: {reason(error)}")
+        return None
+    return [str(name) for _, name, _ in reversed(decoded)]
+
+
+def _preprocessing(name: str) -> Callable[..., Any]:
+    """A function as ``preprocess_input`` of the applications, by its name.
+
+    It takes a float array ``(1, height, width, channels)`` of pixels 0..255, which it may change,
+    and ``data_format``.
+    """
+    import keras
+
+    if name in _PIXEL_RANGES:
+        divisor, offset = {"none": (1, 0), "unit": (255, 0), "signed": (127.5, 1)}[name]
+        return lambda pixels, data_format: pixels / divisor - offset
+    if name in _IMAGENET_MODES:
+        of_mode = keras.applications.imagenet_utils.preprocess_input
+        return lambda pixels, data_format: of_mode(pixels, data_format=data_format, mode=name)
+    modules = _application_modules()
+    if name not in modules:
+        known = ", ".join([*_PIXEL_RANGES, *_IMAGENET_MODES, *modules])
+        raise RunError(f"unknown --preprocess {name!r}; known are {known}")
+    preprocess_input: Callable[..., Any] = modules[name].preprocess_input
+    return preprocess_input
+
+
+# Inputs
+
+
+def _to_doc(form: _Form, prepare: Callable[..., Any]) -> Callable[[Image.Image], np.ndarray]:
+    """How a picture becomes the input of a model."""
+    import numpy as np
+    from PIL import Image
+
+    def to_doc(picture: Image.Image) -> np.ndarray:
+        size = _input_size(picture, form)
+        small = picture.convert(_MODES[form.channels]).resize(size, Image.Resampling.BILINEAR)
+        pixels = np.array(small, dtype=np.float32).reshape(1, size[1], size[0], form.channels)
+        doc = np.asarray(prepare(pixels, data_format="channels_last"), dtype=np.float32)
+        return doc if form.data_format == "channels_last" else np.moveaxis(doc, -1, 1)
+
+    return to_doc
+
+
+def _input_size(picture: Image.Image, form: _Form) -> tuple[int, int]:
+    """Width and height of the model's input for a picture."""
+    shrink = min(1.0, _LONGEST_SIDE / max(picture.size))
+    width, height = (max(1, round(side * shrink)) for side in picture.size)
+    return form.width or width, form.height or height
+
+
+def _form(model: keras.Model) -> _Form:
+    from kerasight.keras.layers import data_format
+
+    shape = _input_shape(model)
+    if len(shape) != 4:
+        raise RunError(
+            f"model {model.name!r} takes no pictures: its input has shape {shape}, where (batch, "
+            "height, width, channels) is needed"
+        )
+    _, first, second, last = shape
+    # The shape tells where the channels are, before the layers: those may start with a Permute.
+    if first in _MODES and _is_side(last):
+        front = True
+    elif last in _MODES and _is_side(first):
+        front = False
+    else:
+        front = data_format(model) == "channels_first"
+    channels = first if front else last
+    if channels is None:
+        channels = 3
+    if channels not in _MODES:
+        raise RunError(
+            f"model {model.name!r} takes inputs of {channels} channels, shape {shape}; a picture "
+            "has 1 (grey), 3 (RGB) or 4 (RGBA)"
+        )
+    if front:
+        return _Form(second, last, channels, "channels_first")
+    return _Form(first, second, channels, "channels_last")
+
+
+def _is_side(length: int | None) -> bool:
+    """Whether a length can be no number of channels, so that it is that of a side."""
+    return length is None or length > max(_MODES)
+
+
+def _input_shape(model: keras.Model) -> tuple[int | None, ...]:
+    """The shape of a model's input with batch axis, as far as the model tells before a call."""
+    from kerasight.keras.layers import declared_inputs
+
+    inputs = declared_inputs(model)
+    if not inputs:
+        return (None, None, None, None)
+    if len(inputs) > 1:
+        raise RunError(
+            f"model {model.name!r} has {len(inputs)} inputs, and only models of one picture can be "
+            "explained"
+        )
+    return tuple(inputs[0].shape)
+
+
+# What a model has
+
+
+def find_layers(
+    model: keras.Model, doc: np.ndarray, keys: Sequence[int | str]
+) -> list[keras.layers.Layer | None]:
+    """The layers that ``--layer`` names; None in place of one to be chosen.
+
+    Raises:
+        RunError: If there is no such layer.
+        PictureError: If the model has to be run to tell, and cannot be.
+    """
+    from kerasight.keras import backends, layers
+
+    if not keys:
+        return [None]
+    if not model.built:  # its layers may be made when it is first called
+        with failing_on_the_picture():
+            backends.current().forward(model, doc)
+    try:
+        return [layers.find(model, key) for key in keys]
+    except ValueError as error:
+        raise RunError(reason(error)) from None
+
+
+@contextlib.contextmanager
+def failing_on_the_picture() -> Iterator[None]:
+    """Turn whatever is raised into a `PictureError`: a model's own code may raise anything."""
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:
+        raise PictureError(as_options(reason(error))) from None
+
+
+def check_names(names: Sequence[str] | None, classes: int) -> None:
+    """Raise RunError unless there is a name for each class, where names are known."""
+    if names is not None and len(names) != classes:
+        raise RunError(
+            f"there are {len(names)} class names, and the model puts out {classes} "
+            f"{'class' if classes == 1 else 'classes'}"
+        )
+
+
+def check_scores(model: keras.Model, doc: np.ndarray, question: Question) -> None:
+    """Raise RunError if a model's scores cannot answer a question, whatever the picture."""
+    from kerasight.keras.record import scores_of
+
+    if not (question.logits or question.method.rivals):
+        return
+    try:
+        scores = scores_of(model, doc)
+    except Exception:  # of this picture, or of more than its scores: the explanation will say it
+        return
+    if question.method.rivals and scores.shape[1] == 1:
+        raise RunError(
+            f"--method {question.method.name} compares classes, and the model puts out one"
+        )
+    if not question.logits:
+        return
+    try:
+        scores_of(model, doc, logits=True)
+    except ValueError as error:
+        raise RunError(as_options(reason(error))) from None
+
+
+def number_of_classes(model: keras.Model) -> int | None:
+    """How many classes a model has, if it tells before a call."""
+    try:
+        shape = model.outputs[0].shape
+    except (AttributeError, ValueError, IndexError, TypeError):  # a subclassed model
+        return None
+    return shape[1] if len(shape) == 2 else None

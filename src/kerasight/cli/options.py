@@ -1,0 +1,107 @@
+"""The options that the commands share, and their checks, before anything slow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kerasight.cli.console import RunError, nearest, plain
+from kerasight.cli.models import is_integer
+from kerasight.keras.methods import METHODS
+
+__all__ = [
+    "ClassNames",
+    "Images",
+    "Layers",
+    "Model",
+    "Preprocess",
+    "check_file",
+    "known",
+    "layer_keys",
+]
+
+Images = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[IMAGES]...",
+        show_default=False,
+        help="Pictures, in any format that Pillow reads, and folders of them.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="FILE|NAME",
+        show_default=False,
+        help="A .keras or .h5 file, or the name of a keras.applications model, such as "
+        "MobileNetV2, which brings its ImageNet weights, preprocessing and class names. "
+        "Default: the embedded demo model.",
+    ),
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        "-l",
+        metavar="NAME|PATH|INDEX",
+        show_default=False,
+        help="The layer to explain; passed several times, the heatmaps of the layers are fused. "
+        "Default: the last one that still has a map.",
+    ),
+]
+Preprocess = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        metavar="NAME",
+        show_default=False,
+        help="For model files: how pixels become the model's input. none (0..255), unit "
+        "(0..1), signed (-1..1), caffe, torch, or a module of keras.applications, such as "
+        "resnet50. Default: none.",
+    ),
+]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-names",
+        metavar="FILE",
+        show_default=False,
+        help="For model files: the names of the classes, in order. A text file with one name a "
+        "line, a JSON list, or JSON as in imagenet_class_index.json.",
+    ),
+]
+
+METHOD_NAMES = ", ".join(METHODS)
+
+
+def layer_keys(layers: Sequence[str] | None) -> list[int | str]:
+    """The layers as the library takes them."""
+    return [int(layer) if is_integer(layer) else layer for layer in layers or ()]
+
+
+def known(option: str, name: str, names: Sequence[str]) -> str:
+    """The one of ``names`` that is meant; case, hyphens and spaces do not count.
+
+    Raises:
+        RunError: If there is none.
+    """
+    for one in names:
+        if plain(one) == plain(name):
+            return one
+    raise RunError(
+        f"unknown {option} {name!r}{nearest(name, names, most=1)}; known are {', '.join(names)}"
+    )
+
+
+def check_file(option: str, path: Path) -> None:
+    """Raise RunError unless a file can be written there, as far as that can be told."""
+    if path.is_dir():
+        raise RunError(f"{option} must be a file, and {path} is a folder")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise RunError(f"{option} {path} cannot be written: {above} is no folder")

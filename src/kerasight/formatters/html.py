@@ -1,0 +1,628 @@
+"""Explanations as HTML: a fragment for a notebook, a page for a file, a report of many.
+
+All of it is self-contained: pictures, styles and scripts are in the text, and nothing is fetched.
+The markup alone, with neither styles nor scripts, is the overlay of each class with a caption,
+because that is what is left of it on GitHub or in a notebook that is not trusted. Styles make the
+classes a choice. The script puts the picture in the place of the overlays, and draws the heatmap
+over it from its cells, as `format_as_image` does it, so that its opacity can be changed and its
+values can be read. No element has an id, so that any number of fragments may stand on one page, and
+the same explanation is always the same text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any, TextIO
+
+import numpy as np
+from PIL import Image
+
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.formatters.image import (
+    Colormap,
+    ResamplingFilter,
+    _cap_alpha,
+    _filter,
+    _image_of,
+    format_as_image,
+)
+from kerasight.formatters.sheet import enlarged
+from kerasight.formatters.text import (
+    fewer_cells,
+    format_score,
+    is_drawable,
+    place_in_words,
+)
+
+__all__ = ["format_as_html", "format_html_styles", "write_report"]
+
+_LANCZOS = Image.Resampling.LANCZOS
+
+# Colours of the script's table: twice as many as a colormap of Matplotlib has, so that the opacity,
+# which is part of them, is right to a byte.
+_TABLE_SIZE = 512
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How heatmaps are drawn, and how large what they are drawn over and read from may be."""
+
+    resampling_filter: ResamplingFilter
+    colormap: Colormap | None
+    alpha_limit: float | None
+    side: int
+    cells: int
+    quality: int
+
+    def overlay(
+        self, image: Image.Image, target: TargetExplanation | None, **changed: Any
+    ) -> Image.Image:
+        """The heatmap of a target over a picture; the picture alone where there is none."""
+        arguments: dict[str, Any] = {
+            "resampling_filter": self.resampling_filter,
+            "colormap": self.colormap,
+            "alpha_limit": self.alpha_limit,
+            **changed,
+        }
+        targets = [] if target is None or target.heatmap is None else [target]
+        return format_as_image(Explanation("", image=image, targets=targets), **arguments)
+
+
+# In a notebook a picture is some 400 pixels wide, in a report some 300; on many screens each of
+# these is two by two of its own.
+_FRAGMENT = {"side": 640, "cells": 128, "quality": 85}
+_REPORT = {"side": 448, "cells": 64, "quality": 80}
+# For those who read a report without scripts.
+_STILL_SIDE, _STILL_QUALITY = 320, 70
+
+# JupyterLab would take the arrow keys for itself, where this is not on the element with the focus.
+_OWN_KEYS = 'data-lm-suppress-shortcuts="true"'
+
+
+def format_as_html(
+    expl: Explanation,
+    *,
+    resampling_filter: ResamplingFilter = _LANCZOS,
+    colormap: Colormap | None = None,
+    alpha_limit: float | None = 0.65,
+    title: str | None = None,
+    page: bool = False,
+    include_styles: bool = True,
+) -> str:
+    """Show an explanation in HTML that needs nothing but itself.
+
+    There are the picture with the heatmap over it, the classes to choose from with their scores, a
+    slider for the heatmap's opacity, and the heat of the cell under the pointer or, with the arrow
+    keys, of any cell; rows and columns count from 1. Without scripts the opacity is that of
+    ``alpha_limit``; without styles too, the overlays of all classes stand side by side.
+
+    Pictures of more than 640 pixels a side are reduced to that, and heatmaps of more than 128 cells
+    a side are averaged down to that. What else a picture file holds, such as EXIF data, is left
+    out.
+
+    Args:
+        expl: An explanation. Without a picture or without targets, what there is of it is shown,
+            and the ``error`` if there is one.
+        resampling_filter: As in `kerasight.format_as_image`.
+        colormap: As in `kerasight.format_as_image`; None for its default. A function must colour
+            each value for itself, wherever in the array it stands.
+        alpha_limit: As in `kerasight.format_as_image`; where the slider stands at first.
+        title: What stands above; if None, the name of the model.
+        page: Whether to return a whole document, to be written to a file in UTF-8, and not a
+            fragment of one.
+        include_styles: Whether the styles and the script are part of a fragment. If not, they are
+            to stand once on the page that it becomes part of: see `format_html_styles`.
+
+    Returns:
+        HTML, in which all names and messages are escaped.
+
+    Raises:
+        TypeError: As from `kerasight.format_as_image`.
+        ValueError: As from `kerasight.format_as_image`, or if a page is to have no styles.
+    """
+    if page and not include_styles:
+        raise ValueError("a page has its styles in itself: leave include_styles at True")
+    look = _Look(resampling_filter, colormap, alpha_limit, **_FRAGMENT)
+    heading = expl.estimator if title is None else title
+    style, script = _styles() if include_styles and not page else ("", "")
+    about = f"{expl.method or 'Explanation'} of {expl.estimator}"
+    body = _fragment(expl, heading, look, "h1" if page else "p")
+    fragment = (
+        f'<div class="kerasight" data-kerasight="{_revision()}" role="group" '
+        f'aria-label="{_escaped(about)}">\n'
+        f"{style}{body}{script if 'ks-data' in body else ''}</div>"
+    )
+    if not page:
+        return fragment
+    style, script = _styles()
+    style = style.replace("</style>", f"\n{_asset('page.css')}</style>")
+    head = _head(about if title is None else title, style, script)
+    return f"{head}<body>\n<main>\n{fragment}\n</main>\n</body>\n</html>\n"
+
+
+def format_html_styles() -> str:
+    """The styles and the script of fragments that were made with ``include_styles=False``.
+
+    Returns:
+        A ``<style>`` and a ``<script>`` element, to stand once on the page, before the fragments or
+        after them.
+    """
+    return "".join(_styles())
+
+
+def write_report(
+    expls: Iterable[Explanation],
+    file: str | os.PathLike[str] | TextIO,
+    *,
+    names: Iterable[object] | None = None,
+    title: str = "Where the model looked",
+    resampling_filter: ResamplingFilter = _LANCZOS,
+    colormap: Colormap | None = None,
+    alpha_limit: float | None = 0.65,
+) -> int:
+    """Write many explanations to one HTML page, to be searched, sorted and filtered.
+
+    They are written as they come, and one is held at a time; if one cannot be had, those before it
+    are in the file. In the browser, pictures are unpacked as they come into view and freed as they
+    leave it. Without scripts there is the overlay of each
+    one's first class.
+
+    Pictures of more than 448 pixels a side are reduced to that, and heatmaps of more than 64 cells
+    a side are averaged down to that.
+
+    Args:
+        expls: Explanations as `format_as_html` takes them; of one with an ``error``, that is shown.
+        file: A path, or a text file that is open for writing, whose encoding must be UTF-8.
+        names: What each of them is called, such as the path of the picture; if None, they are
+            numbered.
+        title: The title of the page.
+        resampling_filter: As in `kerasight.format_as_image`.
+        colormap: As in `format_as_html`.
+        alpha_limit: As in `format_as_html`.
+
+    Returns:
+        How many explanations were written.
+
+    Raises:
+        TypeError: As from `kerasight.format_as_image`.
+        ValueError: As from `kerasight.format_as_image`, or if there are more or fewer names than
+            explanations.
+    """
+    look = _Look(resampling_filter, colormap, alpha_limit, **_REPORT)
+    named = _named(expls, names)
+    if isinstance(file, str | os.PathLike):
+        with open(file, "w", encoding="utf-8", newline="\n") as out:
+            return _write(named, out, title, look)
+    return _write(named, file, title, look)
+
+
+def _write(named: Iterable[tuple[str, Explanation]], out: TextIO, title: str, look: _Look) -> int:
+    """The page, card by card."""
+    count, usual = 0, ""
+    kinds: set[str] = set()
+    out.write(_report_start(title, _opacity(look)))
+    for name, expl in named:
+        count += 1
+        about = _meta(expl, with_estimator=True)
+        if not usual and not expl.error:
+            usual = about
+            out.write(f'<p class="ks-meta">{_escaped(about)}</p>\n')
+        for kind in _kinds(expl):
+            if kind not in kinds:
+                out.write(f"{_scale(kind, look)}{_table(kind, look)}\n")
+                kinds.add(kind)
+        out.write(_card(expl, name, "" if usual.startswith(about) else about, look))
+    out.write("</section>\n</main>\n</body>\n</html>\n")
+    return count
+
+
+def _named(
+    expls: Iterable[Explanation], names: Iterable[object] | None
+) -> Iterator[tuple[str, Explanation]]:
+    """Explanations with their names, one at a time; raises if there are not as many of each."""
+    if names is None:
+        yield from ((f"Picture {number}", expl) for number, expl in enumerate(expls, 1))
+        return
+    titles = iter(names)
+    number, missing = 0, object()
+    for number, expl in enumerate(expls, 1):
+        name = next(titles, missing)
+        if name is missing:
+            raise ValueError(f"there must be a name for each explanation, got {number - 1}")
+        yield str(name), expl
+    if next(titles, missing) is not missing:
+        raise ValueError(f"there are more names than the {number} explanations")
+
+
+# The parts of a fragment
+
+
+def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
+    """What the styles and the script work on: a form, whose radio buttons are a group of their own.
+
+    Its method keeps it from being sent anywhere. ``level`` is the element of the heading: in a
+    notebook none that would come into the table of contents.
+    """
+    targets = expl.targets or []
+    meta = _meta(expl, with_estimator=heading != expl.estimator)
+    parts = [
+        '<div class="ks-head">',
+        f'<{level} class="ks-title"><bdi>{_escaped(heading)}</bdi></{level}>',
+        f'<p class="ks-meta">{_escaped(meta)}</p>' if meta else "",
+        _error(expl),
+        "</div>",
+    ]
+    image = None if expl.image is None else _fitted(_image_of(expl), look.side)
+    width, layout = 22.0, "ks-stacked"
+    if image is not None:
+        aspect = image.width / image.height
+        # Pictures of most shapes get the same area beside the text, panoramas a row of their own.
+        width = max(8.0, min(width * math.sqrt(aspect), 30 * aspect))
+        layout = "ks-stacked" if aspect > 2 else "ks-beside"
+        stills = [_still(image, target, look) for target in targets] or [_still(image, None, look)]
+        parts.append(f'<div class="ks-stills">{"".join(stills)}</div>')
+    parts += ['<div class="ks-panel">', _choice(targets, image is not None)]
+    if image is not None:
+        scales = [_scale(kind, look) for kind in _kinds(expl)]
+        parts.append(f'<div class="ks-dials">{"".join(scales)}</div>')
+    if expl.description:
+        text = _escaped(expl.description.strip())
+        parts.append(f"<details><summary {_OWN_KEYS}>Method</summary><p>{text}</p></details>")
+    parts.append("</div>")
+    if image is not None and targets:
+        parts.append(_data(image, targets, look))
+        parts += [_table(kind, look) for kind in _kinds(expl)]
+    return (
+        f'<form class="ks-view {layout}" method="dialog" style="--ks-width:{width:.1f}rem">'
+        f"{''.join(parts)}</form>\n"
+    )
+
+
+def _error(expl: Explanation) -> str:
+    return f'<p class="ks-error">{_escaped(expl.error.strip())}</p>' if expl.error else ""
+
+
+def _meta(expl: Explanation, *, with_estimator: bool) -> str:
+    """Model, method, layer and size of the heatmaps in a line."""
+    parts = [expl.estimator] if with_estimator else []
+    parts += [expl.method] if expl.method else []
+    parts += [f"layer\u00a0{expl.layer}"] if expl.layer else []
+    heatmaps = [item.heatmap for item in expl.targets or () if is_drawable(item.heatmap)]
+    if heatmaps:
+        parts.append("\u00a0\u00d7\u00a0".join(map(str, heatmaps[0].shape)) + "\u00a0cells")
+    return " · ".join(parts)
+
+
+def _still(image: Image.Image, target: TargetExplanation | None, look: _Look) -> str:
+    """An overlay with a caption, side by side with the others where there are no styles."""
+    caption = "" if target is None else _escaped(_caption(target))
+    return (
+        '<figure class="ks-still" style="display:inline-block;margin:0 12px 12px 0">'
+        f"{_img(look.overlay(image, target), _alt(target), look.quality)}"
+        f"<figcaption><bdi>{caption}</bdi></figcaption></figure>"
+    )
+
+
+def _img(image: Image.Image, alt: str, quality: int) -> str:
+    return (
+        f'<img src="{_data_uri(image, quality)}" alt="{_escaped(alt)}" '
+        f'width="{image.width}" height="{image.height}">'
+    )
+
+
+def _caption(target: TargetExplanation) -> str:
+    score = format_score(target.score)
+    return f"{target.label}, score {score}" if score else target.label
+
+
+def _alt(target: TargetExplanation | None, what: str = "Overlay") -> str:
+    """What there is to see, in words."""
+    if target is None:
+        return "Picture without a heatmap"
+    return f"{what} for {_caption(target)}, {_where(target)}"
+
+
+def _where(target: TargetExplanation) -> str:
+    where = place_in_words(target.heatmap)
+    if where.endswith("blank"):
+        return f"where the heatmap is {where}"
+    return where or "without a heatmap"
+
+
+def _choice(targets: Sequence[TargetExplanation], has_picture: bool) -> str:
+    """The classes with their scores: to choose from, if there are several pictures of them."""
+    # Hidden is what only repeats captions, until the styles hide those.
+    hidden = " hidden" if has_picture else ""
+    if len(targets) <= 1 or not has_picture:
+        rows = [f'<div class="ks-target">{_row(target)}</div>' for target in targets]
+        return f'<div class="ks-targets"{hidden}>{"".join(rows)}</div>' if rows else ""
+    rows = [
+        f'<label class="ks-target"><input type="radio" name="target" value="{number}" {_OWN_KEYS}'
+        f"{'' if number else ' checked'}>{_row(target)}</label>"
+        for number, target in enumerate(targets)
+    ]
+    return (
+        '<fieldset class="ks-targets" hidden><legend>Class and score</legend>'
+        f"{''.join(rows)}</fieldset>"
+    )
+
+
+def _row(target: TargetExplanation) -> str:
+    name = f'<bdi class="ks-name">{_escaped(target.name or target.label)}</bdi>'
+    index = f' <span class="ks-index">({_escaped(target.target)})</span>' if target.name else ""
+    return f'{name}{index} <span class="ks-score">{format_score(target.score)}</span>'
+
+
+def _kind(target: TargetExplanation) -> str:
+    return "signed" if target.signed else "plain"
+
+
+def _kinds(expl: Explanation) -> list[str]:
+    """The kinds of heatmaps that an explanation has to show."""
+    if expl.image is None:
+        return []
+    found = [_kind(item) for item in expl.targets or () if item.heatmap is not None]
+    return list(dict.fromkeys(found))
+
+
+def _scale(kind: str, look: _Look) -> str:
+    """The colours of a kind of heatmap from its lowest to its highest value."""
+    # Widened by steps, where a browser would blur them.
+    colours = Image.fromarray(np.ascontiguousarray(_colours(kind, look)[None, ::2, :3]))
+    if kind == "plain":
+        low, high, meaning = "0", "1", "from 0, nothing, to 1, the hottest"
+    else:
+        low, high, meaning = "\u22121", "+1", "from -1, most against it, to +1, most for it"
+    bar = (
+        f'<img src="{_data_uri(colours, None)}" alt="Colours of the heatmap {meaning}" '
+        'width="256" height="12">'
+    )
+    return (
+        f'<div class="ks-scale" data-kind="{kind}"><span class="ks-label">Heat</span> '
+        f'<span class="ks-bar"><span>{low}</span> {bar} <span>{high}</span></span></div>'
+    )
+
+
+# The parts of a report
+
+
+def _report_start(title: str, opacity: float) -> str:
+    """Everything above the first explanation."""
+    percent = round(100 * opacity)
+    script = f"<script>{_script('report')}</script>\n"
+    style = f"<style>{_viewer_css()}\n{_asset('report.css')}</style>\n"
+    head = _head(title, style, script).replace(
+        "</head>", f"<noscript><style>{_asset('noscript.css')}</style></noscript>\n</head>"
+    )
+    return f"""{head}<body>
+<main class="kerasight ks-report">
+<h1><bdi>{_escaped(title)}</bdi></h1>
+<form class="ks-tools" role="search" method="dialog" hidden>
+<label>Search<input type="search" name="text" autocomplete="off"></label>
+<label>Class<select name="class"><option value="">All</option></select></label>
+<label>Least score<input type="number" name="least" step="any"></label>
+<label>Greatest score<input type="number" name="greatest" step="any"></label>
+<label>Order<select name="order">
+<option value="given">As given</option>
+<option value="name">Name</option>
+<option value="class">Class</option>
+<option value="falling">Score, highest first</option>
+<option value="rising">Score, lowest first</option>
+</select></label>
+<label>Opacity<input type="range" name="opacity" min="0" max="100" value="{percent}"></label>
+<button type="reset">Reset</button>
+<output class="ks-count"></output>
+</form>
+<section class="ks-cards" aria-label="Explanations">
+"""
+
+
+def _card(expl: Explanation, name: str, about: str, look: _Look) -> str:
+    """One explanation of a report; ``about`` is what sets it apart from the others."""
+    targets = expl.targets or []
+    labels = json.dumps([target.label for target in targets])
+    scores = json.dumps([_finite(target.score) for target in targets])
+    parts = [
+        f"<h2><bdi>{_escaped(name)}</bdi></h2>",
+        f'<p class="ks-meta">{_escaped(about)}</p>' if about else "",
+        _error(expl),
+    ]
+    if expl.image is not None:
+        image = _fitted(_image_of(expl), look.side)
+        first = targets[0] if targets else None
+        still = look.overlay(_fitted(image, _STILL_SIDE), first)
+        shown = _img(still, _alt(first), _STILL_QUALITY)
+        if targets:
+            parts += [
+                f'<div class="ks-stage" style="aspect-ratio:{image.width}/{image.height}"></div>',
+                f"<noscript>{shown}</noscript>",
+                _data(image, targets, look),
+            ]
+        else:
+            parts.append(shown)
+    parts.append(_choice(targets, expl.image is not None))
+    return (
+        f'<article class="ks-card" data-labels="{_escaped(labels)}" data-scores="{scores}">'
+        f'<form class="ks-view" method="dialog">{"".join(parts)}</form></article>\n'
+    )
+
+
+def _finite(score: float | None) -> float | None:
+    return None if score is None or not math.isfinite(score) else float(score)
+
+
+# Data for the script
+
+
+def _data(image: Image.Image, targets: Sequence[TargetExplanation], look: _Look) -> str:
+    """The picture and the heatmaps."""
+    used = _filter(look.resampling_filter)
+    data = {
+        "size": image.size,
+        "filter": "bicubic" if used is None else used.name.lower(),  # Pillow's default
+        "opacity": _opacity(look),
+        "targets": [_target_data(target, look) for target in targets],
+        "picture": _data_uri(image, look.quality),
+    }
+    text = json.dumps(data, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return f'<script type="application/json" class="ks-data">{text}</script>'
+
+
+def _target_data(target: TargetExplanation, look: _Look) -> dict[str, Any]:
+    """A heatmap in 16 bits a cell, row by row, from its lowest possible value to 1."""
+    data: dict[str, Any] = {"alt": _alt(target, "Picture and heatmap")}
+    if target.heatmap is None:
+        return data
+    look.overlay(Image.new("RGBA", (1, 1)), target)  # raises if it is no heatmap
+    where = place_in_words(target.heatmap)
+    cells = fewer_cells(target.heatmap, look.cells)
+    lowest = -1 if target.signed else 0
+    steps = np.rint((cells - lowest) / (1 - lowest) * 65535).clip(0, 65535).astype("<u2")
+    return {
+        **data,
+        "where": f"The heatmap is {where}." if where.endswith("blank") else where.capitalize(),
+        "signed": target.signed,
+        "shape": cells.shape,
+        "cells": base64.b64encode(steps.tobytes()).decode("ascii"),
+    }
+
+
+def _table(kind: str, look: _Look) -> str:
+    """The colours of a kind of heatmap as RGBA bytes."""
+    text = base64.b64encode(_colours(kind, look).tobytes()).decode("ascii")
+    return (
+        f'<script type="application/json" class="ks-colours" data-kind="{kind}">"{text}"</script>'
+    )
+
+
+def _colours(kind: str, look: _Look) -> np.ndarray:
+    """RGBA of all values from the lowest to the highest, uint8 of shape ``(values, 4)``.
+
+    Found by drawing them over nothing, which leaves the heatmap's own colours and opacity.
+    """
+    values = (np.arange(_TABLE_SIZE) + 0.5) / _TABLE_SIZE
+    ramp = TargetExplanation(
+        0, heatmap=values[None] if kind == "plain" else 2 * values[None] - 1, signed=kind != "plain"
+    )
+    nothing = Image.new("RGBA", (_TABLE_SIZE, 1), (0, 0, 0, 0))
+    drawn = look.overlay(nothing, ramp, resampling_filter="nearest", alpha_limit=None)
+    colours: np.ndarray = np.array(drawn)[0]
+    # What is fully transparent has lost its colour, which the scale shows: that of its neighbour.
+    visible = np.flatnonzero(colours[:, 3])
+    if visible.size:
+        nearest = np.abs(np.arange(_TABLE_SIZE)[:, None] - visible).argmin(axis=1)
+        colours[:, :3] = colours[visible[nearest], :3]
+    return colours
+
+
+def _opacity(look: _Look) -> float:
+    """Where the slider stands at first; raises if ``alpha_limit`` is no opacity."""
+    return float(_cap_alpha(np.ones(1), look.alpha_limit)[0])
+
+
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    """A picture no larger than ``side``; a very small one enlarged, for a smooth heatmap on it."""
+    image = enlarged(image)
+    if max(image.size) > side:
+        image.thumbnail((side, side), _LANCZOS)
+    return image
+
+
+def _data_uri(image: Image.Image, quality: int | None) -> str:
+    """A picture as the address of itself: a JPEG, or a PNG where that would lose something.
+
+    Args:
+        image: RGB or RGBA.
+        quality: Of the JPEG; None for a PNG.
+    """
+    image = image.copy()
+    image.info.clear()  # a rotation in it would turn the picture, but not the heatmap
+    is_opaque = image.mode == "RGB" or image.getchannel("A").getextrema()[0] == 255
+    file = io.BytesIO()
+    if quality is None or not is_opaque:
+        kind = "png"
+        image.save(file, format="PNG")
+    else:
+        kind = "jpeg"
+        image.convert("RGB").save(file, format="JPEG", quality=quality)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def _escaped(text: object) -> str:
+    """Text for HTML; halves of characters, as undecodable file names have them, are replaced."""
+    return html.escape(str(text).encode("utf-8", "replace").decode("utf-8"))
+
+
+# Styles, scripts, and the heads of pages
+
+
+@lru_cache
+def _asset(name: str) -> str:
+    """A file of ours without its indentation and the lines that are comments."""
+    folder = resources.files("kerasight.formatters") / "page"
+    lines = (folder / name).read_text(encoding="utf-8").splitlines()
+    stripped = [line.strip() for line in lines]
+    return "\n".join(
+        line
+        for line in stripped
+        if line and not line.startswith("//") and not (line[:2] == "/*" and line[-2:] == "*/")
+    )
+
+
+@lru_cache
+def _script(name: str) -> str:
+    """The script of a fragment or of a report, which leaves no names behind."""
+    parts = [_asset("viewer.js"), _asset(f"{name}.js")]
+    return "\n".join(["(() => {", '"use strict";', *parts, "})();"])
+
+
+@lru_cache
+def _revision() -> str:
+    """Which script a fragment is for: those of two versions may meet in one notebook."""
+    return hashlib.sha256(_script("fragment").encode()).hexdigest()[:8]
+
+
+def _styles() -> tuple[str, str]:
+    """The style and script elements of fragments."""
+    script = _script("fragment").replace("__REVISION__", _revision())
+    return f"<style>{_viewer_css()}</style>\n", f"<script>{script}</script>\n"
+
+
+@lru_cache
+def _viewer_css() -> str:
+    """The styles of a fragment, with a choice among as many overlays as anybody may look at."""
+    chosen = ", ".join(
+        f'.kerasight .ks-view:has([value="{number}"]:checked) .ks-still:nth-child({number + 1})'
+        for number in range(12)
+    )
+    return f"{_asset('viewer.css')}\n{chosen} {{ display: block !important; }}"
+
+
+def _head(title: str, style: str, script: str) -> str:
+    """The head of a page that may fetch nothing and run no script but its own."""
+    code = script.removeprefix("<script>").rstrip().removesuffix("</script>")
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{_escaped(title)}</title>\n{style}{script}</head>\n"
+    )

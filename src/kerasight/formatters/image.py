@@ -1,0 +1,407 @@
+"""Heatmaps as pictures: resize, colour, and lay over the image.
+
+The order is resize, clip, colour, opacity. Resizing the numbers, not the colours, keeps every pixel
+on the colormap: between a yellow and a blue cell lies what the colormap has between them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from kerasight.formatters.sheet import Panel, enlarged, sheet
+
+if TYPE_CHECKING:
+    from kerasight.base import Explanation, TargetExplanation
+
+__all__ = ["expand_heatmap", "format_as_image", "format_as_sheet", "heatmap_to_image"]
+
+Colormap = str | Callable[[np.ndarray], np.ndarray]
+ResamplingFilter = Image.Resampling | int | str | None
+
+
+def format_as_image(
+    expl: Explanation,
+    resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS,
+    colormap: Colormap | None = None,
+    alpha_limit: float | None = 0.65,
+) -> Image.Image:
+    """Lay the heatmap of an explanation over its picture.
+
+    The hotter a place, the more opaque the heatmap: where it is 0, the picture shows through as it
+    is. Where a heatmap is signed, what is far from 0 on either side is opaque.
+
+    Args:
+        expl: An explanation with a Pillow image of any mode in ``image``, and in ``targets`` those
+            whose ``heatmap`` of shape ``(height, width)``, values in [0, 1], is to be laid over it;
+            in [-1, 1] if it is ``signed``. Without targets there is no heatmap to lay over.
+        resampling_filter: How the heatmap is brought to the size of the picture: a filter of
+            ``PIL.Image.Resampling``, its name in any case (``"lanczos"``), or None for Pillow's
+            default. ``BOX`` and ``NEAREST`` show the cells as they are.
+        colormap: A Matplotlib colormap or its name, or any function that takes a float array
+            ``(height, width)`` in [0, 1] and returns colours ``(height, width, 4)`` or
+            ``(height, width, 3)`` in [0, 1]. A signed heatmap comes to it moved to [0, 1], so that
+            0.5 stands for 0. None takes viridis, or for signed heatmaps a diverging one: red for
+            the class, blue against it.
+        alpha_limit: The greatest opacity of the heatmap, a real number in [0, 1]; None or 1 for no
+            limit.
+
+    Returns:
+        A new RGBA image of the size of ``expl.image``. Without a heatmap, a copy of the picture. Of
+        several targets, panels side by side, each with its class and score below.
+
+    Raises:
+        TypeError: If ``expl.image`` is no Pillow image, the heatmap no NumPy array, ``alpha_limit``
+            no number, or ``colormap`` neither a name nor callable.
+        ValueError: If the heatmap has values outside [0, 1] (or [-1, 1] if it is signed), or NaN,
+            ``alpha_limit`` lies outside of [0, 1], or the colormap or filter is unknown.
+    """
+    if len(expl.targets or ()) > 1:
+        return format_as_sheet([expl], resampling_filter, colormap, alpha_limit)
+    image = _image_of(expl)
+    if not expl.targets:
+        return image
+    return _overlay(image, expl.targets[0], resampling_filter, colormap, alpha_limit)
+
+
+def format_as_sheet(
+    expls: Sequence[Explanation],
+    resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS,
+    colormap: Colormap | None = None,
+    alpha_limit: float | None = 0.65,
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+) -> Image.Image:
+    """Lay the overlays of explanations out: a row for each, in it a panel for each target.
+
+    Below each panel stand the class, by its name where that is known, and the score. Pictures too
+    small for a legible caption are enlarged, by a whole factor.
+
+    Args:
+        expls: Explanations as `format_as_image` takes them. Where there is only an ``error``, that
+            stands in the row.
+        resampling_filter: As in `format_as_image`.
+        colormap: As in `format_as_image`.
+        alpha_limit: As in `format_as_image`.
+        titles: A title for each explanation, to stand above the class: the name of a method, a
+            layer or a model, say.
+        columns: How many panels stand in a row, whichever explanations they are of; None gives each
+            explanation a row of its own.
+
+    Returns:
+        An opaque RGBA image on white.
+
+    Raises:
+        TypeError: As in `format_as_image`, or if ``columns`` is no integer.
+        ValueError: As in `format_as_image`; if there is no explanation, or not a title for each; or
+            if ``columns`` is less than 1.
+    """
+    if not expls:
+        raise ValueError("there must be at least one explanation to lay out, got none")
+    if titles is not None and len(titles) != len(expls):
+        raise ValueError(
+            f"titles must hold one for each of {len(expls)} explanations, and holds {len(titles)}"
+        )
+    if columns is not None and (not isinstance(columns, Integral) or isinstance(columns, bool)):
+        raise TypeError(f"columns must be an integer, got {type(columns).__name__}")
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    rows = [
+        _panels(expl, resampling_filter, colormap, alpha_limit)
+        if expl.image is not None or not expl.error
+        else [Panel(None, expl.error)]
+        for expl in expls
+    ]
+    if titles is not None:
+        rows = [
+            [
+                Panel(
+                    panel.picture, str(title), " · ".join(filter(None, (panel.title, panel.note)))
+                )
+                for panel in row
+            ]
+            for title, row in zip(titles, rows, strict=True)
+        ]
+    if columns is not None:
+        panels = [panel for row in rows for panel in row]
+        rows = [panels[at : at + columns] for at in range(0, len(panels), columns)]
+    return sheet(rows)
+
+
+def _panels(
+    expl: Explanation,
+    resampling_filter: ResamplingFilter,
+    colormap: Colormap | None,
+    alpha_limit: float | None,
+) -> list[Panel]:
+    image = enlarged(_image_of(expl))
+    if not expl.targets:
+        return [Panel(image, expl.error or "")]
+    return [
+        Panel(
+            _overlay(image, target, resampling_filter, colormap, alpha_limit),
+            target.label,
+            "" if target.score is None else f"score {target.score:.3g}",
+        )
+        for target in expl.targets
+    ]
+
+
+def _image_of(expl: Explanation) -> Image.Image:
+    """The picture of an explanation as a new RGBA image; raises if there is none."""
+    if not isinstance(expl.image, Image.Image):
+        raise TypeError(
+            f"expl.image must be a PIL.Image.Image to draw on, got {type(expl.image).__name__}"
+        )
+    return _to_rgba(expl.image)
+
+
+def _overlay(
+    image: Image.Image,
+    target: TargetExplanation,
+    resampling_filter: ResamplingFilter,
+    colormap: Colormap | None,
+    alpha_limit: float | None,
+) -> Image.Image:
+    """One heatmap over an RGBA picture."""
+    heatmap = _validate_heatmap(target.heatmap, -1 if target.signed else 0)
+    if heatmap.ndim != 2:
+        raise ValueError(f"heatmap must have shape (height, width), got {heatmap.shape}")
+    heat = _resize(heatmap, image.size, resampling_filter, -1 if target.signed else 0)
+    if colormap is None:
+        colormap = _diverging() if target.signed else "viridis"
+    coloured = _colorize((heat + 1) / 2 if target.signed else heat, colormap)
+    _update_alpha(coloured, starting_array=np.abs(heat), alpha_limit=alpha_limit)
+    return _overlay_heatmap(Image.fromarray(_to_bytes(coloured)), image)
+
+
+def _diverging() -> Callable[[np.ndarray], np.ndarray]:
+    """The colormap of signed heatmaps: 0 is blue, 1 is red."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    # Not pale in the middle, as most are: there the picture shows through, and is not to be veiled.
+    # Of about equal lightness, and told apart by people who see no red or no green.
+    return LinearSegmentedColormap.from_list("kerasight_diverging", _DIVERGING)
+
+
+_DIVERGING = ("#0a4fd0", "#2f8cff", "#9a9a9a", "#ff6a3d", "#d40f0f")
+
+
+def heatmap_to_image(heatmap: np.ndarray) -> Image.Image:
+    """Convert an array to a Pillow image, one pixel a cell.
+
+    Args:
+        heatmap: Float array with values in [0, 1]: ``(height, width)`` for a grey image,
+            ``(height, width, 3)`` for RGB, ``(height, width, 4)`` for RGBA.
+
+    Returns:
+        Image of mode ``L``, ``RGB`` or ``RGBA``, values rounded to 0..255.
+
+    Raises:
+        TypeError: If ``heatmap`` is no NumPy array.
+        ValueError: If it has another shape, values outside [0, 1], or NaN.
+    """
+    _validate_heatmap(heatmap)
+    if heatmap.ndim not in (2, 3):
+        raise ValueError(
+            "heatmap must have rank 2 (grey) or rank 3 (colours), "
+            f"got rank {heatmap.ndim}, shape {heatmap.shape}"
+        )
+    if heatmap.ndim == 3 and heatmap.shape[2] not in (3, 4):
+        raise ValueError(
+            "a heatmap of rank 3 must have 3 channels (RGB) or 4 (RGBA), "
+            f"got {heatmap.shape[2]}, shape {heatmap.shape}"
+        )
+    return Image.fromarray(_to_bytes(heatmap))
+
+
+def expand_heatmap(
+    heatmap: np.ndarray,
+    image: Image.Image,
+    resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS,
+) -> Image.Image:
+    """Resize a heatmap to the size of a picture, and convert it to an image.
+
+    Args:
+        heatmap: Float array with values in [0, 1], of a shape that `heatmap_to_image` takes.
+        image: The picture whose width and height the result gets.
+        resampling_filter: As in `format_as_image`.
+
+    Returns:
+        Image of mode ``L``, ``RGB`` or ``RGBA``, of the size of ``image``. A grey heatmap is
+        resized as floats and only then rounded to 0..255.
+
+    Raises:
+        TypeError: If ``image`` is no Pillow image, or ``heatmap`` no NumPy array.
+        ValueError: If ``heatmap`` has another shape, values outside [0, 1], or NaN, or the filter
+            is unknown.
+    """
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"image must be a PIL.Image.Image, got {type(image).__name__}")
+    small = heatmap_to_image(heatmap)
+    if heatmap.ndim == 2:
+        return heatmap_to_image(_resize(heatmap, image.size, resampling_filter))
+    return small.resize(image.size, resample=_filter(resampling_filter))
+
+
+def _validate_heatmap(heatmap: Any, least: int = 0) -> np.ndarray:
+    """The heatmap, if it is an array with real values in [least, 1]; raises if it is not."""
+    if not isinstance(heatmap, np.ndarray):
+        raise TypeError(f"heatmap must be a numpy.ndarray, got {type(heatmap).__name__}")
+    if heatmap.size == 0:
+        raise ValueError(f"heatmap must have at least one cell, got shape {heatmap.shape}")
+    lowest, highest = heatmap.min(), heatmap.max()
+    if not (lowest >= least and highest <= 1):  # also False where there is a NaN
+        raise ValueError(
+            f"heatmap values must lie between {least} and 1, got a minimum of {lowest} "
+            f"and a maximum of {highest}"
+        )
+    return heatmap
+
+
+def _resize(
+    heatmap: np.ndarray,
+    size: tuple[int, int],
+    resampling_filter: ResamplingFilter,
+    least: int = 0,
+) -> np.ndarray:
+    """Resize float values to ``size`` (width, height); filters that overshoot are clipped."""
+    values = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))
+    resized = np.asarray(values.resize(size, resample=_filter(resampling_filter)))
+    return resized.clip(least, 1)
+
+
+def _filter(resampling_filter: ResamplingFilter) -> Image.Resampling | None:
+    """The Pillow filter for an enum member, an integer or a name."""
+    if resampling_filter is None:
+        return None
+    try:
+        if isinstance(resampling_filter, str):
+            return Image.Resampling[resampling_filter.upper()]
+        return Image.Resampling(resampling_filter)
+    except (KeyError, ValueError):
+        names = ", ".join(item.name.lower() for item in Image.Resampling)
+        raise ValueError(
+            f"unknown resampling_filter {resampling_filter!r}; known are {names}"
+        ) from None
+
+
+def _colorize(heat: np.ndarray, colormap: Colormap) -> np.ndarray:
+    """Colours for a float array ``(height, width)`` in [0, 1].
+
+    Returns:
+        Array of shape ``(height, width, 4)``: uint8 for Matplotlib's own colormaps, which are
+        tables anyway, so that a large picture costs a byte a channel; float in [0, 1] for other
+        functions.
+    """
+    from matplotlib import colormaps, colors
+
+    if isinstance(colormap, str):
+        if colormap not in colormaps:
+            raise ValueError(
+                f"unknown colormap {colormap!r}; see matplotlib.colormaps for the names"
+            )
+        colormap = colormaps[colormap]
+    if isinstance(colormap, colors.Colormap):
+        # As the colormap itself does it, less the copies that it makes for what is no number.
+        table = np.ascontiguousarray(colormap(np.arange(colormap.N), bytes=True))
+        place = (heat * colormap.N).astype(np.uint16)
+        pixels = table.view(np.uint32)[:, 0].take(place, mode="clip")
+        return pixels.view(np.uint8).reshape(*heat.shape, 4)
+    if not callable(colormap):
+        raise TypeError(
+            "colormap must be a Matplotlib colormap, its name, or a function, "
+            f"got {type(colormap).__name__}"
+        )
+    coloured = np.array(colormap(heat), dtype=np.float64)
+    if coloured.shape not in {(*heat.shape, 3), (*heat.shape, 4)}:
+        raise ValueError(
+            f"colormap must return colours of shape {(*heat.shape, 4)} or {(*heat.shape, 3)}, "
+            f"got {coloured.shape}"
+        )
+    if coloured.shape[2] == 3:
+        coloured = np.dstack([coloured, np.ones(heat.shape)])
+    return coloured
+
+
+def _update_alpha(
+    rgba: np.ndarray,
+    starting_array: np.ndarray | None = None,
+    alpha_limit: float | None = None,
+) -> None:
+    """Set the opacity of ``rgba`` ``(height, width, 4)`` in place.
+
+    The opacity is ``starting_array`` ``(height, width)`` in [0, 1], or what ``rgba`` has already,
+    and nowhere more than ``alpha_limit``.
+    """
+    is_bytes = rgba.dtype == np.uint8
+    alpha = starting_array
+    if alpha is None:
+        alpha = rgba[..., 3] / 255 if is_bytes else rgba[..., 3]
+    alpha = _cap_alpha(alpha, alpha_limit)
+    rgba[..., 3] = _to_bytes(alpha) if is_bytes else alpha
+
+
+def _cap_alpha(alpha: np.ndarray, limit: float | None) -> np.ndarray:
+    """A new array with the values of ``alpha``, none above ``limit``; None sets no limit."""
+    if limit is None:
+        return np.array(alpha)
+    if not isinstance(limit, Real):
+        raise TypeError(f"alpha_limit must be a real number or None, got {type(limit).__name__}")
+    if math.isnan(limit) or not 0 <= limit <= 1:
+        raise ValueError(f"alpha_limit must lie between 0 and 1, got {limit}")
+    return np.minimum(alpha, float(limit))
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1] as rounded uint8 in 0..255; uint8 as it is."""
+    if values.dtype == np.uint8:
+        return values
+    scaled: np.ndarray = values * np.float32(255)
+    np.clip(scaled, 0, 255, out=scaled)
+    np.rint(scaled, out=scaled)
+    return scaled.astype(np.uint8)
+
+
+def _to_rgba(image: Image.Image) -> Image.Image:
+    """A new RGBA image of a Pillow image of any mode."""
+    if image.mode == "RGBA":
+        return image.copy()
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _grey_to_bytes(image).convert("RGBA")
+    if image.mode == "La":  # the one mode from which there is no direct way
+        image = image.convert("LA")
+    return image.convert("RGBA")
+
+
+def _grey_to_bytes(image: Image.Image) -> Image.Image:
+    """Grey images of more than 8 bits scaled to 8, where Pillow's ``convert`` would clip to white.
+
+    16-bit images are divided by 257. Mode ``I`` has 32 bits that mostly hold 16-bit or 8-bit
+    pictures, and ``F`` any floats, so that their range tells: up to 1, up to 255, up to 65,535, or,
+    failing all of these, from the lowest value to the highest.
+    """
+    values = np.asarray(image, dtype=np.float64)
+    lowest, highest = float(values.min()), float(values.max())
+    if image.mode.startswith("I;16"):
+        values = values / 65535
+    elif lowest >= 0 and highest <= 1 and image.mode == "F":
+        pass
+    elif lowest >= 0 and highest <= 255:
+        values = values / 255
+    elif lowest >= 0 and highest <= 65535:
+        values = values / 65535
+    else:
+        values = (values - lowest) / ((highest - lowest) or 1)
+    return Image.fromarray(_to_bytes(values))
+
+
+def _overlay_heatmap(heatmap_image: Image.Image, image: Image.Image) -> Image.Image:
+    """Lay an RGBA heatmap over an RGBA picture of the same size."""
+    return Image.alpha_composite(image, heatmap_image)

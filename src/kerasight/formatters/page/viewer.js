@@ -1,0 +1,255 @@
+// What a fragment and a report share: a picture with a heatmap over it, drawn from its cells.
+
+// The kernels and the borders of Pillow's resize, so that the picture is that of format_as_image.
+const sinc = (x) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
+const KERNELS = {
+  box: [0.5, (x) => (x > -0.5 && x <= 0.5 ? 1 : 0)],
+  bilinear: [1, (x) => Math.max(0, 1 - Math.abs(x))],
+  hamming: [1, (x) => (Math.abs(x) < 1 ? sinc(x) * (0.54 + 0.46 * Math.cos(Math.PI * x)) : 0)],
+  bicubic: [2, (x) => {
+    const d = Math.abs(x);
+    if (d >= 2) return 0;
+    return d < 1 ? (1.5 * d - 2.5) * d * d + 1 : -0.5 * (((d - 5) * d + 8) * d - 4);
+  }],
+  lanczos: [3, (x) => (Math.abs(x) < 3 ? sinc(x) * sinc(x / 3) : 0)],
+};
+
+// For each of `to` places, the first of `from` cells that it is made of, and their shares.
+function shares(from, to, filter) {
+  const scale = from / to;
+  if (filter === "nearest") {
+    return Array.from({ length: to }, (_, i) => [Math.floor((i + 0.5) * scale), [1]]);
+  }
+  const [reach, kernel] = KERNELS[filter];
+  const stretch = Math.max(1, scale);
+  return Array.from({ length: to }, (_, i) => {
+    const centre = (i + 0.5) * scale;
+    const first = Math.max(0, Math.floor(centre - reach * stretch + 0.5));
+    const end = Math.min(from, Math.floor(centre + reach * stretch + 0.5));
+    const parts = [];
+    for (let j = first; j < end; j++) parts.push(kernel((j - centre + 0.5) / stretch));
+    const sum = parts.reduce((a, b) => a + b, 0) || 1;
+    return [first, parts.map((part) => part / sum)];
+  });
+}
+
+function resized(cells, height, width, toHeight, toWidth, filter) {
+  const wide = new Float32Array(height * toWidth);
+  shares(width, toWidth, filter).forEach(([first, parts], x) => {
+    for (let y = 0; y < height; y++) {
+      let sum = 0;
+      for (let k = 0; k < parts.length; k++) sum += parts[k] * cells[y * width + first + k];
+      wide[y * toWidth + x] = sum;
+    }
+  });
+  const result = new Float32Array(toHeight * toWidth);
+  shares(height, toHeight, filter).forEach(([first, parts], y) => {
+    for (let k = 0; k < parts.length; k++) {
+      const from = (first + k) * toWidth;
+      for (let x = 0; x < toWidth; x++) result[y * toWidth + x] += parts[k] * wide[from + x];
+    }
+  });
+  return result;
+}
+
+const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
+function element(tag, name, attributes = {}) {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+// The colours of each kind of heatmap, by the table that stands in `root`.
+function coloursIn(root) {
+  const found = {};
+  return (kind) => {
+    found[kind] ??= bytes(JSON.parse(
+      root.querySelector(`.ks-colours[data-kind="${kind}"]`).textContent));
+    return found[kind];
+  };
+}
+
+// One explanation: open() draws it, close() frees its pictures, select(number) changes the target,
+// limit(value) the greatest opacity. The hint stands where the heat
+// will; if it is empty, the place of the strongest.
+function makeView(form, colours, hint) {
+  const store = form.querySelector(".ks-data");
+  const stage = form.querySelector(".ks-stage") ?? element("div", "ks-stage");
+  const reading = element("output", "ks-reading");
+  let data, image, canvas, cell, mark;
+  let chosen = 0;
+  let place = null;
+  let opacity = null;
+
+  const target = () => data.targets[chosen];
+
+  function decoded(item) {
+    if (item.cells && !item.values) {
+      const low = item.signed ? -1 : 0;
+      item.values = Float32Array.from(
+        new Uint16Array(bytes(item.cells).buffer), (n) => low + (n / 65535) * (1 - low));
+    }
+    return item;
+  }
+
+  function heatOf(item) {
+    const [height, width] = item.shape;
+    item.heat ??= resized(item.values, height, width, canvas.height, canvas.width, data.filter);
+    return item.heat;
+  }
+
+  function paint() {
+    const context = canvas.getContext("2d");
+    const item = decoded(target());
+    const kind = item.signed ? "signed" : "plain";
+    image.alt = item.alt;
+    form.querySelector(`.ks-scale[data-kind="${kind}"] .ks-bar`)?.append(mark);
+    if (!item.cells) {
+      context.clearRect(0, 0, canvas.width, canvas.height);
+      return;
+    }
+    const low = item.signed ? -1 : 0;
+    const table = colours(kind);
+    const count = table.length / 4;
+    const most = Math.round(255 * opacity);
+    const words = new Uint32Array(count);
+    for (let i = 0; i < count; i++) {
+      const [red, green, blue, alpha] = table.subarray(4 * i, 4 * i + 4);
+      words[i] = (red | (green << 8) | (blue << 16) | (Math.min(alpha, most) << 24)) >>> 0;
+    }
+    const heat = heatOf(item);
+    const pixels = context.createImageData(canvas.width, canvas.height);
+    const out = new Uint32Array(pixels.data.buffer);
+    const factor = count / (1 - low);
+    for (let i = 0; i < out.length; i++) {
+      out[i] = words[Math.max(0, Math.min(count - 1, Math.floor((heat[i] - low) * factor)))];
+    }
+    context.putImageData(pixels, 0, 0);
+  }
+
+  function hottest() {
+    const { values, shape } = decoded(target());
+    let best = 0;
+    values.forEach((value, i) => {
+      if (Math.abs(value) > Math.abs(values[best])) best = i;
+    });
+    return [Math.floor(best / shape[1]), best % shape[1]];
+  }
+
+  // Shows what the cell at `place` holds; null for none.
+  function read(next, isSpoken) {
+    if (!data) return;
+    const item = decoded(target());
+    place = item.cells ? next : null;
+    reading.setAttribute("aria-live", isSpoken ? "polite" : "off");
+    cell.hidden = mark.hidden = place === null;
+    if (place === null) {
+      reading.textContent = item.cells ? hint || item.where : "There is no heatmap for this class.";
+      return;
+    }
+    const [height, width] = item.shape;
+    const [row, column] = place;
+    const value = item.values[row * width + column];
+    const sign = Math.abs(value) < 0.005 || !item.signed ? "" : value < 0 ? "\u2212" : "+";
+    const strong = element("b");
+    strong.textContent = sign + Math.abs(value).toFixed(2);
+    const where = ` in row ${row + 1}, column ${column + 1} of ${height} \u00d7 ${width}`;
+    reading.replaceChildren(strong, where);
+    cell.style.cssText = `left:${(100 * column) / width}%;top:${(100 * row) / height}%;` +
+      `width:${100 / width}%;height:${100 / height}%`;
+    const low = item.signed ? -1 : 0;
+    mark.style.left = `${(100 * (value - low)) / (1 - low)}%`;
+  }
+
+  function cellAt(event) {
+    const { shape } = target();
+    if (!shape) return null;
+    const box = stage.getBoundingClientRect();
+    const within = (part, length) => Math.max(0, Math.min(length - 1, Math.floor(part * length)));
+    return [
+      within((event.clientY - box.top) / box.height, shape[0]),
+      within((event.clientX - box.left) / box.width, shape[1]),
+    ];
+  }
+
+  const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
+  function onKey(event) {
+    if (!data || event.altKey || event.ctrlKey || event.metaKey || !target().shape) return;
+    const { shape } = target();
+    if (event.key === "Escape") read(null, true);
+    else if (event.key === "Home") read(hottest(), true);
+    else if (event.key in STEPS && place === null) read(hottest(), true);
+    else if (event.key in STEPS) {
+      const step = STEPS[event.key];
+      read(place.map((at, i) => Math.max(0, Math.min(shape[i] - 1, at + step[i]))), true);
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  const onPoint = (event) => data && read(cellAt(event), false);
+  stage.addEventListener("pointermove", onPoint);
+  stage.addEventListener("pointerdown", onPoint);
+  stage.addEventListener("pointerleave", (event) => {
+    if (event.pointerType === "mouse") read(null, false);
+  });
+  stage.addEventListener("keydown", onKey);
+  stage.addEventListener("focus", () => {
+    if (data && target().shape && stage.matches(":focus-visible")) read(hottest(), true);
+  });
+  stage.addEventListener("blur", () => read(null, false));
+  form.addEventListener("submit", (event) => event.preventDefault());
+
+  const view = {
+    stage,
+    reading,
+    get opacity() { return opacity; },
+    async open() {
+      if (data) return;
+      data = JSON.parse(store.textContent);
+      opacity ??= data.opacity;
+      const [width, height] = data.size;
+      image = element("img", "", { width, height });
+      canvas = element("canvas", "", { width, height, "aria-hidden": "true" });
+      cell = element("span", "ks-cell");
+      mark = element("i", "ks-mark");
+      cell.hidden = mark.hidden = true;
+      for (const [key, value] of Object.entries({
+        tabindex: "0",
+        "data-lm-suppress-shortcuts": "true",
+        role: "application",
+        "aria-roledescription": "heatmap",
+        "aria-label": "Heat by cell. Arrow keys move, Home goes to the strongest cell.",
+      })) stage.setAttribute(key, value);
+      image.src = data.picture;
+      paint();
+      read(null, false);
+      stage.replaceChildren(image, canvas, cell);
+      await image.decode();
+    },
+    close() {
+      if (!data || stage.contains(document.activeElement)) return;
+      read(null, false);
+      stage.replaceChildren();
+      mark.remove();
+      data = image = canvas = cell = mark = undefined;
+    },
+    select(number) {
+      chosen = number;
+      if (!data) return;
+      paint();
+      read(place, false);
+    },
+    limit(value) {
+      opacity = value;
+      if (data) paint();
+    },
+  };
+  form.addEventListener("change", (event) => {
+    if (event.target.name === "target") view.select(Number(event.target.value));
+  });
+  return view;
+}

@@ -1,0 +1,166 @@
+"""Explanations as plain text, for terminals, logs and screen readers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TypeGuard
+
+import numpy as np
+from PIL import Image
+
+from kerasight.base import FAINT, Explanation, TargetExplanation
+
+__all__ = ["fewer_cells", "format_as_text", "format_score", "is_drawable", "place_in_words"]
+
+SECTIONS = ("method", "description", "targets")
+# What eli5 shows of other models; an explanation of an image has nothing in them.
+_OF_OTHER_MODELS = ("transition_features", "feature_importances", "decision_tree")
+
+_FOR = (" ", "·", "░", "▒", "▓", "█")
+_AGAINST = (" ", "-", "~", "=", "≈", "≡")
+_MOST_CELLS = 32
+
+_ROWS = ("upper", "", "lower")
+_COLUMNS = ("left", "", "right")
+
+
+def format_as_text(expl: Explanation, *, show: Collection[str] = SECTIONS) -> str:
+    """Describe an explanation in lines of text, with each heatmap as a block of characters.
+
+    Two characters stand for a cell of the heatmap, from a space (0) over ``·░▒▓`` to ``█`` (1). In
+    a signed heatmap, what speaks against the class goes from a space over ``-~=≈`` to ``≡`` (-1).
+    Heatmaps of more than 32 cells a side are averaged down to 32.
+
+    Args:
+        expl: An explanation, with or without a picture, heatmaps or an error.
+        show: Which parts to show: ``"method"`` (with the layer), ``"description"`` and
+            ``"targets"``. The names of eli5's parts for other kinds of models are taken too: of an
+            image there is nothing to show in them. The model's name and the error always stand.
+
+    Returns:
+        The text, without a newline at its end.
+
+    Raises:
+        ValueError: If ``show`` has a name that is no part of an explanation.
+    """
+    unknown = set(show) - {*SECTIONS, *_OF_OTHER_MODELS}
+    if isinstance(show, str) or unknown:
+        raise ValueError(
+            f"show must be a collection of names out of {', '.join(SECTIONS)}, got {show!r}"
+        )
+    blocks = [expl.estimator]
+    if "method" in show:
+        about = [f"method: {expl.method}" if expl.method else ""]
+        about.append(f"layer: {expl.layer}" if expl.layer else "")
+        blocks[0] = "\n".join([expl.estimator, *filter(None, about)])
+    if expl.error:
+        blocks.append(f"Error: {expl.error.strip()}")
+    if "description" in show and expl.description:
+        blocks.append(expl.description.strip())
+    if "targets" in show:
+        blocks += [_target(target) for target in expl.targets or ()]
+    return "\n\n".join(blocks)
+
+
+def format_score(score: float | None) -> str:
+    """A score with four places, such as ``0.9312``, where that says it; empty if there is none."""
+    if score is None:
+        return ""
+    return f"{score:.4f}" if score == 0 or 0.0005 <= abs(score) < 100 else f"{score:.4g}"
+
+
+def place_in_words(heatmap: np.ndarray | None) -> str:
+    """Where a heatmap is hottest, in words.
+
+    Args:
+        heatmap: Array ``(height, width)`` with values in [0, 1], or in [-1, 1]; anything else has
+            no place.
+
+    Returns:
+        Such as ``"hottest at the upper right"``. Where values below zero are stronger,
+        ``"strongest against it at the left"``. ``"blank"`` if all values are 0, ``"nearly blank"``
+        if none is as far as `FAINT` from it; empty if there is no heatmap to speak of.
+    """
+    if not is_drawable(heatmap):
+        return ""
+    row, column = strongest(heatmap)
+    value = heatmap[row, column]
+    if abs(value) < FAINT:
+        return "nearly blank" if value else "blank"
+    across, down = _third(column, heatmap.shape[1]), _third(row, heatmap.shape[0])
+    if (down, across) == (1, 1):
+        place = "in the centre"
+    elif down == 1:
+        place = f"at the {_COLUMNS[across]}"
+    elif across == 1:
+        place = f"at the {('top', '', 'bottom')[down]}"
+    else:
+        place = f"at the {_ROWS[down]} {_COLUMNS[across]}"
+    return f"{'hottest' if value > 0 else 'strongest against it'} {place}"
+
+
+def strongest(heatmap: np.ndarray) -> tuple[int, int]:
+    """Row and column of the cell that is farthest from 0, the first of equals."""
+    row, column = np.unravel_index(int(np.abs(heatmap).argmax()), heatmap.shape)
+    return int(row), int(column)
+
+
+def _third(place: int, length: int) -> int:
+    """In which third of ``length`` cells the middle of a cell lies."""
+    return min(2, int(3 * (place + 0.5) / length))
+
+
+def is_drawable(heatmap: np.ndarray | None) -> TypeGuard[np.ndarray]:
+    """Whether this is a heatmap at all: an array ``(height, width)`` of finite numbers."""
+    return (
+        isinstance(heatmap, np.ndarray)
+        and heatmap.ndim == 2
+        and heatmap.size > 0
+        and bool(np.isfinite(heatmap).all())
+    )
+
+
+def _target(target: TargetExplanation) -> str:
+    """A class, its score, and its heatmap, where it has one that can be drawn."""
+    title = target.label
+    if target.score is not None:
+        title += f"  score {format_score(target.score)}"
+    heatmap = target.heatmap
+    if not is_drawable(heatmap):
+        return title
+    row, column = strongest(heatmap)
+    where = place_in_words(heatmap)
+    is_blank = where.endswith("blank")
+    if not is_blank:
+        where += f": {heatmap[row, column]:.2f} in row {row + 1}, column {column + 1}"
+    height, width = heatmap.shape
+    lines = [title, where if is_blank else f"{where} of {height} x {width}"]
+    if not is_blank:
+        lines += _block(heatmap)
+    return "\n".join(lines)
+
+
+def _block(heatmap: np.ndarray) -> list[str]:
+    """A heatmap in lines of characters, in a frame, two characters a cell."""
+    cells = fewer_cells(heatmap, _MOST_CELLS)
+    level = np.rint(np.abs(cells).clip(0, 1) * (len(_FOR) - 1)).astype(int)
+    rows = [
+        "".join(
+            2 * (_FOR if value >= 0 else _AGAINST)[step]
+            for value, step in zip(row, steps, strict=True)
+        )
+        for row, steps in zip(cells, level, strict=True)
+    ]
+    edge = "─" * (2 * cells.shape[1])
+    return [f"┌{edge}┐", *(f"│{row}│" for row in rows), f"└{edge}┘"]
+
+
+def fewer_cells(heatmap: np.ndarray, most: int) -> np.ndarray:
+    """The heatmap with at most ``most`` cells a side; more are averaged."""
+    height, width = heatmap.shape
+    if max(height, width) <= most:
+        return heatmap
+    factor = most / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    values = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))
+    return np.asarray(values.resize(size, resample=Image.Resampling.BOX), dtype=np.float64)

@@ -1,0 +1,95 @@
+"""One file for each framework that Keras runs on, with the same functions in each.
+
+A backend is imported only when Keras runs on it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import keras
+
+from kerasight.keras.backends.common import Candidates, Pass
+
+__all__ = ["Backend", "current"]
+
+
+class Backend(Protocol):
+    """What each backend module offers."""
+
+    def forward(self, model: keras.Model, docs: Any) -> None:
+        """Run the model on ``docs`` in inference mode, so that what is not built yet gets built."""
+
+    def scores(self, model: keras.Model, docs: Any, logits: bool) -> Any:
+        """Run the model on ``docs``: its scores, array of shape ``(docs, classes)``.
+
+        Args:
+            model: The classifier.
+            docs: Array of shape ``(docs, ...)``.
+            logits: Whether to give what went into the final softmax or sigmoid. A model without
+                one gives what it puts out.
+
+        Raises:
+            ValueError: If the output is not one score a class, or the logits cannot be found.
+        """
+
+    def forward_backward(
+        self,
+        model: keras.Model,
+        docs: Any,
+        targets: Any,
+        layer: keras.layers.Layer | None,
+        candidates: Candidates,
+        logits: bool,
+        rivals: int,
+    ) -> Pass:
+        """Run the model once, and differentiate scores with respect to a layer's output.
+
+        Args:
+            model: The classifier.
+            docs: Array of shape ``(docs, ...)``.
+            targets: Integer array of shape ``(docs, targets)``: indices of classes, not negative;
+                or all `common.TOP` or all `common.LOWEST` for the classes with the greatest or
+                the lowest scores.
+            layer: The layer, or None to take the first of ``candidates`` that has a gradient.
+            candidates: Given the calls of the pass, the positions of those to explain, the best
+                first.
+            logits: As in `scores`.
+            rivals: If not 0, what is differentiated is the score of a class less the mean score of
+                this many others, those whose scores are nearest to its own.
+        """
+
+    def scores_after(
+        self, model: keras.Model, doc: Any, layer: keras.layers.Layer, logits: bool
+    ) -> Callable[[Any], Any]:
+        """The scores of one doc as a function of what a layer puts out.
+
+        No more of the model is run than needs to be, as far as it can be told.
+
+        Args:
+            model: The classifier.
+            doc: Array of shape ``(1, ...)``.
+            layer: The layer. Of one called several times, the output of the last call is replaced.
+            logits: As in `scores`.
+
+        Returns:
+            A function from outputs of the layer ``(outputs, ...)``, in the model's layout, to
+            scores ``(outputs, classes)``.
+        """
+
+
+def current() -> Backend:
+    """The backend for the framework that Keras runs on.
+
+    Raises:
+        NotImplementedError: If there is none for it.
+    """
+    name = keras.config.backend()
+    if name != "tensorflow":
+        raise NotImplementedError(
+            f"kerasight explains models on Keras's tensorflow backend, and Keras runs on {name!r}; "
+            "set the environment variable KERAS_BACKEND=tensorflow before importing keras"
+        )
+    return cast(Backend, importlib.import_module(f"{__name__}.{name}"))

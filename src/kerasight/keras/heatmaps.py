@@ -1,0 +1,382 @@
+"""What is asked of a model and a doc, and the heatmaps that answer it.
+
+One pass gives the terms of a heatmap (`record`), and a formula makes evidence of them (`methods`).
+What goes beyond one pass is here: the scores of a model under masks or without some channels,
+several layers fused, noise averaged out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import keras
+import numpy as np
+from PIL import Image
+
+from kerasight.keras import backends, layers
+from kerasight.keras.gradcam import normalised
+from kerasight.keras.methods import METHODS, Method, find_method
+from kerasight.keras.record import Terms, record_batch, scores_of
+from kerasight.progress import progress_bar
+
+__all__ = ["Heatmap", "Question", "heatmaps_of"]
+
+# As a share of the range of the values of the doc: the lower end of SmoothGrad's 10 to 20 %, since
+# small classifiers see little but noise beyond it.
+_NOISE = 0.1
+
+
+@dataclass(frozen=True)
+class Question:
+    """How to explain, whatever the model, the doc and the class.
+
+    Attributes:
+        method: The formula.
+        logits: Whether to explain the score before the final softmax or sigmoid.
+        relu: Whether to cut off what speaks against the class.
+        counterfactual: Whether to show what speaks against the class as if it spoke for it.
+        smooth: Over how many noisy copies of the doc to average; 0 for the doc itself.
+        seed: Seed of the noise.
+        batch_size: How many inputs go through the model at a time.
+        progress: Whether to show how far a slow method is; None where there is a terminal, and
+            only if it takes long.
+    """
+
+    method: Method = METHODS["grad-cam"]
+    logits: bool = False
+    relu: bool = True
+    counterfactual: bool = False
+    smooth: int = 0
+    seed: int = 0
+    batch_size: int = 32
+    progress: bool | None = None
+
+    @classmethod
+    def of(cls, method: Any = "grad-cam", **asked: Any) -> Question:
+        """A question of what the user passed, checked.
+
+        Args:
+            method: Name of a method.
+            **asked: The other attributes; None for their defaults.
+
+        Raises:
+            TypeError: If something is of a type that it cannot be.
+            ValueError: If something has a value that it cannot have, or that the method cannot do.
+        """
+        given = {name: value for name, value in asked.items() if value is not None}
+        question = cls(find_method(method), **given)
+        for name in ("logits", "relu", "counterfactual"):
+            value = getattr(question, name)
+            if not isinstance(value, (bool, np.bool_)):
+                raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
+        for name, least in (("smooth", 0), ("seed", 0), ("batch_size", 1)):
+            value = getattr(question, name)
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if not question.relu and not question.method.is_signed:
+            raise ValueError(question._refusal("relu=False", "is_signed"))
+        if question.counterfactual and not question.method.has_counterfactual:
+            raise ValueError(question._refusal("counterfactual=True", "has_counterfactual"))
+        return question
+
+    def _refusal(self, what: str, ability: str) -> str:
+        others = [name for name, method in METHODS.items() if getattr(method, ability)]
+        reason = (
+            "knows no evidence against a class"
+            if self.method.is_of_class
+            else "does not depend on the class"
+        )
+        return (
+            f"method {self.method.name!r} cannot do {what}: it {reason}; those that can are "
+            f"{', '.join(others)}"
+        )
+
+    @property
+    def title(self) -> str:
+        """What the heatmap is called."""
+        notes = [
+            note
+            for note, holds in (
+                ("counterfactual", self.counterfactual),
+                ("signed", not self.relu),
+                (f"smoothed over {self.smooth}", self.smooth),
+            )
+            if holds
+        ]
+        return self.method.title + (f" ({', '.join(notes)})" if notes else "")
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """The heatmap of one class of one doc, with what it was made of.
+
+    Attributes:
+        values: The heatmap, shape ``(height, width)``, float64, in [0, 1]; in [-1, 1] if signed.
+        evidence: What it was before its negative part was cut off and it was scaled.
+        terms: The terms, at the last of several layers.
+        path: Path of the layer, or of several, with ``" + "`` between them.
+    """
+
+    values: np.ndarray
+    evidence: np.ndarray
+    terms: Terms
+    path: str
+
+    @property
+    def target(self) -> int:
+        """Index of the class."""
+        return self.terms.target
+
+    @property
+    def score(self) -> float:
+        """The model's output for the class, or its logit."""
+        return self.terms.score
+
+
+Found = list[list[Heatmap] | ValueError]
+
+
+def heatmaps_of(
+    model: keras.Model,
+    docs: np.ndarray,
+    targets: np.ndarray,
+    chosen: Sequence[keras.layers.Layer | None],
+    question: Question,
+) -> Found:
+    """The heatmaps of several classes of several docs.
+
+    Args:
+        model: The classifier.
+        docs: Inputs, shape ``(docs, height, width, channels)``, or channels first.
+        targets: Classes as `record_batch` takes them, shape ``(docs, targets)``.
+        chosen: The layers to explain, fused if there are several; None in place of one to have it
+            chosen.
+        question: How to explain.
+
+    Returns:
+        For each doc its heatmaps, one for each class; or the error, if there is NaN or infinity.
+
+    Raises:
+        ValueError: As `record_batch`.
+    """
+    of_layers = [_of_layer(model, docs, targets, layer, question) for layer in chosen]
+    return [_fused_doc(list(of_doc), question) for of_doc in zip(*of_layers, strict=True)]
+
+
+def _fused_doc(of_layers: Sequence[Any], question: Question) -> list[Heatmap] | ValueError:
+    """The heatmaps of one doc, given those at each layer."""
+    for found in of_layers:
+        if isinstance(found, ValueError):
+            return found
+    return [_fused(of_class, question) for of_class in zip(*of_layers, strict=True)]
+
+
+def _fused(maps: Sequence[Heatmap], question: Question) -> Heatmap:
+    """The mean of heatmaps at several layers, at the greatest of their resolutions."""
+    if len(maps) == 1:
+        return maps[0]
+    height, width = np.max([one.values.shape for one in maps], axis=0)
+    sizes = [resized(one.values, (height, width)) for one in maps]
+    mean = np.asarray(sizes, dtype=np.float64).mean(axis=0)
+    # As bright as the brightest of them: what is blank at each layer is blank.
+    brightest = max(np.abs(one.values).max() for one in maps)
+    return Heatmap(
+        values=normalised(mean, question.relu) * brightest,
+        evidence=mean,
+        terms=maps[-1].terms,
+        path=" + ".join(one.path for one in maps),
+    )
+
+
+def _of_layer(
+    model: keras.Model,
+    docs: np.ndarray,
+    targets: np.ndarray,
+    layer: keras.layers.Layer | None,
+    question: Question,
+) -> Found:
+    """The heatmaps at one layer."""
+    found = _recorded(model, docs, targets, layer, question)
+    answers: Found = []
+    for position, terms in enumerate(found):
+        if isinstance(terms, ValueError):
+            answers.append(terms)
+            continue
+        try:
+            doc = docs[position : position + 1]
+            evidence = (_smooth_evidence if question.smooth else _evidence)(
+                model, doc, terms, question
+            )
+        except ValueError as error:
+            answers.append(error)
+            continue
+        answers.append(
+            [
+                Heatmap(normalised(one, question.relu), one, term, term.path)
+                for one, term in zip(evidence, terms, strict=True)
+            ]
+        )
+    return answers
+
+
+def _recorded(
+    model: keras.Model,
+    docs: np.ndarray,
+    targets: np.ndarray,
+    layer: keras.layers.Layer | None,
+    question: Question,
+) -> list[list[Terms] | ValueError]:
+    return record_batch(
+        model,
+        docs,
+        targets,
+        layer,
+        logits=question.logits,
+        rivals=question.method.rivals,
+        # Where the layer is chosen, that it has a gradient is what tells it from others.
+        needs_gradients=layer is None or question.method.needs == "gradients",
+    )
+
+
+def _evidence(
+    model: keras.Model, doc: np.ndarray, terms: Sequence[Terms], question: Question
+) -> list[np.ndarray]:
+    """The evidence for each class of one doc, shape ``(height, width)``."""
+    method = question.method
+    sign = -1 if question.counterfactual else 1
+    if method.needs == "nothing":
+        return [method.formula(one.activations) for one in terms]
+    if method.needs == "gradients":
+        return [method.formula(one.activations, sign * one.gradients) for one in terms]
+    changes = (_increases if method.needs == "increases" else _drops)(
+        model, doc, terms[0], question
+    )
+    return [method.formula(one.activations, sign * changes[:, one.target]) for one in terms]
+
+
+def _smooth_evidence(
+    model: keras.Model, doc: np.ndarray, terms: Sequence[Terms], question: Question
+) -> list[np.ndarray]:
+    """The mean evidence over noisy copies of a doc."""
+    random = np.random.default_rng(question.seed)
+    targets = np.array([[one.target for one in terms]])
+    deviation = _NOISE * float(np.ptp(doc))
+    sums = [np.zeros(one.activations.shape[:2]) for one in terms]
+    for size in _sizes(question.smooth, question.batch_size):
+        noise = random.normal(0, deviation, (size, *doc.shape[1:]))
+        noisy = _floating(doc) + noise.astype(_floating(doc).dtype)
+        found = _recorded(model, noisy, np.repeat(targets, size, axis=0), terms[0].layer, question)
+        for position, of_copy in enumerate(found):
+            if isinstance(of_copy, ValueError):
+                raise of_copy
+            copy = noisy[position : position + 1]
+            for total, evidence in zip(
+                sums, _evidence(model, copy, of_copy, question), strict=True
+            ):
+                total += evidence
+    return [total / question.smooth for total in sums]
+
+
+def _increases(model: keras.Model, doc: np.ndarray, terms: Terms, question: Question) -> np.ndarray:
+    """How far the scores rise from those of zero if a doc is seen through a channel.
+
+    Returns:
+        Array of shape ``(channels, classes)``.
+    """
+    channels_first = layers.doc_format(model, doc) == "channels_first"
+    size = doc.shape[2:] if channels_first else doc.shape[1:3]
+
+    def masked(start: int, stop: int) -> np.ndarray:
+        masks = np.empty((stop - start, *size), doc.dtype)
+        for place, channel in enumerate(range(start, stop)):
+            masks[place] = resized(_stretched(terms.activations[..., channel]), size)
+        seen: np.ndarray = doc * np.expand_dims(masks, 1 if channels_first else -1)
+        return seen
+
+    def scores(docs: np.ndarray) -> np.ndarray:
+        return scores_of(model, docs, logits=question.logits, batch_size=question.batch_size)
+
+    doc = _floating(doc)
+    found = _by_channel(lambda *bounds: scores(masked(*bounds)), terms, question)
+    found -= scores(np.zeros_like(doc))
+    return found
+
+
+def _drops(model: keras.Model, doc: np.ndarray, terms: Terms, question: Question) -> np.ndarray:
+    """How far the scores fall if a channel of the layer is set to zero.
+
+    Returns:
+        Array of shape ``(channels, classes)``.
+    """
+    scores = backends.current().scores_after(model, doc, terms.layer, question.logits)
+    # In the model's own layout, which `Terms` has no more.
+    axis = -1 if layers.data_format(model, terms.layer) == "channels_last" else 1
+    activations = np.moveaxis(terms.activations, -1, axis if axis < 0 else axis - 1)
+
+    def ablated(start: int, stop: int) -> np.ndarray:
+        outputs = np.repeat(activations[np.newaxis], stop - start, axis=0)
+        by_channel = np.moveaxis(outputs, axis, 1)
+        by_channel[np.arange(stop - start), np.arange(start, stop)] = 0
+        found: np.ndarray = scores(outputs)
+        return found
+
+    drops: np.ndarray = terms.scores - _by_channel(ablated, terms, question)
+    return drops
+
+
+def _by_channel(
+    scores: Callable[[int, int], np.ndarray], terms: Terms, question: Question
+) -> np.ndarray:
+    """Scores for each channel of a layer, a batch of them at a time.
+
+    Args:
+        scores: Given the first channel and the one after the last, their scores.
+        terms: The terms of the layer.
+        question: Says how many channels make a batch.
+    """
+    channels = terms.activations.shape[-1]
+    found = []
+    bar = progress_bar(
+        progress=question.progress,
+        total=channels,
+        desc=question.method.name,
+        unit="channel",
+        leave=False,
+    )
+    with closing(bar):
+        start = 0
+        for size in _sizes(channels, question.batch_size):
+            found.append(scores(start, start + size))
+            start += size
+            bar.update(size)
+    return np.concatenate(found)
+
+
+def _floating(doc: np.ndarray) -> np.ndarray:
+    return doc if np.issubdtype(doc.dtype, np.floating) else doc.astype(np.float32)
+
+
+def _sizes(number: int, most: int) -> Iterator[int]:
+    """How ``number`` splits into parts of at most ``most``."""
+    for start in range(0, number, most):
+        yield min(most, number - start)
+
+
+def _stretched(values: np.ndarray) -> np.ndarray:
+    """Values moved and scaled to reach from 0 to 1; zero if all are the same."""
+    moved: np.ndarray = values - values.min()
+    moved /= moved.max() or 1
+    return moved
+
+
+def resized(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """A map ``(height, width)`` at another resolution, bilinear, float32."""
+    picture = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    height, width = (int(side) for side in shape)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))

@@ -1,0 +1,379 @@
+r"""The methods: one formula each, in NumPy.
+
+A formula makes evidence of the terms of one layer: an array ``(height, width)``, positive where a
+place speaks for the class, negative where it speaks against it. `gradcam.normalised` makes a
+heatmap of it. In all of them :math:`A^k` is what channel :math:`k` put out, and :math:`g^k` the
+gradient of the score with respect to it, both of shape ``(height, width)``.
+
+A new method is one function, and one line in `METHODS`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from kerasight.keras.gradcam import channel_weights, weighted_sum
+
+__all__ = [
+    "METHODS",
+    "Method",
+    "ablation_cam",
+    "eigen_cam",
+    "eigengrad_cam",
+    "find_method",
+    "finer_cam",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "hirescam",
+    "layercam",
+    "score_cam",
+    "xgrad_cam",
+]
+
+
+def grad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    r"""Grad-CAM: channels weighted by their mean gradients.
+
+    .. math:: \sum_k \Big(\frac{1}{hw} \sum_{ij} g^k_{ij}\Big) A^k
+
+    Paper: Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via
+    Gradient-based Localization", https://arxiv.org/abs/1610.02391.
+
+    Args:
+        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        gradients: Gradients of the score with respect to it, same shape.
+
+    Returns:
+        Evidence, float64, shape ``(height, width)``.
+
+    Example:
+        >>> import numpy as np
+        >>> from kerasight.keras.methods import grad_cam
+        >>> activations = np.array([[[1.0, 0.0], [0.0, 1.0]], [[2.0, 1.0], [0.0, 0.0]]])
+        >>> gradients = np.array([[[4.0, 0.0], [0.0, 0.0]], [[0.0, -4.0], [0.0, 0.0]]])
+        >>> grad_cam(activations, gradients)
+        array([[ 1., -1.],
+               [ 1.,  0.]])
+    """
+    return weighted_sum(channel_weights(gradients), activations)
+
+
+def grad_cam_plus_plus(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    r"""Grad-CAM++: positive gradients, weighted so that each of several objects counts.
+
+    .. math::
+        \sum_k \Big(\sum_{ij} \alpha^k_{ij} \max(0, g^k_{ij})\Big) A^k, \qquad
+        \alpha^k_{ij} = \frac{(g^k_{ij})^2}{2 (g^k_{ij})^2 + \sum_{ab} A^k_{ab} (g^k_{ij})^3}
+
+    As in the paper, the score is taken through an exponential, whose derivatives are these powers;
+    the factor that all of them share is left out, since it changes no heatmap.
+
+    Paper: Chattopadhay et al. 2018, "Grad-CAM++: Generalized Gradient-based Visual Explanations for
+    Deep Convolutional Networks", https://arxiv.org/abs/1710.11063.
+
+    Args:
+        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        gradients: Gradients of the score with respect to it, same shape.
+
+    Returns:
+        Evidence, float64, shape ``(height, width)``. Never negative where no activation is.
+    """
+    activations, gradients = _float64(activations), _float64(gradients)
+    # A square less above and below the line: it would vanish where gradients are tiny.
+    below = 2 + activations.sum(axis=(0, 1)) * gradients
+    alpha = np.divide(1, below, out=np.zeros_like(below), where=(gradients != 0) & (below != 0))
+    weights = (alpha * np.maximum(gradients, 0)).sum(axis=(0, 1))
+    return weighted_sum(weights, activations)
+
+
+def hirescam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    r"""HiResCAM: each place by its own gradients, so that it shows what the score is made of.
+
+    .. math:: \sum_k g^k \odot A^k
+
+    Paper: Draelos & Carin 2020, "Use HiResCAM instead of Grad-CAM for faithful explanations of
+    convolutional neural networks", https://arxiv.org/abs/2011.08891.
+
+    Args:
+        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        gradients: Gradients of the score with respect to it, same shape.
+
+    Returns:
+        Evidence, float64, shape ``(height, width)``.
+    """
+    return _sum_of_products(activations, gradients)
+
+
+def xgrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    r"""XGrad-CAM: channels weighted by their gradients where they are active.
+
+    .. math:: \sum_k \Big(\sum_{ij} \frac{A^k_{ij}}{\sum_{ab} A^k_{ab}}\, g^k_{ij}\Big) A^k
+
+    A channel whose activations sum to zero has no weight.
+
+    Paper: Fu et al. 2020, "Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of
+    CNNs", https://arxiv.org/abs/2008.02312.
+
+    Args:
+        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        gradients: Gradients of the score with respect to it, same shape.
+
+    Returns:
+        Evidence, float64, shape ``(height, width)``.
+    """
+    sums = activations.sum(axis=(0, 1), dtype=np.float64)
+    products = np.einsum("ijk,ijk->k", _float64(activations), _float64(gradients))
+    weights = np.divide(products, sums, out=np.zeros_like(sums), where=sums != 0)
+    return weighted_sum(weights, activations)
+
+
+def layercam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    r"""LayerCAM: each place by its own positive gradients, which serves early layers well.
+
+    .. math:: \sum_k \max(0, g^k) \odot A^k
+
+    Paper: Jiang et al. 2021, "LayerCAM: Exploring Hierarchical Class Activation Maps for
+    Localization", IEEE Transactions on Image Processing,
+    https://doi.org/10.1109/TIP.2021.3089943.
+
+    Args:
+        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        gradients: Gradients of the score with respect to it, same shape.
+
+    Returns:
+        Evidence, float64, shape ``(height, width)``. Never negative where no activation is.
+    """
+    return _sum_of_products(activations, np.maximum(gradients, 0))
+
+
+def eigen_cam(activations: np.ndarray) -> np.ndarray:
+    r"""Eigen-CAM: what the layer responds to most, whatever the class.
+
+    .. math:: A\, v_1
+
+    with :math:`A` as a matrix of ``height * width`` rows and ``channels`` columns, not centred, and
+    :math:`v_1` its first right singular vector. Of the two signs, the one with the greater sum is
+    taken.
+
+    Paper: Muhammad & Yeasin 2020, "Eigen-CAM: Class Activation Map using Principal Components",
+    https://arxiv.org/abs/2008.00299.
+
+    Args:
+        activations: The layer's output for one image, shape ``(height, width, channels)``.
+
+    Returns:
+        Evidence, float64, shape ``(height, width)``.
+    """
+    projection = _first_projection(activations)
+    return projection if projection.sum() >= 0 else -projection
+
+
+def eigengrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    r"""EigenGrad-CAM: Eigen-CAM of the activations times their gradients, so of a class.
+
+    .. math:: (A \odot g)\, v_1
+
+    with :math:`v_1` the first right singular vector of :math:`A \odot g`. A singular vector has no
+    sign of its own: the one is taken that agrees better with the sum :math:`\sum_k g^k \odot A^k`.
+
+    After: Muhammad & Yeasin 2020, https://arxiv.org/abs/2008.00299, which has `eigen_cam`.
+
+    Args:
+        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        gradients: Gradients of the score with respect to it, same shape.
+
+    Returns:
+        Evidence, float64, shape ``(height, width)``.
+    """
+    products = _float64(activations) * gradients
+    projection = _first_projection(products)
+    agreement = (projection * products.sum(axis=2)).sum()
+    return projection if agreement >= 0 else -projection
+
+
+def score_cam(activations: np.ndarray, increases: np.ndarray) -> np.ndarray:
+    r"""Score-CAM: channels weighted by the score of the image seen through them, no gradients.
+
+    .. math::
+        \sum_k \frac{e^{s_k}}{\sum_l e^{s_l}}\, A^k, \qquad s_k = y(x \odot H^k) - y(0)
+
+    with :math:`H^k` the activations of the channel, scaled to [0, 1] and to the size of the image
+    :math:`x`. Probabilities differ by 1 at most, which tells channels apart but little: it is made
+    for logits.
+
+    Paper: Wang et al. 2020, "Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural
+    Networks", https://arxiv.org/abs/1910.01279.
+
+    Args:
+        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        increases: The :math:`s_k`, shape ``(channels,)``.
+
+    Returns:
+        Evidence, float64, shape ``(height, width)``. Never negative where no activation is.
+    """
+    exponentials = np.exp(_float64(increases) - np.max(increases))
+    return weighted_sum(exponentials / exponentials.sum(), activations)
+
+
+def ablation_cam(activations: np.ndarray, drops: np.ndarray) -> np.ndarray:
+    r"""Ablation-CAM: channels weighted by how far the score drops without them, no gradients.
+
+    .. math:: \sum_k (y - y_k)\, A^k
+
+    with :math:`y_k` the score after channel :math:`k` was set to zero. The paper divides by
+    :math:`y`, which is left out: it changes no heatmap, unless it is negative, as logits can be,
+    and then turns it over.
+
+    Paper: Desai & Ramaswamy 2020, "Ablation-CAM: Visual Explanations for Deep Convolutional Network
+    via Gradient-free Localization", WACV, https://doi.org/10.1109/WACV45572.2020.9093360.
+
+    Args:
+        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        drops: The :math:`y - y_k`, shape ``(channels,)``.
+
+    Returns:
+        Evidence, float64, shape ``(height, width)``.
+    """
+    return weighted_sum(drops, activations)
+
+
+def finer_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    r"""Finer-CAM: Grad-CAM of what tells a class from those most similar to it.
+
+    .. math::
+        \sum_k \Big(\frac{1}{hw} \sum_{ij} g^k_{ij}\Big) A^k, \qquad
+        g = \frac{\partial}{\partial A} \Big(y_c - \frac{1}{n} \sum_{d} y_d\Big)
+
+    where :math:`d` runs over the `RIVALS` classes whose scores are nearest to that of the class
+    :math:`c` (:math:`n` of them, fewer if the model has no more).
+
+    Paper: Zhang et al. 2025, "Finer-CAM: Spotting the Difference Reveals Finer Details for Visual
+    Explanation", https://arxiv.org/abs/2501.11309; the comparison strength is 1 here.
+
+    Args:
+        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        gradients: The :math:`g`, same shape.
+
+    Returns:
+        Evidence, float64, shape ``(height, width)``.
+    """
+    return grad_cam(activations, gradients)
+
+
+RIVALS = 3  # the similar classes that `finer_cam` compares with
+
+Needs = Literal["gradients", "nothing", "increases", "drops"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method, and what it can do.
+
+    Attributes:
+        name: What users call it.
+        title: What it is called in a text.
+        formula: The function: of the activations, and of what it ``needs`` beside them.
+        needs: ``"gradients"``; ``"increases"`` of the score, as in `score_cam`; ``"drops"``, as in
+            `ablation_cam`; or ``"nothing"``.
+        is_signed: Whether its evidence can be negative: with ``relu=False``.
+        is_of_class: Whether it depends on the class.
+        rivals: How many similar classes the score is compared with, as in `finer_cam`.
+    """
+
+    name: str
+    title: str
+    formula: Callable[..., np.ndarray]
+    needs: Needs = "gradients"
+    is_signed: bool = True
+    is_of_class: bool = True
+    rivals: int = 0
+
+    @property
+    def has_counterfactual(self) -> bool:
+        """Whether it can show what speaks against a class: with ``counterfactual=True``."""
+        return self.is_of_class and self.needs != "increases"
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("grad-cam", "Grad-CAM", grad_cam),
+        Method("grad-cam++", "Grad-CAM++", grad_cam_plus_plus, is_signed=False),
+        Method("hirescam", "HiResCAM", hirescam),
+        Method("xgrad-cam", "XGrad-CAM", xgrad_cam),
+        Method("layercam", "LayerCAM", layercam, is_signed=False),
+        Method("eigen-cam", "Eigen-CAM", eigen_cam, "nothing", is_signed=False, is_of_class=False),
+        Method("eigengrad-cam", "EigenGrad-CAM", eigengrad_cam),
+        Method("score-cam", "Score-CAM", score_cam, "increases", is_signed=False),
+        Method("ablation-cam", "Ablation-CAM", ablation_cam, "drops"),
+        Method("finer-cam", "Finer-CAM", finer_cam, rivals=RIVALS),
+    )
+}
+"""The methods by the names that ``method`` takes."""
+
+
+def find_method(name: Any) -> Method:
+    """Find a method by its name; case, hyphens and spaces do not count.
+
+    Raises:
+        TypeError: If ``name`` is no string.
+        ValueError: If there is no such method.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"method must be the name of one (str), got {type(name).__name__}")
+    plain = {_plain(known): method for known, method in METHODS.items()}
+    if _plain(name) in plain:
+        return plain[_plain(name)]
+    nearest = difflib.get_close_matches(_plain(name), plain, n=1)
+    did_you_mean = f"; did you mean {plain[nearest[0]].name!r}?" if nearest else ""
+    raise ValueError(f"unknown method {name!r}; known are {', '.join(METHODS)}{did_you_mean}")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def _float64(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _sum_of_products(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """The sum over channels of activations times gradients, shape ``(height, width)``."""
+    found: np.ndarray = np.einsum("ijk,ijk->ij", _float64(activations), _float64(gradients))
+    return found
+
+
+def _first_projection(values: np.ndarray) -> np.ndarray:
+    """The projection on the first right singular vector, shape ``(height, width)``, any sign."""
+    matrix = _float64(values).reshape(-1, values.shape[2])
+    # By the smaller of the two products of the matrix with itself, which is far quicker.
+    if matrix.shape[0] <= matrix.shape[1]:
+        vector = _first_eigenvector(matrix @ matrix.T)
+        projection = vector * np.linalg.norm(vector @ matrix)
+    else:
+        projection = matrix @ _first_eigenvector(matrix.T @ matrix)
+    shaped: np.ndarray = projection.reshape(values.shape[:2])
+    return shaped
+
+
+def _first_eigenvector(symmetric: np.ndarray) -> np.ndarray:
+    """The eigenvector of the greatest eigenvalue, of length 1; zeros for a matrix of zeros."""
+    if len(symmetric) > _SMALL:
+        largest: np.ndarray = np.linalg.eigh(symmetric)[1][:, -1]
+        return largest
+    # Squared again and again, it is left with that vector in each column. For a last layer's few
+    # cells this takes a tenth of the time, most of which LAPACK's threads lose to TensorFlow's.
+    for _ in range(14):
+        symmetric = symmetric / (np.abs(symmetric).max() or 1)
+        symmetric = symmetric @ symmetric
+    column: np.ndarray = symmetric[:, np.abs(symmetric).sum(axis=0).argmax()]
+    return column / (np.linalg.norm(column) or 1)
+
+
+_SMALL = 128

@@ -1,0 +1,248 @@
+"""One pass through a model: activations and gradients of one layer, checked, channels last."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasight.keras import backends, layers
+from kerasight.keras.backends.common import TOP, Call, Pass
+from kerasight.keras.traces import traces_of
+
+__all__ = ["Terms", "record", "record_batch", "scores_of", "target_index"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of a heatmap.
+
+    Attributes:
+        layer: The recorded layer.
+        path: Its path in the model.
+        activations: Its output, shape ``(height, width, channels)``, float32 or float64.
+        gradients: Gradients of ``score`` with respect to ``activations``, same shape and type.
+        target: Index of the explained class.
+        scores: The model's output, shape ``(classes,)``, or the logits that it was made of.
+    """
+
+    layer: keras.layers.Layer
+    path: str
+    activations: np.ndarray
+    gradients: np.ndarray
+    target: int
+    scores: np.ndarray
+
+    @property
+    def score(self) -> float:
+        """The model's output for ``target``."""
+        return float(self.scores[self.target])
+
+
+def record(
+    model: keras.Model,
+    doc: np.ndarray,
+    targets: list[int] | None = None,
+    layer: keras.layers.Layer | None = None,
+) -> Terms:
+    """Run a model forward and backward once, and see one layer, for one class of one input.
+
+    Args:
+        model: The classifier. Of several outputs the first is explained.
+        doc: One input, shape ``(1, height, width, channels)``, or channels first.
+        targets: The index of the class, as a list of one, or None for the top class.
+        layer: The layer, at any depth; None to have it chosen, see `layers.candidates`. Of a layer
+            called several times the last call is taken.
+
+    Raises:
+        TypeError: If ``targets`` is neither a list nor None, or its item no integer.
+        ValueError: If ``targets`` does not hold exactly one class; if the layer was not reached,
+            has no map, or no gradient to the score; if there is NaN or infinity in either.
+    """
+    target = target_index(targets)
+    (found,) = record_batch(model, doc, np.array([[TOP if target is None else target]]), layer)
+    if isinstance(found, ValueError):
+        raise found
+    return found[0]
+
+
+def record_batch(
+    model: keras.Model,
+    docs: np.ndarray,
+    targets: np.ndarray,
+    layer: keras.layers.Layer | None = None,
+    *,
+    logits: bool = False,
+    rivals: int = 0,
+    needs_gradients: bool = True,
+) -> list[list[Terms] | ValueError]:
+    """Run a model forward and backward once, for several classes of several inputs.
+
+    Args:
+        model: As in `record`.
+        docs: Inputs, shape ``(docs, height, width, channels)``, or channels first.
+        targets: Integers, shape ``(docs, targets)``: indices of classes, or all `common.TOP` or all
+            `common.LOWEST` for those with the greatest or the lowest scores.
+        layer: As in `record`.
+        logits: Whether the scores are to be those before the final softmax or sigmoid.
+        rivals: If not 0, what is differentiated is the score of a class less the mean score of this
+            many others, those whose scores are nearest to its own.
+        needs_gradients: Whether it is an error if the scores do not depend on the layer in a way
+            that can be differentiated; else the gradients are zero.
+
+    Returns:
+        For each doc its terms, one for each target; or the error, if there is NaN or infinity in
+        those of this doc.
+
+    Raises:
+        ValueError: If there is no such class; if the layer was not reached, has no map, or no
+            gradient to the score; if there are no logits to be found, or no other classes to
+            compare with.
+    """
+
+    def candidates(calls: Sequence[Call]) -> Iterator[int]:
+        return layers.candidates(model, calls)
+
+    traces = traces_of(model)
+    traces.refresh()
+    recorded = backends.current().forward_backward(
+        model, docs, targets, layer, candidates, logits, rivals
+    )
+    if rivals and recorded.scores.shape[1] == 1:
+        raise ValueError(
+            "there is no class to compare with: the model puts out one; pass another method than "
+            "finer-cam"
+        )
+    _check_reached(model, recorded, given=layer)
+    of_layer = weakref.ref(recorded.layer)
+    name = traces.once(("path", of_layer), lambda: layers.path_of(model, recorded.layer))
+    activations, gradients = recorded.activations, recorded.gradients
+    if activations is None or activations.ndim != 4 or len(activations) != len(docs):
+        was = "no single float tensor" if activations is None else f"shape {activations.shape}"
+        raise ValueError(
+            f"layer {name!r} has no spatial axes to draw a heatmap over: its output has {was}, "
+            "where (1, height, width, channels) is needed; pass a convolution, an activation or a "
+            "pooling layer before the last global pooling"
+        )
+    data_format = traces.once(
+        ("data_format", of_layer), lambda: layers.data_format(model, recorded.layer)
+    )
+    if layers.spatial_shape(activations.shape, data_format) == (1, 1):
+        raise ValueError(
+            f"layer {name!r} has a map of one cell (output shape {activations.shape}), of which a "
+            "heatmap would be one flat colour; pass a layer before the last global pooling"
+        )
+    if gradients is None and not needs_gradients:
+        gradients = np.zeros((recorded.targets.shape[1], *activations.shape), activations.dtype)
+    if gradients is None:
+        raise ValueError(
+            f"layer {name!r} has no gradient to the score: the score does not depend on its "
+            "output, or only through an operation that cannot be differentiated"
+        )
+    if data_format == "channels_first":
+        activations, gradients = np.moveaxis(activations, 1, -1), np.moveaxis(gradients, 2, -1)
+    return [
+        _not_finite(name, activations[doc], gradients[:, doc])
+        or [
+            Terms(
+                layer=recorded.layer,
+                path=name,
+                activations=activations[doc],
+                gradients=gradients[rank, doc],
+                target=int(target),
+                scores=recorded.scores[doc],
+            )
+            for rank, target in enumerate(recorded.targets[doc])
+        ]
+        for doc in range(len(docs))
+    ]
+
+
+def scores_of(
+    model: keras.Model, docs: np.ndarray, *, logits: bool = False, batch_size: int = 32
+) -> np.ndarray:
+    """The scores of many inputs, a batch at a time; the fast way to run a model often.
+
+    Args:
+        model: The classifier.
+        docs: Inputs, shape ``(docs, height, width, channels)``, or channels first.
+        logits: Whether the scores are to be those before the final softmax or sigmoid.
+        batch_size: How many go through the model at a time.
+
+    Returns:
+        The model's first output, shape ``(docs, classes)``, float32 or float64.
+
+    Raises:
+        ValueError: If the output is not one score a class, or there are no logits to be found.
+    """
+    batches = [docs[start : start + batch_size] for start in range(0, len(docs), batch_size)]
+    backend = backends.current()
+    traces_of(model).refresh()
+    return np.concatenate([backend.scores(model, batch, logits) for batch in batches])
+
+
+def _not_finite(name: str, activations: np.ndarray, gradients: np.ndarray) -> ValueError | None:
+    for what, values in (("output", activations), ("gradient", gradients)):
+        if not np.isfinite(values).all():
+            return ValueError(
+                f"there is NaN or infinity in the {what} of layer {name!r}; look at the model's "
+                "weights and at the range of doc"
+            )
+    return None
+
+
+def target_index(targets: Any) -> int | None:
+    """The one class in ``targets``, or None where the top class is to be taken.
+
+    Raises:
+        TypeError: If ``targets`` is neither a list nor None, or its item no integer.
+        ValueError: If it does not hold exactly one item.
+    """
+    if targets is None:
+        return None
+    if not isinstance(targets, list):
+        raise TypeError(
+            "targets must be a list of one class index, such as [243], or None for the top class, "
+            f"got {type(targets).__name__}"
+        )
+    if len(targets) != 1:
+        raise ValueError(
+            f"targets must hold exactly one class index, got {len(targets)}; for several "
+            "classes pass top_targets, or targets to explain_predictions"
+        )
+    return class_index(targets[0])
+
+
+def class_index(target: Any) -> int:
+    """A class index as a Python integer; raises TypeError if it is no integer."""
+    if not isinstance(target, Integral) or isinstance(target, bool):
+        hint = "; of a name, pass names.index(name)" if isinstance(target, str) else ""
+        raise TypeError(
+            f"a target must be an integer class index, got {type(target).__name__}{hint}"
+        )
+    return int(target)
+
+
+def _check_reached(model: keras.Model, recorded: Pass, given: keras.layers.Layer | None) -> None:
+    """Raise if there is no recorded layer, or it never ran."""
+    if recorded.layer is None:
+        raise ValueError(
+            f"no layer of model {model.name!r} is suitable: none has an output of shape (1, "
+            "height, width, channels) with more than one cell; pass layer= if there is one"
+        )
+    if recorded.reached:
+        return
+    name = layers.path_of(model, recorded.layer)
+    if not any(item is given for _, item in layers.walk(model)):
+        raise ValueError(
+            f"layer {name!r} is not in model {model.name!r}, nor does the model call it"
+        )
+    raise ValueError(
+        f"layer {name!r} is never reached when model {model.name!r} runs, or only inside a "
+        "tf.function, where it cannot be seen"
+    )

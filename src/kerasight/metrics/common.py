@@ -1,0 +1,457 @@
+"""What the metrics share: docs and heatmaps checked at the door, orders of pixels, batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.progress import progress_bar
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "Baseline",
+    "Docs",
+    "Heatmap",
+    "Heatmaps",
+    "Trial",
+    "axes",
+    "baselines",
+    "docs_of",
+    "heatmaps_of",
+    "integer",
+    "name_of_baseline",
+    "of_docs",
+    "progressing",
+    "ranks",
+    "resized",
+]
+
+Heatmap = Explanation | TargetExplanation | np.ndarray
+Heatmaps = Heatmap | Iterable[Heatmap]
+Baseline = str | float | np.ndarray
+
+_BASELINES = ("blur", "mean", "noise")
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, eq=False)
+class Heat:
+    """One heatmap.
+
+    Attributes:
+        values: float64, shape ``(height, width)``, finite.
+        target: The class that it explains; None if it does not say.
+    """
+
+    values: np.ndarray
+    target: int | None = None
+
+
+def heatmaps_of(explanations: Any) -> list[Heat]:
+    """The heatmaps of explanations, checked; of an `Explanation` that of its first target.
+
+    Args:
+        explanations: One `Explanation`, `TargetExplanation` or array ``(height, width)``, or
+            several: an array ``(docs, height, width)``, or anything to iterate over.
+
+    Raises:
+        TypeError: If something else is among them.
+        ValueError: If there is none, or one has no heatmap, or that of a wrong shape, or NaN or
+            infinity in it.
+    """
+    items: list[Any]
+    if isinstance(explanations, (Explanation, TargetExplanation)):
+        items = [explanations]
+    elif isinstance(explanations, np.ndarray):
+        if explanations.ndim not in (2, 3):
+            raise ValueError(
+                "heatmaps must have shape (height, width), or (docs, height, width) for several, "
+                f"got {explanations.shape}"
+            )
+        items = [explanations] if explanations.ndim == 2 else list(explanations)
+    elif isinstance(explanations, Iterable) and not isinstance(explanations, (str, bytes, Mapping)):
+        items = list(explanations)
+    else:
+        raise TypeError(
+            "explanations must be an Explanation, a heatmap of shape (height, width), or several "
+            f"of them, got {type(explanations).__name__}"
+        )
+    if not items:
+        raise ValueError("there must be at least one explanation, got none")
+    return [_heat_of(item, position) for position, item in enumerate(items)]
+
+
+def _heat_of(item: Any, position: int) -> Heat:
+    target = None
+    if isinstance(item, Explanation):
+        if not item.targets:
+            why = f": {item.error}" if item.error else ""
+            raise ValueError(f"explanation {position} explains no class{why}")
+        item = item.targets[0]
+    if isinstance(item, TargetExplanation):
+        if not isinstance(item.target, Integral):
+            raise TypeError(
+                f"explanation {position} must be of a class index, and is of {item.target!r}"
+            )
+        target, item = int(item.target), item.heatmap
+    if not isinstance(item, np.ndarray):
+        raise TypeError(
+            f"explanation {position} must be an Explanation, or a heatmap as a numpy.ndarray, got "
+            f"{type(item).__name__}"
+        )
+    if item.ndim != 2 or item.size == 0:
+        raise ValueError(
+            f"heatmap {position} must have shape (height, width), with at least one cell, got "
+            f"{item.shape}"
+        )
+    if not (np.issubdtype(item.dtype, np.number) or item.dtype == np.bool_):
+        raise TypeError(f"heatmap {position} must hold numbers, got dtype {item.dtype}")
+    values = item.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"heatmap {position} must be finite, got NaN or infinity in it")
+    return Heat(values, target)
+
+
+def resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Bring a map to another size, bilinearly; where it shrinks, by weighted means.
+
+    Args:
+        values: Shape ``(height, width)``.
+        shape: The new height and width.
+
+    Returns:
+        float64 array of that shape.
+    """
+    if values.shape == shape:
+        return values
+    rows, columns = (_weights(old, new) for old, new in zip(values.shape, shape, strict=True))
+    new: np.ndarray = rows @ values @ columns.T
+    return new
+
+
+def _weights(old: int, new: int) -> np.ndarray:
+    """How much of each old cell is in each new one along an axis, shape ``(new, old)``."""
+    scale = old / new
+    # Beyond the centres of the outermost cells the map goes on as flat as it ended.
+    centres = np.clip((np.arange(new) + 0.5) * scale - 0.5, 0, old - 1)
+    distances = np.abs(centres[:, np.newaxis] - np.arange(old))
+    weights = np.maximum(0, 1 - distances / max(scale, 1))
+    normalised: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
+    return normalised
+
+
+def ranks(heatmap: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:
+    """The order of pixels from the hottest (0) to the coldest, shape ``shape``.
+
+    Pixels of equal heat come in an order drawn with ``seed``. In reading order, the flat areas that
+    ReLU leaves would go row by row from the top, and a curve would measure where in the picture
+    they lie. The order is the same for each doc of a size, so that a doc's result does not depend
+    on those beside it.
+    """
+    # In float32, since rounding in the resize would else break ties in a pattern of its own.
+    heat = resized(heatmap, shape).astype(np.float32).ravel()
+    drawn = np.random.default_rng(seed).permutation(heat.size)
+    places = np.empty(heat.size, dtype=np.int64)
+    places[np.lexsort((drawn, -heat))] = np.arange(heat.size)
+    return places.reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Docs:
+    """Inputs of a model, seen channels last.
+
+    Attributes:
+        values: Floats, shape ``(docs, height, width, channels)``.
+        channels_first: Whether the model takes them as ``(docs, channels, height, width)``.
+    """
+
+    values: np.ndarray
+    channels_first: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.values.shape[1], self.values.shape[2]
+
+    def as_the_model_takes(self, batch: np.ndarray) -> np.ndarray:
+        """A batch, channels last, in the layout of the model."""
+        if not self.channels_first:
+            return batch
+        return np.ascontiguousarray(np.moveaxis(batch, -1, 1))
+
+
+def docs_of(model: keras.Model, docs: Any) -> Docs:
+    """Inputs, checked.
+
+    Raises:
+        TypeError: If they are no NumPy array of numbers.
+        ValueError: If they have another rank than 4, or NaN or infinity in them, or there is none.
+    """
+    from kerasight.keras import layers
+
+    if not isinstance(docs, np.ndarray):
+        raise TypeError(
+            "docs must be a numpy.ndarray of shape (docs, height, width, channels), got "
+            f"{type(docs).__name__}"
+        )
+    if not (np.issubdtype(docs.dtype, np.number) or docs.dtype == np.bool_):
+        raise TypeError(f"docs must be an array of numbers, got dtype {docs.dtype}")
+    if docs.ndim != 4:
+        advice = "; add the batch axis with docs[np.newaxis]" if docs.ndim == 3 else ""
+        raise ValueError(
+            f"docs must have shape (docs, height, width, channels), got {docs.shape}{advice}"
+        )
+    if docs.size == 0:
+        raise ValueError(f"there must be at least one doc, got shape {docs.shape}")
+    if not np.isfinite(docs).all():
+        raise ValueError("docs must be finite, got NaN or infinity in them")
+    channels_first = layers.doc_format(model, docs) == "channels_first"
+    if not np.issubdtype(docs.dtype, np.floating):
+        docs = docs.astype(np.float32)  # a mean of two whole numbers is none
+    return Docs(np.moveaxis(docs, 1, -1) if channels_first else docs, channels_first)
+
+
+def baselines(baseline: Any, docs: Docs, seed: int) -> Callable[[int], np.ndarray]:
+    """What removed pixels are replaced by: given a doc's position, ``(height, width, channels)``.
+
+    Raises:
+        TypeError: If ``baseline`` is neither a name, a number nor an array.
+        ValueError: If it is an unknown name, an array of another shape than a doc or the docs, or
+            not finite.
+    """
+    if isinstance(baseline, str):
+        if baseline not in _BASELINES:
+            known = ", ".join(map(repr, _BASELINES))
+            raise ValueError(
+                f"unknown baseline {baseline!r}; known are {known}, a number, and an array of the "
+                "shape of a doc"
+            )
+        if baseline == "noise":
+            return lambda position: _noise(docs.values[position], seed)
+        make = _blurred if baseline == "blur" else _mean
+        return lambda position: make(docs.values[position])
+    if isinstance(baseline, np.ndarray):
+        one = docs.as_the_model_takes(docs.values[:1]).shape
+        if baseline.shape not in (one[1:], one, (len(docs.values), *one[1:])):
+            raise ValueError(
+                f"baseline must have the shape of a doc, {one[1:]}, or of all docs, "
+                f"{(len(docs.values), *one[1:])}, got {baseline.shape}"
+            )
+        each = baseline.reshape(-1, *one[1:])
+        each = np.moveaxis(each, 1, -1) if docs.channels_first else each
+        filled = np.broadcast_to(each, docs.values.shape)
+    elif isinstance(baseline, Real) and not isinstance(baseline, bool):
+        filled = np.broadcast_to(np.float64(baseline), docs.values.shape)
+    else:
+        raise TypeError(
+            "baseline must be 'blur', 'mean', 'noise', a number, or an array of the shape of a "
+            f"doc, got {type(baseline).__name__}"
+        )
+    if not np.isfinite(filled).all():
+        raise ValueError("baseline must be finite, got NaN or infinity in it")
+    return lambda position: filled[position].astype(docs.values.dtype)
+
+
+def name_of_baseline(baseline: Baseline) -> str:
+    """What to call a baseline in a result."""
+    if isinstance(baseline, np.ndarray):
+        return "array"
+    return baseline if isinstance(baseline, str) else f"{baseline:g}"
+
+
+def _mean(doc: np.ndarray) -> np.ndarray:
+    mean = doc.mean(axis=(0, 1), dtype=np.float64)
+    filled: np.ndarray = np.broadcast_to(mean, doc.shape).astype(doc.dtype)
+    return filled
+
+
+def _noise(doc: np.ndarray, seed: int) -> np.ndarray:
+    wide = doc.astype(np.float64)
+    mean, spread = wide.mean(axis=(0, 1)), wide.std(axis=(0, 1))
+    drawn = mean + spread * np.random.default_rng(seed).standard_normal(doc.shape)
+    # What lies outside of a channel's range is no pixel of such a picture.
+    inside: np.ndarray = drawn.clip(wide.min(axis=(0, 1)), wide.max(axis=(0, 1)))
+    return inside.astype(doc.dtype)
+
+
+def _blurred(doc: np.ndarray) -> np.ndarray:
+    # The Gaussian of the RISE paper's code, five pixels wide at 224, here for any size.
+    spread = max(1.0, 5 * max(doc.shape[:2]) / 224)
+    rows, columns = (_gaussian(size, spread) for size in doc.shape[:2])
+    down = np.tensordot(rows, doc.astype(np.float64), axes=1)
+    across: np.ndarray = np.einsum("yxc,vx->yvc", down, columns, optimize=True)
+    return across.astype(doc.dtype)
+
+
+def _gaussian(size: int, spread: float) -> np.ndarray:
+    """A blur along an axis as a matrix; at the edges the weights of what is there are scaled up."""
+    distances = np.subtract.outer(np.arange(size), np.arange(size))
+    weights = np.exp(-0.5 * (distances / spread) ** 2)
+    normalised: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
+    return normalised
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A model, docs and their heatmaps, checked, and what is to be measured.
+
+    Attributes:
+        model: The classifier.
+        docs: The docs.
+        heatmaps: One for each doc, each shape ``(height, width)`` of its own.
+        targets: The class of each doc, integers ``(docs,)``.
+        untouched: The score of each doc as it is, for its class, float64 ``(docs,)``.
+        batch_size: How many docs go through the model at a time.
+        logits: Whether scores are those before the final softmax or sigmoid.
+        progress: Whether to show a progress bar; None shows it on a terminal, after a second.
+    """
+
+    model: keras.Model
+    docs: Docs
+    heatmaps: list[np.ndarray]
+    targets: np.ndarray
+    untouched: np.ndarray
+    batch_size: int
+    logits: bool
+    progress: bool | None
+
+    @classmethod
+    def of(
+        cls,
+        model: keras.Model,
+        docs: Docs,
+        explanations: Any,
+        targets: Any,
+        batch_size: Any,
+        logits: bool,
+        progress: bool | None,
+    ) -> Trial:
+        """Check what was given, and run the docs as they are.
+
+        Raises:
+            TypeError: If something is of a type that it cannot be.
+            ValueError: If something has a value that it cannot have, or there are not as many
+                heatmaps or targets as docs.
+        """
+        number = len(docs.values)
+        heats = heatmaps_of(explanations)
+        if len(heats) != number:
+            raise ValueError(
+                f"there must be one explanation for each doc, got {len(heats)} for {number} "
+                f"{'doc' if number == 1 else 'docs'}"
+            )
+        batch_size = integer("batch_size", batch_size, least=1)
+        wanted = _wanted(targets, heats)
+        scores = np.stack(list(_scores(model, docs, docs.values, batch_size, logits)))
+        classes = scores.shape[1]
+        top = scores.argmax(axis=1)
+        found = np.array([top[i] if one is None else one for i, one in enumerate(wanted)])
+        outside = found[(found < 0) | (found >= classes)]
+        if outside.size:
+            raise ValueError(
+                f"target {outside[0]} is out of range: the model puts out {classes} "
+                f"{'class' if classes == 1 else 'classes'}, so that a target lies in [0, {classes})"
+            )
+        untouched = scores[np.arange(number), found].astype(np.float64)
+        heatmaps = [heat.values for heat in heats]
+        return cls(model, docs, heatmaps, found, untouched, batch_size, logits, progress)
+
+    def scores(self, changed: Callable[[int], Iterator[np.ndarray]], each: int) -> np.ndarray:
+        """The scores of changed docs, a batch at a time.
+
+        Args:
+            changed: Given the position of a doc, its changed versions, channels last.
+            each: How many of them there are for each doc.
+
+        Returns:
+            float64 array ``(docs, each)``: the score for the doc's class.
+        """
+        number = len(self.targets)
+        pictures = itertools.chain.from_iterable(map(changed, range(number)))
+        found = np.empty(number * each)
+        scores = _scores(self.model, self.docs, pictures, self.batch_size, self.logits)
+        for place, row in enumerate(progressing(scores, len(found), "scoring", self.progress)):
+            found[place] = row[self.targets[place // each]]
+        return found.reshape(number, each)
+
+
+def _scores(
+    model: keras.Model, docs: Docs, pictures: Iterable[np.ndarray], batch_size: int, logits: bool
+) -> Iterator[np.ndarray]:
+    """The scores of pictures one by one, each ``(classes,)``, run a batch at a time."""
+    from kerasight.keras.record import scores_of
+
+    left = iter(pictures)
+    while batch := list(itertools.islice(left, batch_size)):
+        inputs = docs.as_the_model_takes(np.stack(batch))
+        yield from scores_of(model, inputs, logits=logits, batch_size=batch_size)
+
+
+def _wanted(targets: Any, heats: list[Heat]) -> list[int | None]:
+    """The class of each doc; None where it is the one with the greatest score."""
+    if targets is None:
+        return [heat.target for heat in heats]
+    wanted: list[int | None]
+    is_list = isinstance(targets, (list, tuple, np.ndarray)) and np.ndim(targets) == 1
+    if not is_list or not all(
+        isinstance(target, Integral) and not isinstance(target, bool) for target in targets
+    ):
+        raise TypeError(
+            "targets must be a list of class indices, one for each doc, or None for the class of "
+            f"each explanation, got {targets!r}"
+        )
+    if len(targets) not in (1, len(heats)):
+        raise ValueError(
+            f"targets must hold a class for each of the {len(heats)} docs, or one for all, and "
+            f"holds {len(targets)}"
+        )
+    wanted = [int(target) for target in targets]
+    return wanted * (len(heats) // len(targets))
+
+
+def integer(name: str, value: Any, least: int) -> int:
+    """An argument that must be a whole number.
+
+    Raises:
+        TypeError: If it is none.
+        ValueError: If it is less than ``least``.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)
+
+
+def progressing(
+    items: Iterable[Item], total: int, what: str, progress: bool | None
+) -> Iterable[Item]:
+    """``items``, under a progress bar if one is wanted; if None, on a terminal after a second."""
+    bar: Iterable[Item] = progress_bar(
+        items, progress=progress, total=total, desc=what, leave=False
+    )
+    return bar
+
+
+def axes(ax: Axes | None, width: float = 6.0, height: float = 4.0) -> Axes:
+    """The axes to draw on: those given, else those of a new figure, its size in inches."""
+    if ax is not None:
+        return ax
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def of_docs(number: int) -> str:
+    """``"1 doc"``, ``"12 docs"``."""
+    return f"{number} {'doc' if number == 1 else 'docs'}"

@@ -1,0 +1,981 @@
+"""Methods beside each other: every method, on every doc, by every metric."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from kerasight.keras.methods import METHODS, find_method
+from kerasight.metrics.common import axes, integer
+from kerasight.metrics.localisation import energy_in_mask, pointing_game
+from kerasight.metrics.perturbation import average_drop, deletion, increase, insertion
+from kerasight.metrics.road import road
+from kerasight.progress import progress_bar
+
+if TYPE_CHECKING:
+    import os
+
+    import keras
+    from matplotlib.axes import Axes
+
+    from kerasight.keras.explain_prediction import LayerKeys, TargetNames
+    from kerasight.keras.heatmaps import Heatmap, Question
+
+__all__ = ["METRICS", "RANDOM", "Evaluation", "Metric", "Row", "Study", "evaluate"]
+
+RANDOM = "random"
+"""In the place of a method: heatmaps of noise, which every method should beat."""
+
+
+# What is measured
+
+
+@dataclass(frozen=True)
+class _Case:
+    """The heatmaps of one class of one doc, by several methods, and what they are measured on.
+
+    Attributes:
+        model: The classifier.
+        docs: The doc, once for each heatmap.
+        heatmaps: The heatmaps.
+        target: The class.
+        score: The model's output for it.
+        mask: Where the object of that class is, if that is known.
+        settings: ``batch_size``, ``seed`` and ``progress``.
+        steps: Of curves.
+    """
+
+    model: keras.Model
+    docs: np.ndarray
+    heatmaps: list[np.ndarray]
+    target: int
+    score: float
+    mask: np.ndarray | None
+    settings: dict[str, Any]
+    steps: int
+
+    def measured(self, metric: Callable[..., Any], **settings: int) -> Any:
+        """The result of a metric that runs the model."""
+        return metric(
+            self.model,
+            self.docs,
+            self.heatmaps,
+            targets=[self.target] * len(self.heatmaps),
+            **self.settings,
+            **settings,
+        )
+
+    def located(self, metric: Callable[..., Any]) -> Any:
+        """The result of a metric that looks at the mask."""
+        return metric(self.heatmaps, [self.mask] * len(self.heatmaps))
+
+    def drops(self) -> np.ndarray:
+        # Of a score that is not above 0, there is no share to lose.
+        if not self.score > 0:
+            return np.full(len(self.heatmaps), np.nan)
+        drops: np.ndarray = self.measured(average_drop).drops
+        return drops
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of an evaluation.
+
+    Attributes:
+        name: What users call it, and its column in a CSV file.
+        title: Its column in a table.
+        short: Its column where there is little room.
+        is_higher_better: Whether more of it is better.
+        show: A mean as text.
+        measure: Given the heatmaps of one class of one doc, a value for each. None for a column
+            that is made of others.
+        needs_mask: Whether it takes to know where the object is.
+        slack: By which share of the best another one may miss it, and count as equal.
+    """
+
+    name: str
+    title: str
+    short: str
+    is_higher_better: bool
+    show: Callable[[float], str]
+    measure: Callable[[_Case], np.ndarray] | None = None
+    needs_mask: bool = False
+    slack: float = 0.0
+
+    def heading(self, is_short: bool = False) -> str:
+        """The title, with an arrow to where better is."""
+        return f"{self.short if is_short else self.title} {'↑' if self.is_higher_better else '↓'}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1f}%"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3f}"
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "pointing_game",
+            "Pointing game",
+            "Point. game",
+            True,
+            _share,
+            lambda case: np.asarray(case.located(pointing_game).hits),
+            needs_mask=True,
+        ),
+        Metric(
+            "energy_in_mask",
+            "Energy in mask",
+            "Energy in mask",
+            True,
+            _share,
+            lambda case: np.asarray(case.located(energy_in_mask).shares),
+            needs_mask=True,
+        ),
+        Metric(
+            "deletion",
+            "Deletion",
+            "Del.",
+            False,
+            _plain,
+            lambda case: np.asarray(case.measured(deletion, steps=case.steps).areas),
+        ),
+        Metric(
+            "insertion",
+            "Insertion",
+            "Ins.",
+            True,
+            _plain,
+            lambda case: np.asarray(case.measured(insertion, steps=case.steps).areas),
+        ),
+        Metric("average_drop", "Average drop", "Avg. drop", False, _percent, _Case.drops),
+        Metric(
+            "increase",
+            "Increase",
+            "Incr.",
+            True,
+            _percent,
+            lambda case: 100 * case.measured(increase).increased,
+        ),
+        Metric(
+            "road",
+            "ROAD",
+            "ROAD",
+            True,
+            _plain,
+            lambda case: np.asarray(case.measured(road).scores),
+        ),
+    )
+}
+"""The metrics by name, in the order of their columns."""
+
+_DIFFERENCE = Metric(
+    "insertion_minus_deletion", "Insertion \u2212 deletion", "Ins. \u2212 del.", True, _plain
+)
+# Times of a few milliseconds jitter by as much.
+_SECONDS = Metric("seconds", "Seconds", "Sec.", False, _plain, slack=0.5)
+
+
+def find_metric(name: Any) -> Metric:
+    """Find a metric by its name; case, hyphens and spaces do not count.
+
+    Raises:
+        TypeError: If ``name`` is no string.
+        ValueError: If there is no such metric.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a metric must be the name of one (str), got {type(name).__name__}")
+    for known, metric in METRICS.items():
+        if known == name.strip().casefold().replace("-", "_").replace(" ", "_"):
+            return metric
+    raise ValueError(f"unknown metric {name!r}; known are {', '.join(METRICS)}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a method is worth on one class of one doc.
+
+    Attributes:
+        position: The place of the doc among the docs.
+        doc: Name of the doc.
+        target: Index of the class.
+        name: Its name, where it is known.
+        score: The model's output for it.
+        method: Name of the method, or ``"random"``.
+        layer: Path of the layer.
+        seconds: How long the method took to explain all classes of the doc; NaN for ``"random"``.
+        values: The metrics by name; NaN where one cannot be computed.
+    """
+
+    position: int
+    doc: str
+    target: int
+    name: str | None
+    score: float
+    method: str
+    layer: str
+    seconds: float
+    values: dict[str, float] = field(default_factory=dict)
+
+    def value(self, column: str) -> float:
+        """A metric, or ``"seconds"``; NaN if it was not measured."""
+        return self.seconds if column == "seconds" else self.values.get(column, math.nan)
+
+    def cells(self, columns: Sequence[str]) -> list[str]:
+        """A line of a CSV file, with these metrics; NaN is an empty cell."""
+        numbers = [self.seconds, *(self.value(column) for column in columns)]
+        about = [self.doc, str(self.target), self.name or "", repr(self.score)]
+        return [
+            *about,
+            self.method,
+            self.layer,
+            *("" if math.isnan(number) else repr(float(number)) for number in numbers),
+        ]
+
+
+_ABOUT = ["doc", "target", "name", "score", "method", "layer", "seconds"]
+
+
+# The result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation:
+    """The result of `evaluate`: prints as a table of means, and has every number it was made of.
+
+    Attributes:
+        rows: One for each doc, class and method.
+        metrics: Names of the metrics, in the order of their columns.
+        logits: Whether the score before the final softmax or sigmoid was explained.
+        errors: What went wrong, as pairs of the name of a doc and a message.
+    """
+
+    rows: tuple[Row, ...]
+    metrics: tuple[str, ...]
+    logits: bool = False
+    errors: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods, in the order in which they were asked for, ``"random"`` last."""
+        return tuple(sorted(self._of_methods, key=lambda name: name == RANDOM))
+
+    @cached_property
+    def _of_methods(self) -> dict[str, list[Row]]:
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.method, []).append(row)
+        return found
+
+    @property
+    def columns(self) -> tuple[Metric, ...]:
+        """The columns of the table: of the metrics those with a value, and seconds."""
+        columns = [METRICS[name] for name in self.metrics]
+        if {"insertion", "deletion"} <= set(self.metrics):
+            place = 1 + max(self.metrics.index(name) for name in ("insertion", "deletion"))
+            columns.insert(place, _DIFFERENCE)
+        return tuple(
+            column
+            for column in [*columns, _SECONDS]
+            if any(not math.isnan(row.value(column.name)) for row in self.rows)
+        )
+
+    def mean(self, method: str, column: str) -> float:
+        """The mean of a metric over docs and classes.
+
+        Of ``"seconds"`` the median over docs, which a doc that had to wait does not change.
+
+        Args:
+            method: Name of the method, or ``"random"``.
+            column: Name of the metric, ``"insertion_minus_deletion"`` or ``"seconds"``.
+
+        Returns:
+            The mean; NaN if there is no value.
+        """
+        key = (method, column)
+        if key not in self._means:
+            self._means[key] = self._mean(*key)
+        return self._means[key]
+
+    @cached_property
+    def _means(self) -> dict[tuple[str, str], float]:
+        return {}
+
+    def _mean(self, method: str, column: str) -> float:
+        rows = self._of_methods[method]
+        if column == "seconds":
+            values = np.array(list({row.position: row.seconds for row in rows}.values()))
+        else:
+            values = np.array([row.value(column) for row in rows])
+        values = values[~np.isnan(values)]
+        if not values.size:
+            return math.nan
+        return float(np.median(values) if column == "seconds" else values.mean())
+
+    def best(self, column: str) -> tuple[str, ...]:
+        """The methods that are best by a metric.
+
+        Those that look the same in the table share it; so do all that take up to half as long again
+        as the quickest.
+        """
+        metric = {one.name: one for one in self.columns}[column]
+        means = {method: self.mean(method, column) for method in self.methods}
+        means = {method: mean for method, mean in means.items() if not math.isnan(mean)}
+        top = (max if metric.is_higher_better else min)(means.values())
+        return tuple(
+            method
+            for method, mean in means.items()
+            if metric.show(mean) == metric.show(top)
+            or (metric.slack and abs(mean - top) <= metric.slack * top)
+        )
+
+    def beaten_by_random(self) -> dict[str, tuple[str, ...]]:
+        """For each method that does not beat random heatmaps by some metric, these metrics."""
+        if RANDOM not in self.methods:
+            return {}
+        found: dict[str, tuple[str, ...]] = {}
+        for method in self.methods:
+            lost = [
+                column.name
+                for column in self.columns
+                if column is not _SECONDS and not self._beats_random(method, column)
+            ]
+            if lost and method != RANDOM:
+                found[method] = tuple(lost)
+        return found
+
+    def _beats_random(self, method: str, column: Metric) -> bool:
+        ours, floor = (self.mean(name, column.name) for name in (method, RANDOM))
+        if math.isnan(ours + floor):
+            return True  # or not: nobody knows
+        return ours > floor if column.is_higher_better else ours < floor
+
+    def table(
+        self, best: Callable[[str], str] = "*{}".format, is_short: bool = False
+    ) -> list[list[str]]:
+        """The means as text: a list of headings, then one for each method.
+
+        Args:
+            best: What becomes of the best in each column.
+            is_short: Whether to shorten the headings.
+        """
+        columns = self.columns
+        winners = {column.name: self.best(column.name) for column in columns}
+        lines = [["Method", *(column.heading(is_short) for column in columns)]]
+        for method in self.methods:
+            line = [method]
+            for column in columns:
+                mean = self.mean(method, column.name)
+                text = "" if math.isnan(mean) else column.show(mean)
+                line.append(best(text) if method in winners[column.name] else text)
+            lines.append(line)
+        return lines
+
+    def summary(self, thing: str = "doc") -> list[str]:
+        """What the table is of, and what it comes to, in sentences.
+
+        Args:
+            thing: What to call a doc.
+        """
+        what = "logits" if self.logits else "scores"
+        sentences = [f"Means of {self._size(thing)}, {what} explained; * is best."]
+        columns = [column for column in self.columns if column is not _SECONDS]
+        if _DIFFERENCE in columns:
+            best = self.best(_DIFFERENCE.name)
+            value = _DIFFERENCE.show(self.mean(best[0], _DIFFERENCE.name))
+            near = self._near(best, _DIFFERENCE)
+            sentence = f"Best by insertion \u2212 deletion: {_listed(best)} ({value})"
+            if near:
+                differ = "differs" if len(near) == 1 else "differ"
+                sentence += f"; {_listed(near)} {differ} from it by less than two standard errors"
+            if len({(row.position, row.target) for row in self.rows}) < 2:
+                sentence += ", of which a single case tells nothing: pass more"
+            sentences.append(f"{sentence}.")
+        if columns:
+            winners = [method for column in columns for method in self.best(column.name)]
+            most = max(map(winners.count, winners))
+            often = [method for method in self.methods if winners.count(method) == most]
+            share = f"{most} of {len(columns)}"
+            sentences.append(
+                f"Best in the most columns, time left out: {_listed(often)} ({share})."
+            )
+        titles = {column.name: column.title for column in columns}
+        beaten: dict[tuple[str, ...], list[str]] = {}
+        for method, lost in self.beaten_by_random().items():
+            beaten.setdefault(lost, []).append(method)
+        for lost, methods in beaten.items():
+            where = _listed([titles[name] for name in lost])
+            who = "all methods" if len(methods) == len(self.methods) - 1 > 1 else _listed(methods)
+            sentences.append(f"No better than random in {where}: {who}.")
+        if self.errors:
+            sentences.append(f"Left out for errors: {_number(len(self.errors), thing)}.")
+        return sentences
+
+    def _size(self, thing: str) -> str:
+        """How many docs and classes were judged."""
+        docs = len({row.position for row in self.rows})
+        classes = len({(row.position, row.target) for row in self.rows})
+        text = _number(docs, thing)
+        return text if classes == docs else f"{text}, {_number(classes, 'class', 'es')}"
+
+    def _near(self, best: Sequence[str], column: Metric) -> list[str]:
+        """The methods whose distance from the best may be chance, told by their differences."""
+        of_best = self._values(best[0], column)
+        near = []
+        for method in self.methods:
+            differences = of_best - self._values(method, column)
+            differences = differences[~np.isnan(differences)]
+            if method in best or len(differences) < 2:
+                continue
+            error = differences.std(ddof=1) / math.sqrt(len(differences))
+            if abs(differences.mean()) <= 2 * error:
+                near.append(method)
+        return near
+
+    def _values(self, method: str, column: Metric) -> np.ndarray:
+        """A metric for each doc and class."""
+        return np.array([row.value(column.name) for row in self._of_methods[method]])
+
+    def __str__(self) -> str:
+        head, *lines = self.table()
+        widths = [max(map(len, cells)) for cells in zip(head, *lines, strict=True)]
+        text = [
+            "  ".join(
+                cell.ljust(width) if place == 0 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in (head, *lines)
+        ]
+        text.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
+        return "\n".join([*text, "", *self.summary()])
+
+    def __repr__(self) -> str:
+        return (
+            f"evaluation of {_number(len(self.methods), 'method')} by "
+            f"{_number(len(self.metrics), 'metric')} on {self._size('doc')}"
+        )
+
+    def to_markdown(self) -> str:
+        """The table in Markdown, the best of each column in bold."""
+        head, *lines = self.table("**{}**".format)
+        ruler = ["---", *["---:"] * (len(head) - 1)]
+        return "\n".join(f"| {' | '.join(line)} |" for line in [head, ruler, *lines])
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write all rows to a CSV file, one line for each doc, class and method.
+
+        Args:
+            path: The file, which is replaced.
+        """
+        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(csv_heading(self.metrics))
+            writer.writerows(row.cells(csv_columns(self.metrics)) for row in self.rows)
+
+    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
+        """Draw the table, each column coloured from its worst value to its best.
+
+        Args:
+            ax: Where to draw; None makes a new figure.
+            **kwargs: Passed on to ``ax.imshow``, such as ``cmap``.
+
+        Returns:
+            The axes.
+        """
+        head, *lines = self.table()
+        ranks = np.array(
+            [[self._rank(method, column) for column in self.columns] for method in self.methods]
+        )
+        ax = axes(ax, width=2 + 1.15 * len(self.columns), height=1.6 + 0.38 * len(self.methods))
+        image = ax.imshow(
+            ranks, **{"cmap": "Blues", "vmin": 0.0, "vmax": 1.4, "aspect": "auto", **kwargs}
+        )
+        for (row, column), rank in np.ndenumerate(ranks):
+            shade = np.array(image.cmap(image.norm(rank)))[:3] if np.isfinite(rank) else np.ones(3)
+            text = lines[row][column + 1]
+            ax.text(
+                column,
+                row,
+                text,
+                ha="center",
+                va="center",
+                color="white" if shade @ (0.299, 0.587, 0.114) < 0.5 else "black",
+                fontweight="bold" if text.startswith("*") else "normal",
+            )
+        headings = [heading.replace(" ", "\n", 1) for heading in head[1:]]
+        ax.set_xticks(range(len(headings)), headings)
+        ax.set_yticks(range(len(lines)), [line[0] for line in lines])
+        ax.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+        ax.spines[:].set_visible(False)
+        ax.set_xlabel(f"Means of {self._size('doc')}; darkest is best, column by column")
+        return ax
+
+    def _rank(self, method: str, column: Metric) -> float:
+        """Where a method stands between the worst (0) and the best (1) by a metric."""
+        means = np.array([self.mean(name, column.name) for name in self.methods])
+        low, high = np.nanmin(means), np.nanmax(means)
+        share = (self.mean(method, column.name) - low) / ((high - low) or 1)
+        return float(share if column.is_higher_better else 1 - share)
+
+
+def csv_columns(metrics: Iterable[str]) -> list[str]:
+    """The metrics in a CSV file."""
+    columns = list(metrics)
+    if {"insertion", "deletion"} <= set(columns):
+        columns.append(_DIFFERENCE.name)
+    return columns
+
+
+def csv_heading(metrics: Iterable[str]) -> list[str]:
+    """The first line of a CSV file."""
+    return [*_ABOUT, *csv_columns(metrics)]
+
+
+def _number(number: int, thing: str, plural: str = "s") -> str:
+    return f"{number} {thing}{'' if number == 1 else plural}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# Measuring
+
+
+@dataclass
+class Study:
+    """What is to be evaluated, whatever the doc; `evaluate` makes one, and runs it over docs.
+
+    Attributes:
+        model: The classifier.
+        questions: The methods.
+        metrics: The metrics.
+        layer: The layer to explain, as `kerasight.explain_prediction` takes it.
+        steps: In how many steps pixels are deleted and inserted.
+        random: Whether to judge random heatmaps as well.
+        batch_size: How many inputs go through the model at a time.
+        seed: Of random heatmaps, of the order of equally hot pixels, and of noise.
+        leaves_out: Whether to leave out methods that the model has no classes for.
+        logits: Whether to explain the score before the final softmax or sigmoid; None until it is
+            known whether that can be found.
+        progress: Whether slow methods and metrics show a bar of their own.
+        tell: If given, is called before each step with the name of the method or metric, and the
+            share of the doc that is done.
+    """
+
+    model: keras.Model
+    questions: tuple[Question, ...]
+    metrics: tuple[Metric, ...]
+    layer: LayerKeys | None
+    steps: int
+    random: bool
+    batch_size: int
+    seed: int
+    leaves_out: bool
+    logits: bool | None
+    progress: bool | None = None
+    tell: Callable[[str, float], None] | None = None
+    _warm: dict[bool, list[Any]] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        model: keras.Model,
+        *,
+        methods: Sequence[str] | None = None,
+        metrics: Sequence[str] | None = None,
+        layer: LayerKeys | None = None,
+        logits: bool | None = None,
+        steps: int = 50,
+        random: bool = True,
+        batch_size: int = 32,
+        seed: int = 0,
+        progress: bool | None = None,
+        tell: Callable[[str, float], None] | None = None,
+    ) -> Study:
+        """A study of what the user passed, checked; the arguments are those of `evaluate`."""
+        from kerasight.keras.explain_prediction import check_layers
+        from kerasight.keras.heatmaps import Question
+
+        for name, value in (("methods", methods), ("metrics", metrics)):
+            if isinstance(value, str) or (value is not None and not len(value)):
+                raise ValueError(f"{name} must be a list of names, or None for all, got {value!r}")
+        check_layers(layer)
+        questions = {
+            find_method(method).name: Question.of(
+                method, logits=logits, seed=seed, batch_size=batch_size, progress=progress
+            )
+            for method in (METHODS if methods is None else methods)
+        }
+        return cls(
+            model=model,
+            questions=tuple(questions.values()),
+            metrics=tuple(dict.fromkeys(map(find_metric, metrics or METRICS))),
+            layer=layer,
+            steps=integer("steps", steps, least=1),
+            random=bool(random),
+            batch_size=batch_size,
+            seed=seed,
+            leaves_out=methods is None,
+            logits=logits,
+            progress=progress,
+            tell=tell,
+        )
+
+    def rows(
+        self,
+        doc: np.ndarray,
+        *,
+        targets: Sequence[int] | None = None,
+        masks: Sequence[np.ndarray | None] | None = None,
+        target_names: TargetNames | None = None,
+        name: str = "",
+        position: int = 0,
+    ) -> list[Row]:
+        """Explain a doc by every method, and measure what came out.
+
+        Args:
+            doc: One input, shape ``(1, height, width, channels)``, or channels first.
+            targets: The classes to explain; None for the one with the greatest score.
+            masks: For each of them where its object is, booleans ``(height, width)``, or None.
+            target_names: Names of all classes.
+            name: Name of the doc.
+            position: Its place among others.
+
+        Returns:
+            One row for each class and method, class by class.
+
+        Raises:
+            ValueError: If a method or metric cannot do with the model or the doc.
+        """
+        from kerasight.keras.explain_prediction import _name_of, _validate_doc
+        from kerasight.keras.record import scores_of
+
+        _validate_doc(self.model, doc)
+        scores = scores_of(self.model, doc)[0]
+        targets = [int(scores.argmax())] if targets is None else list(targets)
+        masks = [None] * len(targets) if masks is None else list(masks)
+        if len(masks) != len(targets):
+            raise ValueError(
+                f"there must be a mask for each of the {len(targets)} classes, got {len(masks)}"
+            )
+        if self.logits is None:
+            self.logits = _has_logits(self.model, doc)
+        questions = [
+            replace(question, logits=self.logits)
+            for question in self.questions
+            if not (self.leaves_out and question.method.rivals and len(scores) == 1)
+        ]
+        layers = self._ready(doc, targets, questions)
+        steps = len(questions) + len(self.metrics) * len(targets)
+        found: dict[str, tuple[list[Heatmap], float]] = {}
+        for question in questions:
+            self._tell(question.method.name, len(found), steps)
+            found[question.method.name] = self._timed(doc, targets, layers, question)
+        rows: list[Row] = []
+        for rank, (target, mask) in enumerate(zip(targets, masks, strict=True)):
+            maps = {method: heatmaps[rank].values for method, (heatmaps, _) in found.items()}
+            if self.random:
+                shape = next(iter(maps.values())).shape
+                maps[RANDOM] = np.random.default_rng([self.seed, position, target]).random(shape)
+            score = float(scores[target])
+            done = len(questions) + rank * len(self.metrics)
+            values = self._measured(self._case(doc, maps, target, score, mask), done, steps)
+            label = _name_of(target, target_names, len(scores))
+            for place, method in enumerate(maps):
+                heatmaps, seconds = found.get(method, (next(iter(found.values()))[0], math.nan))
+                rows.append(
+                    Row(
+                        position=position,
+                        doc=name,
+                        target=target,
+                        name=label,
+                        score=score,
+                        method=method,
+                        layer=heatmaps[rank].path,
+                        seconds=seconds,
+                        values={metric: float(each[place]) for metric, each in values.items()},
+                    )
+                )
+        return rows
+
+    def _case(
+        self,
+        doc: np.ndarray,
+        maps: dict[str, np.ndarray],
+        target: int,
+        score: float,
+        mask: np.ndarray | None,
+    ) -> _Case:
+        return _Case(
+            model=self.model,
+            docs=np.repeat(doc, len(maps), axis=0),
+            heatmaps=list(maps.values()),
+            target=target,
+            score=score,
+            mask=mask,
+            settings={
+                "batch_size": self.batch_size,
+                "seed": self.seed,
+                "progress": self.progress,
+            },
+            steps=self.steps,
+        )
+
+    def _tell(self, what: str, done: int, steps: int) -> None:
+        if self.tell is not None:
+            self.tell(what, done / steps)
+
+    def _ready(
+        self, doc: np.ndarray, targets: Sequence[int], questions: Sequence[Question]
+    ) -> list[Any]:
+        """The layers to explain, with all that is prepared at first use prepared.
+
+        What a method costs is then what it costs from the second doc on.
+        """
+        from kerasight.keras.explain_prediction import find_layers
+        from kerasight.keras.heatmaps import heatmaps_of
+        from kerasight.keras.record import scores_of
+        from kerasight.keras.traces import WORTH_A_TRACE
+
+        several = len(targets) > 1
+        if several not in self._warm:
+            layers = find_layers(self.model, doc, self.layer)
+            docs = np.repeat(doc, WORTH_A_TRACE, axis=0)
+            each = np.repeat([targets], WORTH_A_TRACE, axis=0)
+            for question in questions:
+                if question.method.needs in ("gradients", "nothing"):
+                    (first, *_) = heatmaps_of(self.model, docs, each, layers, question)
+                    if isinstance(first, ValueError):
+                        raise first
+                    if self.layer is None:
+                        layers = [first[0].terms.layer]
+                else:
+                    for _ in range(2):
+                        scores_of(self.model, docs, logits=question.logits)
+                self._heatmaps(doc, targets, layers, question)
+            self._warm[several] = layers
+        return self._warm[several]
+
+    def _timed(
+        self, doc: np.ndarray, targets: Sequence[int], layers: list[Any], question: Question
+    ) -> tuple[list[Heatmap], float]:
+        start = time.perf_counter()
+        heatmaps = self._heatmaps(doc, targets, layers, question)
+        return heatmaps, time.perf_counter() - start
+
+    def _heatmaps(
+        self, doc: np.ndarray, targets: Sequence[int], layers: list[Any], question: Question
+    ) -> list[Heatmap]:
+        """The heatmap of each class."""
+        from kerasight.keras.heatmaps import heatmaps_of
+
+        (found,) = heatmaps_of(self.model, doc, np.array([targets]), layers, question)
+        if isinstance(found, ValueError):
+            raise found
+        return found
+
+    def _measured(self, case: _Case, done: int, steps: int) -> dict[str, np.ndarray]:
+        """All metrics of the heatmaps of a class."""
+        values = {}
+        for number, metric in enumerate(self.metrics):
+            self._tell(metric.name, done + number, steps)
+            if metric.measure is not None and not (metric.needs_mask and case.mask is None):
+                values[metric.name] = metric.measure(case)
+        if {"insertion", "deletion"} <= values.keys():
+            values[_DIFFERENCE.name] = values["insertion"] - values["deletion"]
+        return values
+
+    def evaluation(self, rows: Iterable[Row], errors: Iterable[tuple[str, str]] = ()) -> Evaluation:
+        """The result of what was measured."""
+        metrics = tuple(metric.name for metric in self.metrics)
+        return Evaluation(tuple(rows), metrics, bool(self.logits), tuple(errors))
+
+
+def _has_logits(model: keras.Model, doc: np.ndarray) -> bool:
+    """Whether the score before the final softmax or sigmoid can be found."""
+    from kerasight.keras.record import scores_of
+
+    try:
+        scores_of(model, doc, logits=True)
+    except ValueError:
+        return False
+    return True
+
+
+def evaluate(
+    model: keras.Model,
+    docs: Iterable[np.ndarray],
+    *,
+    methods: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    targets: Iterable[int | Sequence[int]] | None = None,
+    masks: Iterable[np.ndarray | Sequence[np.ndarray | None] | None] | None = None,
+    names: Iterable[object] | None = None,
+    target_names: TargetNames | None = None,
+    layer: LayerKeys | None = None,
+    logits: bool | None = None,
+    steps: int = 50,
+    random: bool = True,
+    batch_size: int = 32,
+    seed: int = 0,
+    errors: Literal["raise", "keep"] = "raise",
+    progress: bool | None = None,
+) -> Evaluation:
+    """Explain docs by several methods, and judge the heatmaps by several metrics.
+
+    What the metrics watch is always what the model puts out, mostly a probability. ``logits`` says
+    what is explained: the score before the final softmax or sigmoid is what the methods' papers
+    take, it does not saturate, and so it is the default where it can be found.
+
+    Args:
+        model: The classifier.
+        docs: Its inputs, preprocessing done: an array ``(docs, height, width, channels)``, or
+            anything to iterate over that holds docs, each ``(height, width, channels)`` or
+            ``(1, height, width, channels)``; channels first for a channels-first model. They may
+            differ in size if the model takes that.
+        methods: Names of methods, as in `kerasight.explain_prediction`; None for all.
+        metrics: Names of metrics, ``"pointing_game"``, ``"energy_in_mask"``, ``"deletion"``,
+            ``"insertion"``, ``"average_drop"``, ``"increase"`` and ``"road"``; None for all. The
+            first two are measured where there are masks.
+        targets: For each doc the class to explain, or a list of them; None for the class with the
+            greatest score.
+        masks: For each doc where the object is: booleans ``(height, width)``, of any size; a list
+            with one for each of its classes; or None where that is not known.
+        names: What each doc is called in the rows; None numbers them.
+        target_names: Names of the classes: a list with one for each, or a dict from index to name.
+        layer: The layer to explain, as in `kerasight.explain_prediction`.
+        logits: Whether to explain the score before the final softmax or sigmoid. None does where
+            that can be found.
+        steps: In how many steps `deletion` and `insertion` go.
+        random: Whether to judge random heatmaps too: uniform noise at the resolution of the layer.
+        batch_size: How many inputs go through the model at a time.
+        seed: Of random heatmaps, of the order of equally hot pixels, and of noise.
+        errors: What to do at a doc that cannot be explained or judged: ``"raise"`` its error, with
+            its name; or ``"keep"`` it in the ``errors`` of the result, and go on.
+        progress: Whether to show a progress bar, by tqdm; None shows it on a terminal.
+
+    Returns:
+        An `Evaluation`.
+
+    Raises:
+        TypeError: If an argument is of a type that it cannot be.
+        ValueError: If an argument has a value that it cannot have; if there are not as many targets
+            or masks as docs; if a doc cannot be explained or judged.
+
+    Example:
+        >>> import numpy as np
+        >>> from kerasight import demo
+        >>> from kerasight.metrics.evaluation import evaluate
+        >>> model = demo.load_model()
+        >>> pictures = [demo.draw_picture(seed, size=96) for seed in range(2)]
+        >>> docs = np.concatenate([demo.preprocess(picture.image) for picture in pictures])
+        >>> found = evaluate(
+        ...     model,
+        ...     docs,
+        ...     targets=[picture.labels for picture in pictures],
+        ...     masks=[picture.masks for picture in pictures],
+        ...     methods=["grad-cam", "layercam"],
+        ...     metrics=["pointing_game", "deletion"],
+        ... )
+        >>> found
+        evaluation of 3 methods by 2 metrics on 2 docs
+        >>> found.mean("grad-cam", "deletion") < found.mean("random", "deletion")
+        True
+    """
+    if errors not in ("raise", "keep"):
+        raise ValueError(f"errors must be 'raise' or 'keep', got {errors!r}")
+    study = Study.of(
+        model,
+        methods=methods,
+        metrics=metrics,
+        layer=layer,
+        logits=logits,
+        steps=steps,
+        random=random,
+        batch_size=batch_size,
+        seed=seed,
+        progress=None if progress is None else False,  # the bar that counts docs is enough
+    )
+    rows: list[Row] = []
+    failures: list[tuple[str, str]] = []
+    with closing(_bar(docs, progress)) as bar:
+        for position, (doc, name, of_doc, where) in enumerate(
+            _together(docs, names, targets, masks)
+        ):
+            try:
+                rows += study.rows(
+                    _batch_of_one(doc),
+                    targets=of_doc,
+                    masks=where,
+                    target_names=target_names,
+                    name=name,
+                    position=position,
+                )
+            except (TypeError, ValueError) as error:
+                if errors == "raise":
+                    kind = TypeError if isinstance(error, TypeError) else ValueError
+                    raise kind(f"doc {name}: {error}") from error
+                failures.append((name, str(error)))
+            bar.update()
+    return study.evaluation(rows, failures)
+
+
+def _bar(docs: Any, progress: bool | None) -> Any:
+    total = len(docs) if hasattr(docs, "__len__") else None
+    return progress_bar(progress=progress, total=total, desc="evaluating", unit="doc")
+
+
+def _together(
+    docs: Iterable[Any],
+    names: Iterable[object] | None,
+    targets: Iterable[int | Sequence[int]] | None,
+    masks: Iterable[Any] | None,
+) -> Iterator[tuple[Any, str, list[int] | None, list[np.ndarray | None] | None]]:
+    """Each doc with its name, its classes and their masks."""
+    from kerasight.keras.record import class_index
+
+    given = [
+        (what, None if values is None else iter(values))
+        for what, values in (("names", names), ("targets", targets), ("masks", masks))
+    ]
+    for position, doc in enumerate(docs):
+        found: list[Any] = []
+        for what, values in given:
+            try:
+                found.append(None if values is None else next(values))
+            except StopIteration:
+                raise ValueError(
+                    f"{what} must hold one for each doc, and ends at doc {position}"
+                ) from None
+        name, of_doc, where = found
+        yield (
+            doc,
+            str(position if name is None else name),
+            None if of_doc is None else [class_index(target) for target in np.atleast_1d(of_doc)],
+            None if where is None else [where] if _is_array(where, 2) else list(where),
+        )
+
+
+def _is_array(value: Any, rank: int) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == rank
+
+
+def _batch_of_one(doc: Any) -> Any:
+    return doc[np.newaxis] if _is_array(doc, 3) else doc

@@ -1,0 +1,499 @@
+"""Metrics that change the doc and watch the score: deletion, insertion, average drop, increase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from kerasight.metrics.common import (
+    Baseline,
+    Heatmaps,
+    Trial,
+    axes,
+    baselines,
+    docs_of,
+    integer,
+    name_of_baseline,
+    of_docs,
+    ranks,
+    resized,
+)
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "AverageDrop",
+    "Curve",
+    "Increase",
+    "average_drop",
+    "deletion",
+    "increase",
+    "insertion",
+]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Curve:
+    """The result of `deletion` or `insertion`: a score curve for each doc, and the area below it.
+
+    ``float(curve)`` is ``curve.area``.
+
+    Attributes:
+        metric: ``"deletion"`` or ``"insertion"``.
+        fractions: The shares of pixels deleted or inserted, from 0 to 1, shape ``(points,)``.
+        scores: The score at each of them, shape ``(docs, points)``.
+        targets: The class of each doc, integers ``(docs,)``.
+        baseline: What stands in the place of the pixels that are not there.
+    """
+
+    metric: Literal["deletion", "insertion"]
+    fractions: np.ndarray
+    scores: np.ndarray
+    targets: np.ndarray
+    baseline: str
+
+    @property
+    def areas(self) -> np.ndarray:
+        """The area below each curve, by the trapezoidal rule, shape ``(docs,)``."""
+        heights = (self.scores[:, 1:] + self.scores[:, :-1]) / 2
+        areas: np.ndarray = heights @ np.diff(self.fractions)
+        return areas
+
+    @property
+    def area(self) -> float:
+        """The mean of ``areas``."""
+        return float(self.areas.mean())
+
+    def __float__(self) -> float:
+        return self.area
+
+    def __repr__(self) -> str:
+        better = "lower" if self.metric == "deletion" else "higher"
+        mean = "area" if len(self.scores) == 1 else "mean area"
+        return (
+            f"{self.metric}: {mean} {self.area:.4f} of {of_docs(len(self.scores))}, "
+            f"{len(self.fractions) - 1} steps, baseline {self.baseline} (the {better} the better)"
+        )
+
+    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
+        """Draw the curve; of several docs their mean, in a band with the middle half of them.
+
+        Args:
+            ax: Where to draw; None makes a new figure. Several curves may share their axes.
+            **kwargs: Passed on to ``ax.plot``: ``label``, ``color``, ...
+
+        Returns:
+            The axes.
+        """
+        from matplotlib.ticker import PercentFormatter
+
+        ax = axes(ax)
+        done = "deleted" if self.metric == "deletion" else "inserted"
+        label = f"{kwargs.pop('label', self.metric)}, area {self.area:.3f}"
+        several = len(self.scores) > 1
+        (line,) = ax.plot(self.fractions, self.scores.mean(axis=0), label=label, **kwargs)
+        low, high = (
+            np.quantile(self.scores, [0.25, 0.75], axis=0)
+            if several
+            else (np.zeros_like(self.fractions), self.scores[0])
+        )
+        ax.fill_between(self.fractions, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        of = f"mean score of {len(self.scores)} docs" if several else f"class {self.targets[0]}"
+        ax.set_title(f"{self.metric.capitalize()}, baseline {self.baseline}")
+        ax.set_xlabel(f"pixels {done}, the hottest first")
+        ax.set_ylabel(of if several else f"score of {of}")
+        ax.set_xlim(0, 1)
+        ax.xaxis.set_major_formatter(PercentFormatter(1))
+        ax.legend(frameon=False)
+        return ax
+
+
+def deletion(
+    model: keras.Model,
+    docs: np.ndarray,
+    explanations: Heatmaps,
+    *,
+    targets: Sequence[int] | None = None,
+    baseline: Baseline = "mean",
+    steps: int = 50,
+    batch_size: int = 32,
+    logits: bool = False,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Curve:
+    """Delete pixels, the hottest first, and watch the score fall.
+
+    If the heatmap is right, the score falls at once, and the area below the curve is small. From
+    Petsiuk et al., 2018, `RISE <https://arxiv.org/abs/1806.07421>`_.
+
+    Args:
+        model: The classifier.
+        docs: Its inputs, preprocessing done, shape ``(docs, height, width, channels)``, or
+            ``(docs, channels, height, width)`` for a channels-first model; one or many.
+        explanations: For each doc an `Explanation`, of which the first target counts; a
+            `TargetExplanation`; or a bare heatmap, ``(height, width)`` of any size, with or
+            without sign. One, or as many as docs: a list, an array ``(docs, height, width)``, or
+            what `explain_predictions` gives. They are resized to the docs, bilinearly.
+        targets: The class to watch for each doc, a list of indices; a list of one holds for all.
+            None takes the class that was explained, and for a bare heatmap the one with the
+            greatest score.
+        baseline: What deleted pixels are replaced by. ``"mean"``, the mean colour of the doc;
+            ``"blur"``, the doc blurred by a Gaussian (standard deviation 5 pixels at a longer side
+            of 224, in proportion at others); ``"noise"``, normal, with mean and standard deviation
+            of each channel, within its range; a number; or an array of the shape of a doc, or of
+            all. The paper takes a constant colour.
+        steps: In how many steps, of as many pixels each; never more than there are pixels.
+        batch_size: How many docs go through the model at a time, and are held at a time.
+        logits: Whether to watch the score before the final softmax or sigmoid.
+        seed: Of the order of equally hot pixels, and of noise.
+        progress: Whether to show a progress bar; None shows it on a terminal, after a second.
+
+    Returns:
+        A `Curve`. The first point is the doc, the last the baseline.
+
+    Raises:
+        TypeError: If an argument is of a type that it cannot be.
+        ValueError: If there are not as many explanations as docs, one of them has no heatmap, there
+            is no such class or baseline, or docs or heatmaps are not finite or of a wrong shape.
+
+    Example:
+        >>> import kerasight
+        >>> from kerasight import demo, metrics
+        >>> model, doc = demo.load_model(), demo.preprocess(demo.load_picture())
+        >>> heatmap = kerasight.explain_prediction(model, doc).targets[0].heatmap
+        >>> right = metrics.deletion(model, doc, heatmap)
+        >>> wrong = metrics.deletion(model, doc, 1 - heatmap)
+        >>> right.area < wrong.area
+        True
+    """
+    seed, steps = integer("seed", seed, least=0), integer("steps", steps, least=1)
+    checked = docs_of(model, docs)
+    baseline_of = baselines(baseline, checked, seed)
+    trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
+    return _curve("deletion", trial, baseline_of, steps, seed, name_of_baseline(baseline))
+
+
+def insertion(
+    model: keras.Model,
+    docs: np.ndarray,
+    explanations: Heatmaps,
+    *,
+    targets: Sequence[int] | None = None,
+    baseline: Baseline = "blur",
+    steps: int = 50,
+    batch_size: int = 32,
+    logits: bool = False,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Curve:
+    """Insert pixels into a baseline, the hottest first, and watch the score rise.
+
+    If the heatmap is right, the score rises at once, and the area below the curve is large. From
+    Petsiuk et al., 2018, `RISE <https://arxiv.org/abs/1806.07421>`_.
+
+    Args:
+        model: As in `deletion`, and so all others.
+        docs: The inputs.
+        explanations: Their explanations or heatmaps.
+        targets: The class to watch for each doc.
+        baseline: What the pixels are inserted into. The paper takes the blurred doc.
+        steps: In how many steps.
+        batch_size: How many docs go through the model at a time.
+        logits: Whether to watch the score before the final softmax or sigmoid.
+        seed: Of the order of equally hot pixels, and of noise.
+        progress: Whether to show a progress bar; None shows it on a terminal, after a second.
+
+    Returns:
+        A `Curve`. The first point is the baseline, the last the doc.
+
+    Raises:
+        TypeError: As in `deletion`.
+        ValueError: As in `deletion`.
+    """
+    seed, steps = integer("seed", seed, least=0), integer("steps", steps, least=1)
+    checked = docs_of(model, docs)
+    baseline_of = baselines(baseline, checked, seed)
+    trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
+    return _curve("insertion", trial, baseline_of, steps, seed, name_of_baseline(baseline))
+
+
+def _curve(
+    metric: Literal["deletion", "insertion"],
+    trial: Trial,
+    baseline_of: Callable[[int], np.ndarray],
+    steps: int,
+    seed: int,
+    name: str,
+) -> Curve:
+    size = trial.docs.size
+    pixels = size[0] * size[1]
+    steps = min(steps, pixels)
+    counts = np.rint(np.linspace(0, pixels, steps + 1)).astype(np.int64)
+    deletes = metric == "deletion"
+
+    def changed(position: int) -> Iterator[np.ndarray]:
+        doc, empty = trial.docs.values[position], baseline_of(position)
+        order = ranks(trial.heatmaps[position], size, seed)[..., np.newaxis]
+        before, after = (doc, empty) if deletes else (empty, doc)
+        # The point at which nothing is changed is known already.
+        for count in counts[1:] if deletes else counts[:-1]:
+            yield np.where(order < count, after, before)
+
+    scores = trial.scores(changed, each=steps)
+    known = trial.untouched[:, np.newaxis]
+    return Curve(
+        metric=metric,
+        fractions=counts / pixels,
+        scores=np.hstack([known, scores] if deletes else [scores, known]),
+        targets=trial.targets,
+        baseline=name,
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Masked:
+    """Scores before and after all but the hot pixels were taken away.
+
+    Attributes:
+        before: The score of each doc, shape ``(docs,)``.
+        after: Its score with only the hot pixels left, shape ``(docs,)``.
+        targets: The class of each doc, integers ``(docs,)``.
+        baseline: What stands in the place of the cold pixels.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    targets: np.ndarray
+    baseline: str
+
+    def _plot(self, ax: Axes | None, title: str, kwargs: dict[str, Any]) -> Axes:
+        ax = axes(ax, width=4.6, height=4.6)
+        ax.scatter(self.before, self.after, **{"zorder": 3, **kwargs})
+        both = np.concatenate([self.before, self.after, [0.0]])
+        low, high = float(both.min()), float(both.max())
+        margin = 0.05 * (high - low or 1.0)
+        low, high = low - margin * (low < 0), high + margin
+        ax.plot([low, high], [low, high], color="0.5", linewidth=1, linestyle="--")
+        ax.fill_between([low, high], [low, high], high, color="0.5", alpha=0.08, linewidth=0)
+        at: dict[str, Any] = {"transform": ax.transAxes, "color": "0.4"}
+        ax.text(0.04, 0.96, "the score rises", ha="left", va="top", **at)
+        ax.text(0.96, 0.04, "the score drops", ha="right", va="bottom", **at)
+        ax.set_xlim(low, high)
+        ax.set_ylim(low, high)
+        ax.set_aspect("equal")
+        ax.set_title(title)
+        ax.set_xlabel("score of the doc")
+        ax.set_ylabel("score of its hot pixels alone")
+        return ax
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AverageDrop(_Masked):
+    """The result of `average_drop`: what each doc's score loses, in per cent.
+
+    ``float(result)`` is ``result.average``.
+
+    Attributes:
+        before: The score of each doc, shape ``(docs,)``.
+        after: Its score with only the hot pixels left, shape ``(docs,)``.
+        targets: The class of each doc, integers ``(docs,)``.
+        baseline: What stands in the place of the cold pixels.
+    """
+
+    @property
+    def drops(self) -> np.ndarray:
+        """The drop of each score in per cent of it, 0 where it rises, shape ``(docs,)``."""
+        drops: np.ndarray = 100 * np.maximum(0, self.before - self.after) / self.before
+        return drops
+
+    @property
+    def average(self) -> float:
+        """The mean of ``drops``."""
+        return float(self.drops.mean())
+
+    def __float__(self) -> float:
+        return self.average
+
+    def __repr__(self) -> str:
+        return (
+            f"average drop: {self.average:.2f}% of the score, {of_docs(len(self.before))}, "
+            f"baseline {self.baseline} (the lower the better)"
+        )
+
+    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
+        """Draw a point for each doc, its score across and that of its hot pixels up.
+
+        Args:
+            ax: Where to draw; None makes a new figure.
+            **kwargs: Passed on to ``ax.scatter``.
+
+        Returns:
+            The axes.
+        """
+        return self._plot(ax, f"Average drop: {self.average:.1f}%", kwargs)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Increase(_Masked):
+    """The result of `increase`: which docs' scores rise.
+
+    ``float(result)`` is ``result.percent``.
+
+    Attributes:
+        before: The score of each doc, shape ``(docs,)``.
+        after: Its score with only the hot pixels left, shape ``(docs,)``.
+        targets: The class of each doc, integers ``(docs,)``.
+        baseline: What stands in the place of the cold pixels.
+    """
+
+    @property
+    def increased(self) -> np.ndarray:
+        """Whether each score rises, booleans ``(docs,)``."""
+        return np.asarray(self.after > self.before)
+
+    @property
+    def percent(self) -> float:
+        """The share of docs whose score rises, in per cent."""
+        return float(100 * self.increased.mean())
+
+    def __float__(self) -> float:
+        return self.percent
+
+    def __repr__(self) -> str:
+        return (
+            f"increase: the score rises for {self.percent:.2f}% of "
+            f"{of_docs(len(self.before))}, baseline {self.baseline} (the higher the better)"
+        )
+
+    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
+        """Draw a point for each doc, its score across and that of its hot pixels up.
+
+        Args:
+            ax: Where to draw; None makes a new figure.
+            **kwargs: Passed on to ``ax.scatter``.
+
+        Returns:
+            The axes.
+        """
+        return self._plot(ax, f"Increase: {self.percent:.1f}% of docs", kwargs)
+
+
+def average_drop(
+    model: keras.Model,
+    docs: np.ndarray,
+    explanations: Heatmaps,
+    *,
+    targets: Sequence[int] | None = None,
+    baseline: Baseline = "mean",
+    batch_size: int = 32,
+    logits: bool = False,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> AverageDrop:
+    r"""Leave only the hot pixels, and see how much of the score goes.
+
+    With the score :math:`y` of a doc and :math:`o` of what its heatmap leaves of it, the drop is
+    :math:`100 \cdot \max(0, y - o) / y` per cent. If the heatmap is right, it is small. From
+    Chattopadhyay et al., 2018, `Grad-CAM++ <https://arxiv.org/abs/1710.11063>`_.
+
+    What the heatmap leaves is ``heatmap * doc + (1 - heatmap) * baseline``. The paper multiplies
+    the picture by the heatmap, which is ``baseline=0``. But after preprocessing, 0 is black in one
+    model's inputs and grey in another's; the mean colour of the doc is the same in all, and so the
+    default.
+
+    Args:
+        model: As in `deletion`, and so all that is not told here.
+        docs: The inputs.
+        explanations: Their explanations or heatmaps, values up to 1; what is below 0 counts as 0.
+        targets: The class to watch for each doc.
+        baseline: What stands in the place of the cold pixels.
+        batch_size: How many docs go through the model at a time.
+        logits: Whether to watch the score before the final softmax or sigmoid.
+        seed: Of noise.
+        progress: Whether to show a progress bar; None shows it on a terminal, after a second.
+
+    Returns:
+        An `AverageDrop`.
+
+    Raises:
+        TypeError: As in `deletion`.
+        ValueError: As in `deletion`; if a heatmap has values above 1; or if a doc's score is not
+            above 0, so that there is no share of it to lose.
+    """
+    checked = docs_of(model, docs)
+    baseline_of = baselines(baseline, checked, integer("seed", seed, least=0))
+    trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
+    for position, score in enumerate(trial.untouched):
+        if not score > 0:
+            raise ValueError(
+                f"the score of doc {position} for class {trial.targets[position]} is {score:.6g}, "
+                "and a drop is a share of a positive score; measure probabilities: leave logits "
+                "out, or end the model in a softmax, as keras.Sequential([model, "
+                "keras.layers.Softmax()]) does"
+            )
+    after = _masked_scores(trial, baseline_of)
+    return AverageDrop(trial.untouched, after, trial.targets, name_of_baseline(baseline))
+
+
+def increase(
+    model: keras.Model,
+    docs: np.ndarray,
+    explanations: Heatmaps,
+    *,
+    targets: Sequence[int] | None = None,
+    baseline: Baseline = "mean",
+    batch_size: int = 32,
+    logits: bool = False,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Increase:
+    """Leave only the hot pixels, and see how often the score rises.
+
+    If the heatmap is right, what it takes away only distracts. From Chattopadhyay et al., 2018,
+    `Grad-CAM++ <https://arxiv.org/abs/1710.11063>`_, there called increase in confidence.
+
+    Args:
+        model: As in `average_drop`, and so all others.
+        docs: The inputs.
+        explanations: Their explanations or heatmaps.
+        targets: The class to watch for each doc.
+        baseline: What stands in the place of the cold pixels.
+        batch_size: How many docs go through the model at a time.
+        logits: Whether to watch the score before the final softmax or sigmoid.
+        seed: Of noise.
+        progress: Whether to show a progress bar; None shows it on a terminal, after a second.
+
+    Returns:
+        An `Increase`.
+
+    Raises:
+        TypeError: As in `deletion`.
+        ValueError: As in `deletion`; or if a heatmap has values above 1.
+    """
+    checked = docs_of(model, docs)
+    baseline_of = baselines(baseline, checked, integer("seed", seed, least=0))
+    trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
+    after = _masked_scores(trial, baseline_of)
+    return Increase(trial.untouched, after, trial.targets, name_of_baseline(baseline))
+
+
+def _masked_scores(trial: Trial, baseline_of: Callable[[int], np.ndarray]) -> np.ndarray:
+    """The scores of what the heatmaps leave of the docs, shape ``(docs,)``."""
+    for position, heatmap in enumerate(trial.heatmaps):
+        if heatmap.max() > 1 + 1e-6:
+            raise ValueError(
+                f"heatmap {position} must have values up to 1 to be a mask, got {heatmap.max():.6g}"
+                "; divide it by its maximum"
+            )
+
+    def changed(position: int) -> Iterator[np.ndarray]:
+        doc = trial.docs.values[position]
+        heat = resized(trial.heatmaps[position].clip(0, 1), trial.docs.size)[..., np.newaxis]
+        yield (heat * doc + (1 - heat) * baseline_of(position)).astype(doc.dtype)
+
+    return trial.scores(changed, each=1)[:, 0]

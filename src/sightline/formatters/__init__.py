@@ -1,8 +1,0 @@
-"""From an ``Explanation`` to something a person can look at."""
-
-from sightline.formatters.as_dict import format_as_dict
-from sightline.formatters.html import format_as_html
-from sightline.formatters.image import format_as_image
-from sightline.formatters.text import format_as_text
-
-__all__ = ["format_as_dict", "format_as_html", "format_as_image", "format_as_text"]
