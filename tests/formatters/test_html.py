@@ -475,6 +475,20 @@ def test_explanations_are_written_as_they_come() -> None:
     assert steps.max() - steps.min() < 100
 
 
+def test_a_report_that_is_interrupted_leaves_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_report([make(1)], path)
+    before = path.read_bytes()
+
+    def stream() -> Iterator[Explanation]:
+        yield make(2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_report(stream(), path)
+    assert [item.read_bytes() for item in tmp_path.iterdir()] == [before]
+
+
 @pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], []])
 def test_there_must_be_as_many_names_as_explanations(names: list[str]) -> None:
     with pytest.raises(ValueError, match="name"):

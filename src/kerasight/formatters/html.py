@@ -22,12 +22,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
 from kerasight.base import Explanation, TargetExplanation
+from kerasight.files import whole_file
 from kerasight.formatters.image import (
     Colormap,
     ResamplingFilter,
@@ -162,7 +163,7 @@ def format_html_styles() -> str:
 
 def write_report(
     expls: Iterable[Explanation],
-    file: str | os.PathLike[str] | TextIO,
+    file: str | os.PathLike[str] | IO[str],
     *,
     names: Iterable[object] | None = None,
     title: str = "Where the model looked",
@@ -172,17 +173,18 @@ def write_report(
 ) -> int:
     """Write many explanations to one HTML page, to be searched, sorted and filtered.
 
-    They are written as they come, and one is held at a time; if one cannot be had, those before it
-    are in the file. In the browser, pictures are unpacked as they come into view and freed as they
-    leave it. Without scripts there is the overlay of each
-    one's first class.
+    They are written as they come, and one is held at a time. The file takes its place once it is
+    whole: if one of them cannot be had, what was there before stays. In the browser, pictures are
+    unpacked as they come into view and freed as they leave it. Without scripts there is the overlay
+    of each one's first class.
 
     Pictures of more than 448 pixels a side are reduced to that, and heatmaps of more than 64 cells
     a side are averaged down to that.
 
     Args:
         expls: Explanations as `format_as_html` takes them; of one with an ``error``, that is shown.
-        file: A path, or a text file that is open for writing, whose encoding must be UTF-8.
+        file: A path, or a text file that is open for writing, whose encoding must be UTF-8; what
+            is written to that as they come stays in it.
         names: What each of them is called, such as the path of the picture; if None, they are
             numbered.
         title: The title of the page.
@@ -201,12 +203,12 @@ def write_report(
     look = _Look(resampling_filter, colormap, alpha_limit, **_REPORT)
     named = _named(expls, names)
     if isinstance(file, str | os.PathLike):
-        with open(file, "w", encoding="utf-8", newline="\n") as out:
+        with whole_file(file) as out:
             return _write(named, out, title, look)
     return _write(named, file, title, look)
 
 
-def _write(named: Iterable[tuple[str, Explanation]], out: TextIO, title: str, look: _Look) -> int:
+def _write(named: Iterable[tuple[str, Explanation]], out: IO[str], title: str, look: _Look) -> int:
     """The page, card by card."""
     count, usual = 0, ""
     kinds: set[str] = set()

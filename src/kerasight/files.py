@@ -1,0 +1,51 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Literal
+
+__all__ = ["whole_file"]
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """Open a file for writing that takes its place once it is written to its end.
+
+    It is written beside its place, under a hidden name, and then renamed. If that is interrupted,
+    by Ctrl-C or any exception, nothing of it is left, and what was there before stays as it was.
+    Links are followed. What is no regular file, such as a pipe, is written to as it is.
+
+    Args:
+        path: The file.
+        mode: ``"w"`` for text, in UTF-8 with newlines alone between lines on any system; ``"wb"`` for
+            bytes.
+
+    Yields:
+        The open file.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
+    place = Path(os.path.realpath(path))
+    if place.exists() and not place.is_file():  # a folder is refused here, in Python's words
+        with open(path, mode, **text) as out:
+            yield out
+        return
+    # Of a long name, as much as leaves room for the rest: 255 bytes are the most there may be.
+    aside = place.with_name(f".{place.name[:50]}.{secrets.token_hex(4)}.part")
+    try:
+        with open(aside, mode.replace("w", "x"), **text) as out:
+            yield out
+        if place.exists():
+            aside.chmod(place.stat().st_mode)
+        aside.replace(place)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
