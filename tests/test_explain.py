@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 from tiny_models import MODELS, make_doc
 
 import kerasight
@@ -23,6 +25,56 @@ def test_keras_models_of_any_class_are_routed_to_the_keras_explainer() -> None:
         ours = explain_prediction(model, make_doc(), targets=[1])
         assert ours == kerasight.explain_prediction_keras(model, make_doc(), targets=[1])
     assert explain_prediction.dispatch(keras.Sequential) is kerasight.explain_prediction_keras
+
+
+def test_arguments_may_be_passed_by_position_from_the_first_call_on() -> None:
+    code = (
+        "from tiny_models import MODELS, make_doc; import kerasight; "
+        "expl = kerasight.explain_prediction(MODELS['functional'](), make_doc(), [1], 'conv'); "
+        "assert (expl.targets[0].target, expl.layer) == (1, 'conv')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "says"),
+    [
+        ("explain_prediction", {"blur": 3}, "unexpected keyword argument 'blur'; known are target"),
+        ("explain_prediction", {"target": [1]}, "'target'; did you mean 'targets'"),
+        ("explain_prediction", {"colormap": "jet"}, "'colormap'; .*show_prediction"),
+        ("show_prediction", {"colourmap": "jet"}, "'colourmap'; did you mean 'colormap'"),
+        ("explain_predictions", {"image": None}, "'image'; did you mean 'images'"),
+        ("show_predictions", {"target": [1]}, "'target'; did you mean 'targets'"),
+    ],
+)
+def test_an_unknown_argument_is_refused_in_the_name_of_what_was_called(
+    function: str, arguments: dict[str, object], says: str
+) -> None:
+    called = function.replace("show", "explain")
+    with pytest.raises(TypeError, match=rf"^{called}\(\) .*{says}"):
+        getattr(kerasight, function)(MODELS["functional"](), make_doc(), **arguments)
+
+
+def test_wrong_numbers_of_arguments_are_refused_likewise() -> None:
+    model, doc = MODELS["functional"](), make_doc()
+    with pytest.raises(TypeError, match=r"^explain_prediction\(\) missing .*'doc'"):
+        explain_prediction(model)
+    with pytest.raises(TypeError, match=r"^explain_prediction\(\) too many positional"):
+        explain_prediction(model, doc, None, None, None, 1)
+    with pytest.raises(TypeError, match=r"^explain_prediction\(\) takes the model by position"):
+        explain_prediction(model=model, doc=doc)
+
+
+def test_an_error_of_ones_own_explainer_is_passed_on_as_it_is() -> None:
+    class Mine:
+        pass
+
+    @explain_prediction.register(Mine)
+    def _(estimator: Mine, doc: object) -> Explanation:
+        raise TypeError("of my own")
+
+    with pytest.raises(TypeError, match=r"^of my own$"):
+        explain_prediction(Mine(), 5)
 
 
 def test_anything_else_gets_an_explanation_with_an_error() -> None:

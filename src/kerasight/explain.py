@@ -2,20 +2,67 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
-from functools import singledispatch
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import singledispatch, wraps
+from typing import Any, TypeVar, cast
 
 from kerasight.base import Explanation
 
 __all__ = ["explain_prediction", "explain_predictions"]
 
+Registry = TypeVar("Registry", bound=Callable[..., Any])
 
+
+def _in_its_own_name(registry: Registry) -> Registry:
+    """Have wrong arguments refused in the name of the function that was called.
+
+    Python names the explainer that they were passed on to, which nobody called.
+    """
+
+    @wraps(registry)  # with ``register``, ``dispatch`` and ``registry``
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return registry(*args, **kwargs)
+        except TypeError:
+            problem = _problem_of(registry, args, kwargs)
+            if problem is None:
+                raise
+            raise TypeError(f"{registry.__name__}() {problem}") from None
+
+    return cast(Registry, call)
+
+
+def _problem_of(registry: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """What is wrong with arguments, by their names and number alone; None if nothing is."""
+    if not args:
+        return f"takes the model by position, as in {registry.__name__}(model, doc)"
+    signature = inspect.signature(registry.dispatch(type(args[0])))
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        unknown = [name for name in kwargs if name not in signature.parameters]
+        return f"{error}{_advice(unknown[0], list(signature.parameters)[2:]) if unknown else ''}"
+    return None
+
+
+def _advice(unknown: str, known: list[str]) -> str:
+    """What to pass in the place of an argument that there is not."""
+    from kerasight.ipython import FORMAT_KWARGS
+
+    if unknown in FORMAT_KWARGS:
+        return "; it is about the picture: pass it to show_prediction or format_as_image"
+    nearest = difflib.get_close_matches(unknown, [*known, *FORMAT_KWARGS], n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else f"; known are {', '.join(known)}"
+
+
+@_in_its_own_name
 @singledispatch
-def explain_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Explanation:
+def explain_prediction(estimator: Any, doc: Any, *args: Any, **kwargs: Any) -> Explanation:
     """Explain one prediction of a model.
 
     Does no work of its own: it calls the explainer registered for the type of ``estimator``. Keras
@@ -26,18 +73,24 @@ def explain_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Explanation:
         estimator: The model. Must be passed by position.
         doc: The input whose prediction is to be explained, with its batch axis: for a Keras image
             model an array of shape ``(1, height, width, channels)``.
-        **kwargs: Passed on to the explainer: for Keras models ``targets`` or ``top_targets``,
+        *args: Passed on to the explainer: for Keras models ``targets``, ``layer`` and ``image``, in
+            this order.
+        **kwargs: Passed on as well: for Keras models ``targets`` or ``top_targets``,
             ``target_names``, ``layer``, ``image``, ``method``, ``logits``, ``relu``,
             ``counterfactual``, ``smooth``, ``seed``, ``batch_size`` and ``progress``.
 
     Returns:
         The explanation. For a model of an unknown type, an ``Explanation`` whose ``error`` says so.
+
+    Raises:
+        TypeError: If there is no such argument. All else that the explainer raises.
     """
     if _registers_now(estimator, explain_prediction):
-        return explain_prediction(estimator, doc, **kwargs)
+        return explain_prediction(estimator, doc, *args, **kwargs)
     return _not_supported(estimator)
 
 
+@_in_its_own_name
 @singledispatch
 def explain_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Iterator[Explanation]:
     """Explain the predictions of a model for many inputs, as a stream.
