@@ -22,8 +22,8 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
 
     Args:
         path: The file.
-        mode: ``"w"`` for text, in UTF-8 with newlines alone between lines on any system; ``"wb"`` for
-            bytes.
+        mode: ``"w"`` for text, in UTF-8, with newlines alone between lines on any system; ``"wb"``
+            for bytes.
 
     Yields:
         The open file.
