@@ -232,16 +232,69 @@ def test_the_mean_is_that_of_each_channel_of_each_doc() -> None:
     np.testing.assert_allclose(curve.scores[:, -1], docs[..., 1].mean((1, 2)), rtol=1e-5)
 
 
-def test_blur_takes_detail_and_keeps_what_is_flat() -> None:
-    np.testing.assert_allclose(last(np.full((1, 32, 32, 1), 0.3, np.float32), "blur"), 0.3, 1e-5)
-    # A model of one pixel: a white one in the middle of black comes out as the Gaussian's peak.
-    doc = np.zeros((1, 225, 225, 1), np.float32)
-    doc[0, 112, 112] = 1
-    model = keras.Sequential(
-        [keras.Input((225, 225, 1)), keras.layers.Cropping2D(112), keras.layers.Flatten()]
+def blurred(doc: np.ndarray) -> np.ndarray:
+    """The blur of a doc, seen by a model that puts out every pixel."""
+    model = keras.Sequential([keras.Input(doc.shape), keras.layers.Flatten()])
+    pixels = int(np.prod(doc.shape))
+    scores = [
+        deletion(model, doc[np.newaxis], HEAT, baseline="blur", steps=1, targets=[place])
+        for place in range(pixels)
+    ]
+    return np.array([curve.scores[0, -1] for curve in scores]).reshape(doc.shape)
+
+
+def test_blur_keeps_what_is_flat_to_the_edges() -> None:
+    flat = np.full((6, 6, 1), 0.3, np.float32)
+    np.testing.assert_allclose(blurred(flat), 0.3, rtol=1e-6)
+
+
+# What the code of RISE convolves a picture of 224 x 224 with: a peak in 11 cells, after
+# scipy.ndimage.gaussian_filter1d(peak, 5), which reflects at the ends.
+RISE = [0.08795815, 0.08889612, 0.09047420, 0.09219112, 0.09348939, 0.09398206]
+
+
+def test_at_224_pixels_blur_is_the_kernel_of_rise() -> None:
+    doc = np.zeros((1, 224, 224, 1), np.float32)
+    doc[0, 100, 100], doc[0, 20, 20] = 1, -1  # of mean 0, where edges change nothing
+    column = keras.Sequential(
+        [
+            keras.Input((224, 224, 1)),
+            keras.layers.Cropping2D(((94, 118), (100, 123))),
+            keras.layers.Flatten(),
+        ]
     )
-    (score,) = deletion(model, doc, HEAT, baseline="blur", steps=1).scores[:, -1]
-    assert score == pytest.approx(1 / (2 * np.pi * (5 * 225 / 224) ** 2), rel=1e-4)
+    seen = [
+        deletion(column, doc, HEAT, baseline="blur", steps=1, targets=[place]).scores[0, -1]
+        for place in range(12)
+    ]
+    kernel = np.array([*RISE, *RISE[-2::-1]])
+    np.testing.assert_allclose(seen, [0, *kernel * RISE[-1]], atol=1e-7)
+    assert np.sqrt(kernel @ np.arange(-5, 6) ** 2) == pytest.approx(3.13, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("side", "taps"), [(5, 3), (67, 3), (68, 5), (96, 5), (224, 11), (300, 15)]
+)
+def test_the_kernel_of_the_blur_grows_with_the_picture(side: int, taps: int) -> None:
+    from kerasight.metrics.common import _kernel
+
+    kernel = _kernel(side)
+    assert len(kernel) == taps
+    assert kernel.sum() == pytest.approx(1)
+    np.testing.assert_allclose(kernel, kernel[::-1])
+
+
+def test_beyond_the_edges_of_a_blurred_doc_lies_its_mean() -> None:
+    doc = np.zeros((6, 6, 1), np.float32)
+    doc[0, 0] = 36  # the mean is 1
+    found = blurred(doc)
+    from kerasight.metrics.common import _kernel
+
+    low, peak, _ = _kernel(6)
+    # A corner: 35 times the peak above the mean, its three neighbours inside are 1 below it.
+    around = 2 * low * peak + low**2
+    assert found[0, 0, 0] == pytest.approx(1 + 35 * peak**2 - around, rel=1e-5)
+    assert found[3, 3, 0] == pytest.approx(0, abs=1e-6)
 
 
 def test_noise_has_the_mean_and_spread_of_the_doc_within_its_range() -> None:

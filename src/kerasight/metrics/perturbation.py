@@ -143,10 +143,12 @@ def deletion(
             None takes the class that was explained, and for a bare heatmap the one with the
             greatest score.
         baseline: What deleted pixels are replaced by. ``"mean"``, the mean colour of the doc;
-            ``"blur"``, the doc blurred by a Gaussian (standard deviation 5 pixels at a longer side
-            of 224, in proportion at others); ``"noise"``, normal, with mean and standard deviation
-            of each channel, within its range; a number; or an array of the shape of a doc, or of
-            all. The paper takes a constant colour.
+            ``"blur"``, the doc blurred as in the paper's code: by a kernel of 11 x 11 pixels whose
+            standard deviation is 3.1 (a Gaussian of 5, folded into them) at a longer side of 224,
+            and in proportion at others, 3 x 3 at least; beyond the edges lies the mean colour of
+            the doc. ``"noise"``, normal, with mean and standard deviation of each channel, within
+            its range; a number; or an array of the shape of a doc, or of all. The paper takes a
+            constant colour.
         steps: In how many steps, of as many pixels each; never more than there are pixels.
         batch_size: How many docs go through the model at a time, and are held at a time.
         logits: Whether to watch the score before the final softmax or sigmoid.
