@@ -291,8 +291,9 @@ def _blurred(doc: np.ndarray) -> np.ndarray:
     kernel = _kernel(max(doc.shape[:2]))
     rows, columns = (_convolution(size, kernel) for size in doc.shape[:2])
     down = np.tensordot(rows, doc - mean, axes=1)
-    across: np.ndarray = np.einsum("yxc,vx->yvc", down, columns, optimize=True)
-    return (across + mean).astype(doc.dtype)
+    across = np.einsum("yxc,vx->yvc", down, columns, optimize=True)
+    blurred: np.ndarray = (across + mean).astype(doc.dtype)
+    return blurred
 
 
 def _kernel(side: int) -> np.ndarray:
