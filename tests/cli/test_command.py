@@ -32,6 +32,20 @@ class TestCommand:
         assert result.exit_code == 0
         assert "Default: none." in re.sub(r"[\s│]+", " ", result.stdout)
 
+    @pytest.mark.parametrize("width", ["40", "80", "120"])
+    @pytest.mark.parametrize("command", [[], ["explain"], ["evaluate"]])
+    def test_help_shows_each_option_whole_and_no_type(
+        self, command: list[str], width: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", width)
+        shown = run(*command, "--help").stdout
+        assert not re.search(r"<\w+[\[>]|BOOL", shown)
+        assert "--help" in shown
+        if command == ["explain"]:
+            assert "[IMAGES]...\n" in re.sub(r" +\n", "\n", shown)
+            assert {"--model", "--counterfactual", "--class-names"} <= set(shown.split())
+        assert max(map(len, shown.splitlines())) <= int(width)
+
     def test_runs_as_installed_with_nothing_but_the_table(self, tmp_path: Path) -> None:
         environment = {**os.environ, "COLUMNS": "40"}
         environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
@@ -60,7 +74,7 @@ class TestCommand:
         code = (
             "import runpy, sys\n"
             "sys.argv = ['kerasight', 'explain', '--top', '2', '--target', '1']\n"
-            "try: runpy.run_module('kerasight.cli', run_name='__main__')\n"
+            "try: runpy.run_module('kerasight', run_name='__main__')\n"
             "except SystemExit as end: print(end.code)\n"
             "print({'keras', 'tensorflow', 'torch', 'jax'} & set(sys.modules))"
         )
@@ -69,6 +83,18 @@ class TestCommand:
         )
         assert result.stdout.split() == ["2", "set()"]
         assert result.stderr == "Error: --top and --target exclude each other: pass one of them\n"
+
+    def test_a_warning_of_python_is_one_line(self, tmp_path: Path) -> None:
+        code = (
+            "import warnings\n"
+            "from kerasight import cli\n"
+            "cli.app = lambda **_: warnings.warn('first\\u202e line\\nsecond', stacklevel=1)\n"
+            "cli.main()"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        assert result.stderr == "Warning: first\\u202e line second\n"
 
     @pytest.mark.parametrize("level", [None, "0"])
     def test_quiets_tensorflow_unless_told_how_loud(

@@ -23,10 +23,35 @@ class Terminal(io.StringIO):
         ("one\n  two\n\nthree", "one two"),
         ("Exception encountered when calling X.\n\n\x1b[1mwhy\x1b[0m\n\nArguments", "why"),
         ("long " * 200, "long " * 98 + "long ..."),
+        (
+            "Exception encountered when calling C.call().\n\n\x1b[1m{{function_node __wrapped__Resh"
+            "ape_device_/job:local/device:CPU:0}} too few values [Op:Reshape]\x1b[0m\n\nArguments",
+            "too few values",
+        ),
+        ("too few values [Op:Reshape] name: ", "too few values"),
+        (
+            "Graph execution error:\n\nDetected at node a/b defined at (most recent call last):\n"
+            '  File "a.py", line 5, in call\n\n  File "b.py", line 7, in call\n\ntoo few values\n'
+            "\t [[{{node a/b}}]] [Op:__inference_f_58]",
+            "too few values",
+        ),
+        ("\x1b[2J", "RuntimeError"),
     ],
 )
 def test_a_reason_is_one_line(message: str, line: str) -> None:
     assert console.reason(RuntimeError(message)) == line
+
+
+@pytest.mark.parametrize("code", [0, 9, 10, 27, 127, 0x85, 0x9B, 0x61C, 0x2028, 0x202E, 0x2066])
+def test_what_a_terminal_obeys_is_spelled_out(code: int) -> None:
+    shown = console.printable(f"a{chr(code)}b")
+    assert shown.isprintable()
+    assert shown.encode().decode("unicode_escape") == f"a{chr(code)}b"
+
+
+def test_other_letters_are_shown_as_they_are() -> None:
+    text = "c:\\Jürgen \u05d0\u0628\U0001f468\u200d\U0001f33e \u732b"
+    assert console.printable(text) == text
 
 
 def test_a_text_of_the_library_names_options() -> None:

@@ -146,6 +146,11 @@ class TestClassNames:
         rows = rows_of(explain(*arguments, "--top", "4"))
         assert [Path(row[4]).name for row in rows[2:]] == ["cat-crane.png", "cat-crane-2.png"]
 
+    @pytest.mark.parametrize("inside", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+    def test_end_with_the_line_alone(self, inside: str) -> None:
+        Path("names.txt").write_bytes(f"cat\r\ntabby{inside}dog\ncow\n".encode())
+        assert models.read_class_names(Path("names.txt")) == ["cat", f"tabby{inside}dog", "cow"]
+
     def test_that_two_classes_share_are_refused_as_target(self) -> None:
         Path("names.txt").write_text("\n".join(NAMES))
         model = save_model(make_mean(classes=4))

@@ -8,24 +8,69 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
-from typing import Annotated
+import warnings
+from functools import partial
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from kerasight.cli import evaluate, explain
+from kerasight.cli.console import reason, say
 from kerasight.cli.models import QUIET
 
 __all__ = ["app", "main"]
 
+
+_NARROW = 60  # columns, in which typer's boxes cut the names of options
+
+
+class _PlainHelp:
+    """Help with nothing but what the user writes."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, without types where no value is to be written: newer typer shows them."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+            elif param.param_type_name == "argument" and hasattr(param, "display_type_rich"):
+                param.metavar = param.name.upper()  # brackets and dots are put around it
+                param.display_type_rich = lambda ctx: ""
+        return params
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write help, without boxes where there is no room for them."""
+        columns = shutil.get_terminal_size().columns
+        if columns < _NARROW:
+            self.rich_markup_mode: Any = None
+            formatter.width = columns - 1
+            formatter.write_dl = partial(formatter.write_dl, col_max=4)  # the text below the name
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+
+class _Command(_PlainHelp, TyperCommand):
+    pass
+
+
+class _Group(_PlainHelp, TyperGroup):
+    pass
+
+
 app = typer.Typer(
+    cls=_Group,
     add_completion=False,
     # The long tracebacks of rich print local variables, whole arrays among them.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("explain", help=explain.HELP)(explain.command)
-app.command("evaluate", help=evaluate.HELP)(evaluate.command)
+for name, module, short in (
+    ("explain", explain, "Show where a model looked in pictures."),
+    ("evaluate", evaluate, "Tell methods apart by what metrics make of them."),
+):
+    app.command(name, cls=_Command, help=module.HELP, short_help=short)(module.command)
 
 
 def main() -> None:
@@ -35,6 +80,8 @@ def main() -> None:
         # A file name may hold what the terminal's encoding does not.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # Python's own way tells where in its code something was found, and quotes the line.
+    warnings.showwarning = lambda message, *_: say("Warning", "yellow", reason(message))
     app(prog_name="kerasight")
 
 

@@ -94,21 +94,34 @@ def describe(bar: Any, name: str, step: str = "") -> None:
     bar.set_description_str(f"{name}, {step}" if step else name)
 
 
+# What a terminal obeys instead of showing it: control characters, line and paragraph separators,
+# and those that turn the direction of what follows.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
 def printable(text: str) -> str:
-    """A text on one line: file names may hold line breaks, and worse."""
-    return re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match[0])[1:-1], text)
+    """A text on one line: names of files and classes may hold line breaks, and worse."""
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+# What Keras and TensorFlow put around the reason: before it, what was called and where that stands
+# in the code; after it, the operation and the arguments.
+_BEFORE = re.compile(
+    r"Exception encountered when calling .*|Graph execution error:|Detected at node .*|File \".*"
+)
+_AROUND = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"
+    r"|\{\{function_node .*?\}\}|\[\[\{\{node .*?\}\}\]\]|\[Op:\w*\]( name:)?"
+)
 
 
 def reason(error: BaseException | str) -> str:
     """An exception's message in one line."""
     strerror = getattr(error, "strerror", None)
-    text = strerror if isinstance(strerror, str) else str(error)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text).strip() or type(error).__name__
-    paragraphs = re.split(r"\n\s*\n", text)
-    # Keras says what it called, then the reason, then all arguments.
-    if len(paragraphs) > 1 and paragraphs[0].startswith("Exception encountered"):
-        paragraphs.pop(0)
-    return textwrap.shorten(paragraphs[0], 500, placeholder=" ...")
+    text = _AROUND.sub("", strerror if isinstance(strerror, str) else str(error))
+    paragraphs = [paragraph.strip() for paragraph in re.split(r"\n\s*\n", text)]
+    found = next((one for one in paragraphs if one and not _BEFORE.match(one)), "")
+    return textwrap.shorten(found, 500, placeholder=" ...") or type(error).__name__
 
 
 _OPTIONS = {

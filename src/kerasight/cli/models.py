@@ -123,7 +123,8 @@ def read_class_names(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() != ".json":
-            return [line.strip() for line in text.strip().splitlines()]
+            # Not by splitlines, which takes what may stand inside a name for the end of a line.
+            return [line.strip() for line in text.strip().split("\n")]
         names = json.loads(text)
         if isinstance(names, dict):
             # {"0": ["n01440764", "tench"], ...} or {"0": "tench", ...}
