@@ -70,14 +70,21 @@ def test_a_compiled_pass_gives_what_an_eager_one_does(method: str) -> None:
         np.testing.assert_allclose(later, maps[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["grad-cam++", "layercam", "eigen-cam", "score-cam"])
+@pytest.mark.parametrize(
+    "name", ["grad-cam++", "layercam", "eigen-cam", "eigengrad-cam", "score-cam"]
+)
 def test_a_method_that_knows_no_sign_refuses_to_show_one(name: str) -> None:
     with pytest.raises(ValueError, match=rf"'{name.replace('+', '.')}' cannot do relu=False: it"):
         explain(by_hand(), DOC_BY_HAND, method=name, relu=False)
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("eigen-cam", "does not depend on the class"), ("score-cam", "knows no")]
+    ("name", "reason"),
+    [
+        ("eigen-cam", "does not depend on the class"),
+        ("eigengrad-cam", "knows no"),
+        ("score-cam", "knows no"),
+    ],
 )
 def test_a_method_without_counterfactual_refuses_one(name: str, reason: str) -> None:
     with pytest.raises(ValueError, match=rf"counterfactual=True: it {reason}.*grad-cam, grad-cam"):
@@ -357,24 +364,82 @@ def test_ablation_works_on_a_model_that_cannot_be_traced() -> None:
 
 
 @pytest.mark.parametrize("name", ["functional", "channels first"])
-def test_score_cam_weights_channels_by_what_the_model_says_through_them(name: str) -> None:
+@pytest.mark.parametrize("kind", ["probabilities", "their logits", "logits"])
+def test_score_cam_weights_channels_by_what_the_model_says_through_them(
+    name: str, kind: str
+) -> None:
     model, doc = MODELS[name](), doc_for(name)
+    without_softmax = MODELS[name]()
+    without_softmax.set_weights(model.get_weights())
+    without_softmax.layers[-1].activation = keras.activations.linear
+    says = model if kind == "probabilities" else without_softmax
     terms = record(model, doc, [1], kerasight.keras.layers.find(model, "seen"))
-    baseline = scores_of(model, np.zeros_like(doc))[1]
     size = doc.shape[2:] if name == "channels first" else doc.shape[1:3]
-    increases = []
+    scores = []
     for channel in range(terms.activations.shape[-1]):
-        mask = terms.activations[..., channel].astype(np.float64)
-        mask = resized((mask - mask.min()) / (mask.max() - mask.min()), size)
+        mask = resized(terms.activations[..., channel], size).astype(np.float64)
+        mask = (mask - mask.min()) / (mask.max() - mask.min())  # enlarged first
         mask = mask if name == "channels first" else mask[..., np.newaxis]
-        increases.append(scores_of(model, (doc * mask).astype(np.float32))[1] - baseline)
-    weights = np.exp(increases) / np.exp(increases).sum()
-    evidence = np.maximum(terms.activations @ weights, 0)
+        scores.append(scores_of(says, (doc * mask).astype(np.float32))[1])
+    weights = np.array(scores) if kind == "probabilities" else np.exp(scores)
+    evidence = np.maximum(terms.activations @ (weights / weights.sum()), 0)
+    asked = {"layer": "seen", "method": "score-cam", "logits": kind == "their logits"}
     for batch_size in (1, 3, 1000):
         found = heatmap(
-            model, doc, targets=[1], layer="seen", method="score-cam", batch_size=batch_size
+            without_softmax if kind == "logits" else model,
+            doc,
+            targets=[1],
+            batch_size=batch_size,
+            **asked,
         )
         np.testing.assert_allclose(found, evidence / evidence.max(), atol=1e-4)
+
+
+def seen_through(last: Any) -> keras.Model:
+    """Two channels, and a class for what is in each."""
+    inputs = keras.Input((2, 2, 2))
+    x = kl.Conv2D(2, 1, use_bias=False, name="map")(inputs)
+    x = kl.Dense(2, use_bias=False)(kl.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, last(x))
+    model.set_weights([np.eye(2).reshape(1, 1, 2, 2), 40 * np.eye(2)])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("last", "of_the_other"),
+    [
+        (keras.activations.softmax, 0),
+        (keras.activations.sigmoid, 0.5),  # of several labels: they sum to anything
+        (lambda x: (keras.ops.softmax(x) + keras.ops.softmax(x)) / 2, 0),  # its logits are hidden
+    ],
+)
+def test_score_cam_takes_for_probabilities_what_comes_out_of_a_softmax_or_sigmoid(
+    last: Any, of_the_other: float
+) -> None:
+    model, doc = seen_through(last), np.zeros((1, 2, 2, 2), np.float32)
+    doc[0, 0, 0, 0] = doc[0, 1, 1, 1] = 1  # each class in a corner of its own, with logit 10
+    asked = {"method": "score-cam", "image": Image.new("L", (2, 2))}
+    first, second = (heatmap(model, doc, targets=[index], **asked) for index in (0, 1))
+    np.testing.assert_allclose(first, [[1, 0], [0, of_the_other]], atol=1e-3)
+    np.testing.assert_allclose(second, [[of_the_other, 0], [0, 1]], atol=1e-3)
+
+
+def test_score_cam_takes_small_logits_for_logits() -> None:
+    # All in [0, 1], for this doc: the model says what they are.
+    model = by_hand()
+    model.layers[-1].set_weights([np.array([[0.4, 0.3], [0.1, 0.2]])])
+    doc = np.array([[[[1.0], [0.5]], [[0.25], [0.0]]]], np.float32)
+    scores = scores_of(model, doc)
+    assert scores.min() > 0
+    assert scores.max() < 1
+    # Through the picture itself, and through its negative; class 0 weighs them 0.4 and 0.1.
+    own = (1 + 0.25 + 0.0625) / 4
+    other = (0.25 + 0.1875) / 4
+    weights = np.exp([0.3 * own, 0.3 * other])
+    share = weights / weights.sum()
+    evidence = (share[0] - share[1]) * doc[0, ..., 0]
+    found = heatmap(model, doc, targets=[0], method="score-cam")
+    np.testing.assert_allclose(found, evidence / (evidence.max() + 1e-7), atol=1e-4)
 
 
 def test_a_channel_that_is_the_same_everywhere_lets_nothing_through() -> None:

@@ -87,17 +87,48 @@ def test_eigen_cam_of_nothing_is_nothing() -> None:
     assert not methods.eigen_cam(np.zeros((2, 2, 3))).any()
 
 
-def test_eigengrad_cam_takes_the_sign_of_the_evidence() -> None:
-    activations = np.ones((2, 2, 2))
-    for_it = np.outer([1, 2, 0, 2], [-3, 4]).reshape(2, 2, 2)  # sums to (1, 2, 0, 2)
-    close(methods.eigengrad_cam(activations, for_it), [[5, 10], [0, 10]])
-    close(methods.eigengrad_cam(activations, -for_it), [[-5, -10], [0, -10]])
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [((3, 4), [[10, -5], [-5, 0]]), ((3, -4), [[-10, 5], [5, 0]])],
+)
+def test_eigengrad_cam_projects_what_is_left_without_the_means(
+    channels: tuple[int, int], expected: list[list[float]]
+) -> None:
+    # Without its means, rank one: (2, -1, -1, 0), which sums to zero, times channels of length 5.
+    # The channels sum to 7 or -1 times it, and so the sign.
+    products = np.array([10, -20]) + np.outer([2, -1, -1, 0], channels)
+    activations, gradients = np.full((2, 2, 2), 2.0), products.reshape(2, 2, 2) / 2
+    close(methods.eigengrad_cam(activations, gradients), expected)
 
 
-def test_score_cam_weights_channels_by_the_softmax_of_increases() -> None:
+def test_eigengrad_cam_of_what_is_the_same_everywhere_is_nothing() -> None:
+    close(methods.eigengrad_cam(np.ones((2, 2, 2)), np.full((2, 2, 2), 3.0)), [[0, 0], [0, 0]])
+
+
+def test_score_cam_weights_channels_by_the_softmax_of_logits() -> None:
     # exp: 1 and 3, so a quarter and three quarters.
     close(methods.score_cam(ACTIVATIONS, np.log([1, 3])), [[2.5, 0.5], [0.75, 3.25]])
+    close(methods.score_cam(ACTIVATIONS, np.log([1, 3]) - 7), [[2.5, 0.5], [0.75, 3.25]])
     close(methods.score_cam(ACTIVATIONS, np.array([1e5, -1e5])), FIRST)
+
+
+def test_score_cam_weights_channels_by_probabilities_as_they_are() -> None:
+    for scores in ([0.2, 0.6], [2e-30, 6e-30]):  # of a class that is very unlikely, too
+        close(
+            methods.score_cam(ACTIVATIONS, np.array(scores), are_probabilities=True),
+            [[2.5, 0.5], [0.75, 3.25]],
+        )
+    close(methods.score_cam(ACTIVATIONS, np.zeros(2), are_probabilities=True), [[0, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("are_probabilities", [True, False])
+def test_score_cam_leaves_out_a_channel_that_is_the_same_everywhere(
+    are_probabilities: bool,
+) -> None:
+    activations = np.stack([FIRST, np.full((2, 2), 9)], axis=-1)
+    close(methods.score_cam(activations, np.array([0.1, 800]), are_probabilities), FIRST)
+    nothing = methods.score_cam(np.ones((2, 2, 2)), np.array([0.1, 0.9]), are_probabilities)
+    close(nothing, [[0, 0], [0, 0]])
 
 
 def test_ablation_cam_weights_channels_by_drops() -> None:
@@ -209,3 +240,21 @@ def test_flipping_the_image_flips_the_map(method: str, smooth: int | None) -> No
     flipped = heatmap(model, doc[:, :, ::-1], **asked)
     np.testing.assert_allclose(flipped, heatmap(model, doc, **asked)[:, ::-1], atol=1e-6)
     assert flipped.max() > 0.5
+
+
+# A network that has learnt something
+
+
+@pytest.mark.parametrize(("method", "most"), [("score-cam", -0.15), ("eigengrad-cam", -0.3)])
+@pytest.mark.parametrize("logits", [False, True])
+def test_the_dog_and_the_cat_are_told_apart(
+    mobilenet_v2: keras.Model, cat_dog: np.ndarray, method: str, most: float, logits: bool
+) -> None:
+    (expl,) = kerasight.explain_predictions(
+        mobilenet_v2, cat_dog, targets=[[243, 282]], method=method, logits=logits
+    )
+    dog, cat = (target.heatmap for target in expl.targets)
+    rows = np.arange(7)
+    assert (dog.sum(axis=1) @ rows) / dog.sum() < 3  # the dog sits behind the cat
+    assert (cat.sum(axis=1) @ rows) / cat.sum() > 4
+    assert np.corrcoef(dog.ravel(), cat.ravel())[0, 1] < most

@@ -90,11 +90,12 @@ def explain_prediction_keras(
             paper does, and as a saturated probability calls for. The model is not changed.
             ``score`` is then the logit. A model that ends in neither is explained as it is.
         relu: Whether to cut off what speaks against the class. If False, the heatmap is signed, in
-            [-1, 1]. Not with ``"grad-cam++"``, ``"layercam"``, ``"eigen-cam"`` and ``"score-cam"``.
+            [-1, 1]. Not with ``"grad-cam++"``, ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``
+            and ``"score-cam"``.
         counterfactual: Whether to show what speaks against the class, as the paper's
             counterfactual explanations: the gradient is negated. Of a head of one sigmoid unit,
             this is what speaks for the other class, where ``targets=[0]`` is always that unit. Not
-            with ``"eigen-cam"`` and ``"score-cam"``.
+            with ``"eigen-cam"``, ``"eigengrad-cam"`` and ``"score-cam"``.
         smooth: Average over this many copies of ``doc`` with normal noise of 10 % of its range, as
             in SmoothGrad (Smilkov et al. 2017, https://arxiv.org/abs/1706.03825); the class is that
             of ``doc`` itself. None does not.

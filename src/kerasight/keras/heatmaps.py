@@ -254,10 +254,15 @@ def _evidence(
         return [method.formula(one.activations) for one in terms]
     if method.needs == "gradients":
         return [method.formula(one.activations, sign * one.gradients) for one in terms]
-    changes = (_increases if method.needs == "increases" else _drops)(
-        model, doc, terms[0], question
-    )
-    return [method.formula(one.activations, sign * changes[:, one.target]) for one in terms]
+    if method.needs == "scores":
+        scores = _scores_through_channels(model, doc, terms[0], question)
+        are_probabilities = _are_probabilities(model, doc, terms[0], question)
+        return [
+            method.formula(one.activations, scores[:, one.target], are_probabilities)
+            for one in terms
+        ]
+    drops = _drops(model, doc, terms[0], question)
+    return [method.formula(one.activations, sign * drops[:, one.target]) for one in terms]
 
 
 def _smooth_evidence(
@@ -283,8 +288,10 @@ def _smooth_evidence(
     return [total / question.smooth for total in sums]
 
 
-def _increases(model: keras.Model, doc: np.ndarray, terms: Terms, question: Question) -> np.ndarray:
-    """How far the scores rise from those of zero if a doc is seen through a channel.
+def _scores_through_channels(
+    model: keras.Model, doc: np.ndarray, terms: Terms, question: Question
+) -> np.ndarray:
+    """The scores of a doc seen through each channel of the layer.
 
     Returns:
         Array of shape ``(channels, classes)``.
@@ -295,7 +302,8 @@ def _increases(model: keras.Model, doc: np.ndarray, terms: Terms, question: Ques
     def masked(start: int, stop: int) -> np.ndarray:
         masks = np.empty((stop - start, *size), doc.dtype)
         for place, channel in enumerate(range(start, stop)):
-            masks[place] = resized(_stretched(terms.activations[..., channel]), size)
+            values = terms.activations[..., channel]
+            masks[place] = _stretched(resized(values - values.min(), size))
         seen: np.ndarray = doc * np.expand_dims(masks, 1 if channels_first else -1)
         return seen
 
@@ -303,9 +311,24 @@ def _increases(model: keras.Model, doc: np.ndarray, terms: Terms, question: Ques
         return scores_of(model, docs, logits=question.logits, batch_size=question.batch_size)
 
     doc = _floating(doc)
-    found = _by_channel(lambda *bounds: scores(masked(*bounds)), terms, question)
-    found -= scores(np.zeros_like(doc))
-    return found
+    return _by_channel(lambda *bounds: scores(masked(*bounds)), terms, question)
+
+
+def _are_probabilities(
+    model: keras.Model, doc: np.ndarray, terms: Terms, question: Question
+) -> bool:
+    """Whether the scores that are explained come out of a softmax or sigmoid.
+
+    That is for the model to say, and the same for all docs. Only where it cannot be seen what the
+    scores come out of, those of this doc are judged by their range.
+    """
+    if question.logits or terms.scores.min() < 0 or terms.scores.max() > 1:
+        return False
+    try:
+        logits = scores_of(model, doc, logits=True)
+    except ValueError:  # they are not to be found
+        return True
+    return not np.allclose(logits, terms.scores, rtol=1e-2, atol=1e-4)
 
 
 def _drops(model: keras.Model, doc: np.ndarray, terms: Terms, question: Question) -> np.ndarray:

@@ -175,50 +175,68 @@ def eigen_cam(activations: np.ndarray) -> np.ndarray:
 
 
 def eigengrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    r"""EigenGrad-CAM: Eigen-CAM of the activations times their gradients, so of a class.
+    r"""EigenGrad-CAM: what varies most in the activations times their gradients, so of a class.
 
-    .. math:: (A \odot g)\, v_1
+    .. math:: M v_1, \qquad M = A \odot g - \overline{A \odot g}
 
-    with :math:`v_1` the first right singular vector of :math:`A \odot g`. A singular vector has no
-    sign of its own: the one is taken that agrees better with the sum :math:`\sum_k g^k \odot A^k`.
+    with :math:`M` as a matrix of ``height * width`` rows and ``channels`` columns, the mean of each
+    column taken away, and :math:`v_1` its first right singular vector. A singular vector has no
+    sign of its own, and its source leaves that to chance: here the one is taken that goes better
+    with the sum :math:`\sum_k g^k \odot A^k`.
 
-    After: Muhammad & Yeasin 2020, https://arxiv.org/abs/2008.00299, which has `eigen_cam`.
+    Zero is the mean of the picture, and not the line between for and against: where a class has
+    evidence against it alone, places without any are hot.
+
+    Source: no paper, but ``EigenGradCAM`` of pytorch-grad-cam,
+    https://github.com/jacobgil/pytorch-grad-cam. Unlike `eigen_cam`, it has the means taken away.
 
     Args:
         activations: The layer's output for one image, shape ``(height, width, channels)``.
         gradients: Gradients of the score with respect to it, same shape.
 
     Returns:
-        Evidence, float64, shape ``(height, width)``.
+        Evidence, float64, shape ``(height, width)``, with a mean of zero.
     """
     products = _float64(activations) * gradients
-    projection = _first_projection(products)
+    projection = _first_projection(products - products.mean(axis=(0, 1)))
     agreement = (projection * products.sum(axis=2)).sum()
     return projection if agreement >= 0 else -projection
 
 
-def score_cam(activations: np.ndarray, increases: np.ndarray) -> np.ndarray:
+def score_cam(
+    activations: np.ndarray, scores: np.ndarray, are_probabilities: bool = False
+) -> np.ndarray:
     r"""Score-CAM: channels weighted by the score of the image seen through them, no gradients.
 
     .. math::
-        \sum_k \frac{e^{s_k}}{\sum_l e^{s_l}}\, A^k, \qquad s_k = y(x \odot H^k) - y(0)
+        \sum_k \frac{w_k}{\sum_l w_l}\, A^k, \qquad
+        w_k = \begin{cases} e^{y_k} & \text{of logits} \\ y_k & \text{of probabilities} \end{cases}
+        , \qquad y_k = y(x \odot H^k)
 
-    with :math:`H^k` the activations of the channel, scaled to [0, 1] and to the size of the image
-    :math:`x`. Probabilities differ by 1 at most, which tells channels apart but little: it is made
-    for logits.
+    with :math:`H^k` the activations of the channel, enlarged to the size of the image :math:`x`,
+    bilinearly, and then scaled to [0, 1]. A channel that is the same everywhere has no weight.
+
+    Of logits this is the paper's formula; the score of a baseline, which the paper takes away from
+    each :math:`y_k`, cancels out. Probabilities differ by 1 at most, so that their exponentials
+    would be much the same for all channels and for all classes: they are weights as they are, as in
+    the authors' code, https://github.com/haofanwang/Score-CAM.
 
     Paper: Wang et al. 2020, "Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural
     Networks", https://arxiv.org/abs/1910.01279.
 
     Args:
         activations: The layer's output for one image, shape ``(height, width, channels)``.
-        increases: The :math:`s_k`, shape ``(channels,)``.
+        scores: The :math:`y_k`, shape ``(channels,)``.
+        are_probabilities: Whether they come out of a softmax or sigmoid.
 
     Returns:
         Evidence, float64, shape ``(height, width)``. Never negative where no activation is.
     """
-    exponentials = np.exp(_float64(increases) - np.max(increases))
-    return weighted_sum(exponentials / exponentials.sum(), activations)
+    varies = np.ptp(activations, axis=(0, 1)) > 0
+    weights = _float64(scores)[varies]
+    if not are_probabilities:
+        weights = np.exp(weights - weights.max(initial=-np.inf))
+    return weighted_sum(weights / (np.abs(weights).sum() or 1), activations[..., varies])
 
 
 def ablation_cam(activations: np.ndarray, drops: np.ndarray) -> np.ndarray:
@@ -268,7 +286,7 @@ def finer_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
 
 RIVALS = 3  # the similar classes that `finer_cam` compares with
 
-Needs = Literal["gradients", "nothing", "increases", "drops"]
+Needs = Literal["gradients", "nothing", "scores", "drops"]
 
 
 @dataclass(frozen=True)
@@ -279,10 +297,13 @@ class Method:
         name: What users call it.
         title: What it is called in a text.
         formula: The function: of the activations, and of what it ``needs`` beside them.
-        needs: ``"gradients"``; ``"increases"`` of the score, as in `score_cam`; ``"drops"``, as in
-            `ablation_cam`; or ``"nothing"``.
-        is_signed: Whether its evidence can be negative: with ``relu=False``.
+        needs: ``"gradients"``; ``"scores"`` of the image seen through each channel, as in
+            `score_cam`; ``"drops"``, as in `ablation_cam`; or ``"nothing"``.
+        is_signed: Whether its evidence is negative where a place speaks against the class: with
+            ``relu=False``.
         is_of_class: Whether it depends on the class.
+        has_counterfactual: Whether it can show what speaks against a class: with
+            ``counterfactual=True``.
         rivals: How many similar classes the score is compared with, as in `finer_cam`.
     """
 
@@ -292,12 +313,8 @@ class Method:
     needs: Needs = "gradients"
     is_signed: bool = True
     is_of_class: bool = True
+    has_counterfactual: bool = True
     rivals: int = 0
-
-    @property
-    def has_counterfactual(self) -> bool:
-        """Whether it can show what speaks against a class: with ``counterfactual=True``."""
-        return self.is_of_class and self.needs != "increases"
 
 
 METHODS: dict[str, Method] = {
@@ -308,9 +325,31 @@ METHODS: dict[str, Method] = {
         Method("hirescam", "HiResCAM", hirescam),
         Method("xgrad-cam", "XGrad-CAM", xgrad_cam),
         Method("layercam", "LayerCAM", layercam, is_signed=False),
-        Method("eigen-cam", "Eigen-CAM", eigen_cam, "nothing", is_signed=False, is_of_class=False),
-        Method("eigengrad-cam", "EigenGrad-CAM", eigengrad_cam),
-        Method("score-cam", "Score-CAM", score_cam, "increases", is_signed=False),
+        Method(
+            "eigen-cam",
+            "Eigen-CAM",
+            eigen_cam,
+            "nothing",
+            is_signed=False,
+            is_of_class=False,
+            has_counterfactual=False,
+        ),
+        # It tells more from less, and not for from against.
+        Method(
+            "eigengrad-cam",
+            "EigenGrad-CAM",
+            eigengrad_cam,
+            is_signed=False,
+            has_counterfactual=False,
+        ),
+        Method(
+            "score-cam",
+            "Score-CAM",
+            score_cam,
+            "scores",
+            is_signed=False,
+            has_counterfactual=False,
+        ),
         Method("ablation-cam", "Ablation-CAM", ablation_cam, "drops"),
         Method("finer-cam", "Finer-CAM", finer_cam, rivals=RIVALS),
     )
