@@ -87,7 +87,7 @@ def explain_prediction(estimator: Any, doc: Any, *args: Any, **kwargs: Any) -> E
     """
     if _registers_now(estimator, explain_prediction):
         return explain_prediction(estimator, doc, *args, **kwargs)
-    return _not_supported(estimator)
+    return not_supported(estimator)
 
 
 @_in_its_own_name
@@ -126,10 +126,11 @@ def explain_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Iterator[Ex
     """
     if _registers_now(estimator, explain_predictions):
         return explain_predictions(estimator, docs, **kwargs)
-    return (_not_supported(estimator) for _ in docs)
+    return (not_supported(estimator) for _ in docs)
 
 
-def _not_supported(estimator: Any) -> Explanation:
+def not_supported(estimator: Any) -> Explanation:
+    """The answer for what is no model of a known type: an ``Explanation`` with an ``error``."""
     shown = textwrap.shorten(repr(estimator), 200, placeholder=" ...")
     error = f"estimator {shown} is not supported: kerasight explains Keras 3 models"
     if isinstance(estimator, (str, os.PathLike)):

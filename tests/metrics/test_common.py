@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kerasight.base import Explanation, TargetExplanation
-from kerasight.metrics import deletion, insertion
+from kerasight.metrics import average_drop, deletion, increase, insertion, road
 from kerasight.metrics.common import heatmaps_of, progressing, ranks, resized
 
 
@@ -64,7 +64,9 @@ def test_heatmaps_come_out_of_all_that_holds_them() -> None:
         ([HEAT, [0.5]], TypeError, "explanation 1 must be .* got list"),
         (explanation(HEAT, "cat"), TypeError, "of a class index, and is of 'cat'"),
         (explanation(None), TypeError, "explanation 0 must be .* got NoneType"),
-        (np.array([["a"]]), TypeError, "must hold numbers"),
+        (np.array([["a"]]), TypeError, "must hold real numbers, got dtype <U1"),
+        (HEAT * 1j, TypeError, "must hold real numbers, got dtype complex128"),
+        (HEAT.astype(object), TypeError, "must hold real numbers, got dtype object"),
         ([], ValueError, "at least one explanation, got none"),
         (HEAT[0], ValueError, r"must have shape \(height, width\), or .* got \(2,\)"),
         ([HEAT[0]], ValueError, r"heatmap 0 must have shape \(height, width\).* got \(2,\)"),
@@ -134,11 +136,18 @@ DOCS = np.random.default_rng(0).random((3, 4, 4, 1), dtype=np.float32)
     ("docs", "error", "message"),
     [
         (DOCS.tolist(), TypeError, "must be a numpy.ndarray .* got list"),
-        (np.array([["a"]]), TypeError, "must be an array of numbers"),
+        (np.array([["a"]]), TypeError, "must be an array of real numbers, got dtype <U1"),
+        (DOCS * 1j, TypeError, "must be an array of real numbers, got dtype complex"),
         (DOCS[0], ValueError, r"got \(4, 4, 1\); add the batch axis with docs\[np.newaxis\]"),
         (DOCS[0, 0], ValueError, r"got \(4, 1\)$"),
         (DOCS[:0], ValueError, "at least one doc"),
         (DOCS * np.inf, ValueError, "must be finite"),
+        (
+            DOCS[:, :2],
+            ValueError,
+            re.escape("docs must have shape (any, 4, 4, 1), got (3, 2, 4, 1)"),
+        ),
+        (DOCS.repeat(3, -1), ValueError, re.escape("(any, 4, 4, 1), got (3, 4, 4, 3)")),
     ],
 )
 def test_what_are_no_docs_is_refused(docs: Any, error: type, message: str) -> None:
@@ -157,6 +166,9 @@ def test_what_are_no_docs_is_refused(docs: Any, error: type, message: str) -> No
         ({"targets": [0.5]}, TypeError, "targets must be a list of class indices"),
         ({"targets": [[0]]}, TypeError, "targets must be a list of class indices"),
         ({"targets": [True]}, TypeError, "targets must be a list of class indices"),
+        ({"model": None}, TypeError, "estimator None is not supported: kerasight explains Keras 3"),
+        ({"model": "m.keras"}, TypeError, "load the file with keras.models.load_model"),
+        ({"logits": "x"}, TypeError, "logits must be True or False, got str"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
         ({"batch_size": 2.0}, TypeError, "batch_size must be an integer, got float"),
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
@@ -166,6 +178,12 @@ def test_what_are_no_docs_is_refused(docs: Any, error: type, message: str) -> No
         ({"baseline": None}, TypeError, "baseline must be .* got NoneType"),
         ({"baseline": False}, TypeError, "baseline must be .* got bool"),
         ({"baseline": np.nan}, ValueError, "baseline must be finite"),
+        ({"baseline": DOCS * 1j}, TypeError, "baseline must hold real numbers, got dtype complex"),
+        (
+            {"baseline": DOCS.astype(str)},
+            TypeError,
+            "baseline must hold real numbers, got dtype <U",
+        ),
         (
             {"baseline": np.zeros((4, 4))},
             ValueError,
@@ -177,7 +195,7 @@ def test_arguments_that_cannot_be_are_refused(
     arguments: dict[str, Any], error: type, message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        deletion(mean_model(1), DOCS, **{"explanations": [HEAT] * 3, **arguments})
+        deletion(**{"model": mean_model(1), "docs": DOCS, "explanations": [HEAT] * 3, **arguments})
 
 
 def test_one_class_has_index_0_alone() -> None:
@@ -203,6 +221,20 @@ def test_docs_of_whole_numbers_have_means_that_are_none() -> None:
     curve = deletion(mean_model(1, size=2), doc, HEAT, targets=[0], baseline="mean")
     # From the hottest: 2, 2, 1 and 0 each become 1.25.
     np.testing.assert_allclose(curve.scores, [[1.25, 1.0625, 0.875, 0.9375, 1.25]])
+
+
+def test_docs_of_more_digits_than_a_model_takes_are_rounded() -> None:
+    wide = deletion(mean_model(1), DOCS.astype(np.longdouble), [HEAT] * 3, targets=[0])
+    expected = deletion(mean_model(1), DOCS, [HEAT] * 3, targets=[0])
+    np.testing.assert_allclose(wide.scores, expected.scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize("metric", [average_drop, deletion, increase, insertion, road])
+def test_a_model_that_says_no_size_takes_docs_of_any(metric: Any) -> None:
+    model = keras.Sequential([keras.Input((None, 4, 1)), keras.layers.GlobalAveragePooling2D()])
+    assert np.isfinite(float(metric(model, DOCS[:, :2], [HEAT] * 3)))
+    with pytest.raises(ValueError, match=re.escape("(any, any, 4, 1), got (3, 4, 2, 1)")):
+        metric(model, DOCS[:, :, :2], [HEAT] * 3)
 
 
 # Baselines, seen by a model that only looks at the baseline: the end of a deletion

@@ -262,7 +262,15 @@ def test_a_doc_that_fails_is_raised_or_kept(model: keras.Model, docs: np.ndarray
         ({"errors": "hide"}, ValueError, "errors must be 'raise' or 'keep', got 'hide'"),
         ({"targets": [1]}, ValueError, "targets must hold one for each doc, and ends at doc 1"),
         ({"masks": [None]}, ValueError, "masks must hold one for each doc, and ends at doc 1"),
-        ({"names": "a"}, ValueError, "names must hold one for each doc, and ends at doc 1"),
+        ({"names": ["a"]}, ValueError, "names must hold one for each doc, and ends at doc 1"),
+        ({"names": "ab"}, TypeError, "names must be a list with one for each doc, .* got str"),
+        ({"targets": 1}, TypeError, "targets must be a list with one for each doc, .* got int"),
+        ({"masks": 1}, TypeError, "masks must be a list with one for each doc, .* got int"),
+        ({"random": "no"}, TypeError, "random must be True or False, got str"),
+        ({"docs": None}, TypeError, "docs must be an array of shape .* got NoneType"),
+        ({"docs": 3}, TypeError, "docs must be an array of shape .* got int"),
+        ({"model": None}, TypeError, "estimator None is not supported: kerasight explains Keras 3"),
+        ({"model": "m.keras"}, TypeError, "load the file with keras.models.load_model"),
         ({"targets": [7, 0]}, ValueError, "doc 0: target 7 is out of range"),
         ({"targets": [0.5, 0]}, TypeError, "a target must be an integer class index, got float"),
         ({"masks": [MASKS, None]}, ValueError, "doc 0: there must be a mask for each of the 1"),
@@ -271,8 +279,9 @@ def test_a_doc_that_fails_is_raised_or_kept(model: keras.Model, docs: np.ndarray
 def test_arguments_are_checked(
     asked: dict[str, Any], error: type[Exception], message: str, docs: np.ndarray
 ) -> None:
+    given = {"model": make_model(), "docs": docs, "methods": ["grad-cam"], "metrics": ["increase"]}
     with pytest.raises(error, match=message):
-        evaluate(make_model(), docs, **{"methods": ["grad-cam"], "metrics": ["increase"], **asked})
+        evaluate(**{**given, **asked})
 
 
 def test_a_framework_is_imported_only_for_a_model() -> None:
@@ -350,6 +359,18 @@ def test_the_best_is_told_from_the_others() -> None:
     assert RESULT.best("insertion") == RESULT.methods
     assert RESULT.best("increase") == ("eigen-cam",)
     assert RESULT.best("seconds") == ("grad-cam", "hirescam")
+
+
+def test_what_is_not_in_the_table_has_no_mean_and_no_best() -> None:
+    with pytest.raises(
+        ValueError, match=r"unknown column 'x'; known are pointing_game, .* seconds"
+    ):
+        RESULT.mean("grad-cam", "x")
+    with pytest.raises(ValueError, match="unknown method 'x'; known are grad-cam, hirescam"):
+        RESULT.mean("x", "insertion")
+    with pytest.raises(ValueError, match="unknown column 'road'; known are insertion, deletion"):
+        RESULT.best("road")
+    assert math.isnan(RESULT.mean("grad-cam", "road"))  # a metric that was not measured
 
 
 def test_times_that_differ_by_little_share_the_best() -> None:

@@ -217,6 +217,12 @@ def test_percentiles_lie_between_0_and_100(percentiles: list[float]) -> None:
         road(corner_model(), lit_corner(), CORNER, percentiles=percentiles)
 
 
+@pytest.mark.parametrize("percentiles", ["20", ["20", "40"], [True], None, [20j]])
+def test_percentiles_are_numbers(percentiles: Any) -> None:
+    with pytest.raises(TypeError, match="percentiles must be a list of numbers, got"):
+        road(corner_model(), lit_corner(), CORNER, percentiles=percentiles)
+
+
 @pytest.mark.parametrize(
     ("noise", "error"),
     [

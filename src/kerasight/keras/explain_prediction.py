@@ -362,17 +362,29 @@ def _validate_type(doc: Any) -> None:
 def _validate_doc(model: keras.Model, doc: Any) -> None:
     """Raise unless ``doc`` is one input that fits ``model``, finite throughout."""
     _validate_type(doc)
-    expected = _input_shape(model) or (None, None, None, None)
-    single = (1, *expected[1:])
-    if not _fits(doc.shape, single):
-        advice = ""
-        if _fits(doc.shape, single[1:]):
-            advice = "; add the batch axis with np.expand_dims(doc, axis=0)"
-        elif _fits(doc.shape[1:], single[1:]):
-            advice = "; one input is explained at a time, for example doc[:1]"
-        raise ValueError(f"doc must have shape {_readable(single)}, got {doc.shape}{advice}")
+    check_shape(model, doc)
     if not np.isfinite(doc).all():
         raise ValueError("doc must be finite, got NaN or infinity in it")
+
+
+def check_shape(model: keras.Model, docs: np.ndarray, number: int | None = 1) -> None:
+    """Raise ValueError unless docs have the shape that a model declares.
+
+    Args:
+        model: The model.
+        docs: One input with its batch axis, or several.
+        number: How many there must be; None for any number.
+    """
+    name = "docs" if number is None else "doc"
+    expected = _input_shape(model) or (None, None, None, None)
+    wanted = (number, *expected[1:])
+    if not _fits(docs.shape, wanted):
+        advice = ""
+        if _fits(docs.shape, wanted[1:]):
+            advice = f"; add the batch axis with np.expand_dims({name}, axis=0)"
+        elif number is not None and _fits(docs.shape[1:], wanted[1:]):
+            advice = "; one input is explained at a time, for example doc[:1]"
+        raise ValueError(f"{name} must have shape {_readable(wanted)}, got {docs.shape}{advice}")
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:

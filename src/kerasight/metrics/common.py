@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from kerasight.base import Explanation, TargetExplanation
+from kerasight.explain import not_supported
 from kerasight.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -25,9 +27,12 @@ __all__ = [
     "Trial",
     "axes",
     "baselines",
+    "check_model",
     "docs_of",
+    "flag",
     "heatmaps_of",
     "integer",
+    "is_real",
     "name_of_baseline",
     "of_docs",
     "progressing",
@@ -114,8 +119,8 @@ def _heat_of(item: Any, position: int) -> Heat:
             f"heatmap {position} must have shape (height, width), with at least one cell, got "
             f"{item.shape}"
         )
-    if not (np.issubdtype(item.dtype, np.number) or item.dtype == np.bool_):
-        raise TypeError(f"heatmap {position} must hold numbers, got dtype {item.dtype}")
+    if not is_real(item):
+        raise TypeError(f"heatmap {position} must hold real numbers, got dtype {item.dtype}")
     values = item.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"heatmap {position} must be finite, got NaN or infinity in it")
@@ -190,22 +195,33 @@ class Docs:
         return np.ascontiguousarray(np.moveaxis(batch, -1, 1))
 
 
+def check_model(model: Any) -> None:
+    """Raise TypeError unless ``model`` is a Keras 3 model."""
+    keras = sys.modules.get("keras")
+    if keras is None or not isinstance(model, keras.Model):
+        raise TypeError(not_supported(model).error)
+
+
 def docs_of(model: keras.Model, docs: Any) -> Docs:
     """Inputs, checked.
 
     Raises:
-        TypeError: If they are no NumPy array of numbers.
-        ValueError: If they have another rank than 4, or NaN or infinity in them, or there is none.
+        TypeError: If they are no NumPy array of numbers, or the model is no Keras model.
+        ValueError: If they have another rank than 4, another size than the model declares, or NaN
+            or infinity in them, or there is none.
     """
+    check_model(model)
+    # Imported only now, as they need Keras.
     from kerasight.keras import layers
+    from kerasight.keras.explain_prediction import check_shape
 
     if not isinstance(docs, np.ndarray):
         raise TypeError(
             "docs must be a numpy.ndarray of shape (docs, height, width, channels), got "
             f"{type(docs).__name__}"
         )
-    if not (np.issubdtype(docs.dtype, np.number) or docs.dtype == np.bool_):
-        raise TypeError(f"docs must be an array of numbers, got dtype {docs.dtype}")
+    if not is_real(docs):
+        raise TypeError(f"docs must be an array of real numbers, got dtype {docs.dtype}")
     if docs.ndim != 4:
         advice = "; add the batch axis with docs[np.newaxis]" if docs.ndim == 3 else ""
         raise ValueError(
@@ -213,11 +229,14 @@ def docs_of(model: keras.Model, docs: Any) -> Docs:
         )
     if docs.size == 0:
         raise ValueError(f"there must be at least one doc, got shape {docs.shape}")
+    check_shape(model, docs, number=None)
     if not np.isfinite(docs).all():
         raise ValueError("docs must be finite, got NaN or infinity in them")
     channels_first = layers.doc_format(model, docs) == "channels_first"
     if not np.issubdtype(docs.dtype, np.floating):
         docs = docs.astype(np.float32)  # a mean of two whole numbers is none
+    elif docs.dtype.itemsize > 8:
+        docs = docs.astype(np.float64)  # no framework takes more
     return Docs(np.moveaxis(docs, 1, -1) if channels_first else docs, channels_first)
 
 
@@ -241,6 +260,8 @@ def baselines(baseline: Any, docs: Docs, seed: int) -> Callable[[int], np.ndarra
         make = _blurred if baseline == "blur" else _mean
         return lambda position: make(docs.values[position])
     if isinstance(baseline, np.ndarray):
+        if not is_real(baseline):
+            raise TypeError(f"baseline must hold real numbers, got dtype {baseline.dtype}")
         one = docs.as_the_model_takes(docs.values[:1]).shape
         if baseline.shape not in (one[1:], one, (len(docs.values), *one[1:])):
             raise ValueError(
@@ -370,6 +391,7 @@ class Trial:
                 f"{'doc' if number == 1 else 'docs'}"
             )
         batch_size = integer("batch_size", batch_size, least=1)
+        logits = flag("logits", logits)
         wanted = _wanted(targets, heats)
         scores = np.stack(list(_scores(model, docs, docs.values, batch_size, logits)))
         classes = scores.shape[1]
@@ -450,6 +472,20 @@ def integer(name: str, value: Any, least: int) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """An argument that must be True or False; raises TypeError if it is neither."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
+    return bool(value)
+
+
+def is_real(values: np.ndarray) -> bool:
+    """Whether an array holds real numbers or booleans."""
+    return values.dtype == np.bool_ or any(
+        np.issubdtype(values.dtype, kind) for kind in (np.integer, np.floating)
+    )
 
 
 def progressing(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kerasight.keras.methods import METHODS, find_method
-from kerasight.metrics.common import axes, integer
+from kerasight.metrics.common import axes, check_model, flag, integer
 from kerasight.metrics.localisation import energy_in_mask, pointing_game
 from kerasight.metrics.perturbation import average_drop, deletion, increase, insertion
 from kerasight.metrics.road import road
@@ -307,7 +307,12 @@ class Evaluation:
 
         Returns:
             The mean; NaN if there is no value.
+
+        Raises:
+            ValueError: If there is no such method or column.
         """
+        _known("method", method, self.methods)
+        _known("column", column, (*METRICS, _DIFFERENCE.name, _SECONDS.name))
         key = (method, column)
         if key not in self._means:
             self._means[key] = self._mean(*key)
@@ -333,8 +338,13 @@ class Evaluation:
 
         Those that look the same in the table share it; so do all that take up to half as long again
         as the quickest.
+
+        Raises:
+            ValueError: If the table has no such column.
         """
-        metric = {one.name: one for one in self.columns}[column]
+        columns = {one.name: one for one in self.columns}
+        _known("column", column, columns)
+        metric = columns[column]
         means = {method: self.mean(method, column) for method in self.methods}
         means = {method: mean for method, mean in means.items() if not math.isnan(mean)}
         top = (max if metric.is_higher_better else min)(means.values())
@@ -534,6 +544,13 @@ class Evaluation:
         return float(share if column.is_higher_better else 1 - share)
 
 
+def _known(what: str, name: str, known: Iterable[str]) -> None:
+    """Raise ValueError unless a name is among those that are known."""
+    known = list(known)
+    if name not in known:
+        raise ValueError(f"unknown {what} {name!r}; known are {', '.join(known)}")
+
+
 def csv_columns(metrics: Iterable[str]) -> list[str]:
     """The metrics in a CSV file."""
     columns = list(metrics)
@@ -610,6 +627,7 @@ class Study:
         tell: Callable[[str, float], None] | None = None,
     ) -> Study:
         """A study of what the user passed, checked; the arguments are those of `evaluate`."""
+        check_model(model)
         from kerasight.keras.explain_prediction import check_layers
         from kerasight.keras.heatmaps import Question
 
@@ -629,7 +647,7 @@ class Study:
             metrics=tuple(dict.fromkeys(map(find_metric, metrics or METRICS))),
             layer=layer,
             steps=integer("steps", steps, least=1),
-            random=bool(random),
+            random=flag("random", random),
             batch_size=batch_size,
             seed=seed,
             leaves_out=methods is None,
@@ -951,8 +969,13 @@ def _together(
     """Each doc with its name, its classes and their masks."""
     from kerasight.keras.record import class_index
 
+    if not hasattr(docs, "__iter__") and not hasattr(docs, "__getitem__"):
+        raise TypeError(
+            "docs must be an array of shape (docs, height, width, channels), or something to "
+            f"iterate over that holds docs, got {type(docs).__name__}"
+        )
     given = [
-        (what, None if values is None else iter(values))
+        (what, _one_by_one(what, values))
         for what, values in (("names", names), ("targets", targets), ("masks", masks))
     ]
     for position, doc in enumerate(docs):
@@ -971,6 +994,17 @@ def _together(
             None if of_doc is None else [class_index(target) for target in np.atleast_1d(of_doc)],
             None if where is None else [where] if _is_array(where, 2) else list(where),
         )
+
+
+def _one_by_one(what: str, values: Any) -> Iterator[Any] | None:
+    """What was given for each doc; None if nothing was."""
+    if values is None:
+        return None
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"{what} must be a list with one for each doc, or None, got {type(values).__name__}"
+        )
+    return iter(values)
 
 
 def _is_array(value: Any, rank: int) -> bool:

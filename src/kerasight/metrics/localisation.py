@@ -174,7 +174,7 @@ def pointing_game(
 ) -> PointingGame:
     """See whether the hottest point of each heatmap lies on the object.
 
-    From Zhang et al., 2018, `Top-down Neural Attention by Excitation Backprop
+    From Zhang et al., 2016, `Top-down Neural Attention by Excitation Backprop
     <https://arxiv.org/abs/1608.00507>`_.
 
     The hottest point is the centre of the hottest cell, where it comes to lie on the mask (there

@@ -161,7 +161,8 @@ def deletion(
     Raises:
         TypeError: If an argument is of a type that it cannot be.
         ValueError: If there are not as many explanations as docs, one of them has no heatmap, there
-            is no such class or baseline, or docs or heatmaps are not finite or of a wrong shape.
+            is no such class or baseline, docs are of another size than the model declares, or docs
+            or heatmaps are not finite or of a wrong shape.
 
     Example:
         >>> import kerasight

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasight.metrics.common import Heatmaps, Trial, axes, docs_of, integer, of_docs, ranks
+from kerasight.metrics.common import (
+    Heatmaps,
+    Trial,
+    axes,
+    docs_of,
+    integer,
+    is_real,
+    of_docs,
+    ranks,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -115,9 +124,10 @@ def road(
     neighbours (1/6 for those beside it, 1/12 for those across a corner, in proportion at the edge
     of the picture), be they removed or not, plus a little noise. If the heatmap is right, the score
     falls fast with the most relevant pixels removed first (MoRF), and slowly with the least
-    relevant first (LeRF); the result is half of the mean difference. From Rong et al., 2022,
-    `A Consistent and Efficient Evaluation Strategy for Attribution Methods
-    <https://arxiv.org/abs/2202.00449>`_.
+    relevant first (LeRF). From Rong et al., 2022, `A Consistent and Efficient Evaluation Strategy
+    for Attribution Methods <https://arxiv.org/abs/2202.00449>`_, who report the two apart. Half of
+    the mean difference, (LeRF - MoRF) / 2, is how `pytorch-grad-cam
+    <https://github.com/jacobgil/pytorch-grad-cam>`_ makes one number of them, and so is the result.
 
     Args:
         model: As in `deletion`, and so all that is not told here.
@@ -176,7 +186,10 @@ def road(
 
 def _percentiles(percentiles: Any) -> np.ndarray:
     """Shares to remove in per cent, ascending, each once."""
-    shares = np.unique(np.asarray(percentiles, dtype=np.float64))
+    given = np.asarray(percentiles)
+    if given.size and not (is_real(given) and given.dtype != np.bool_):
+        raise TypeError(f"percentiles must be a list of numbers, got {percentiles!r}")
+    shares = np.unique(given.astype(np.float64))
     if not shares.size or not (shares[0] > 0 and shares[-1] < 100):
         raise ValueError(
             f"percentiles must hold numbers between 0 and 100, those excluded, got {percentiles!r}"
