@@ -201,6 +201,8 @@ def command(
     ] = False,
     preprocess: options.Preprocess = None,
     class_names: options.ClassNames = None,
+    imports: options.Imports = None,
+    unsafe: options.Unsafe = False,
 ) -> None:
     """Evaluate methods on pictures; the arguments are the options of the command.
 
@@ -220,6 +222,8 @@ def command(
         markdown: Whether to print the table in Markdown.
         preprocess: How pixels become the input of a model file.
         class_names: File with the names of the classes of a model file.
+        imports: Modules and ``.py`` files to import before a model file is loaded.
+        unsafe: Whether Python code in a model file may run.
 
     Raises:
         typer.Exit: With code 2, if anything asked for could not be done; with code 130, if it was
@@ -236,14 +240,15 @@ def command(
         methods = [options.known("--method", name, list(METHODS)) for name in method or ()]
         metrics = [options.known("--metric", name, list(METRICS)) for name in metric or ()]
         options.check_file("--output", output)
-        models.check_model_options("evaluate", model, images or [], preprocess, class_names)
+        of_model = models.ModelOptions(model, preprocess, class_names, imports or (), unsafe)
+        models.check_model_options("evaluate", of_model, images or [])
         _check_pictures(images or [], masks, pictures, metrics)
         paths = expanded(images or [])
         if same_file_key(output) in map(same_file_key, paths):
             raise RunError(f"--output {output} is one of the pictures")
         of_stems = {} if masks is None else _masks(masks, paths)
         names = None if class_names is None else models.read_class_names(class_names)
-        classifier = models.load(model, preprocess, names)
+        classifier = models.load(of_model, names)
         if model is None and paths:
             say("Note", "cyan", "without --model, the demo model tells its own toy objects apart")
         if masks is not None:

@@ -195,6 +195,8 @@ def command(
     ] = 0.65,
     preprocess: options.Preprocess = None,
     class_names: options.ClassNames = None,
+    imports: options.Imports = None,
+    unsafe: options.Unsafe = False,
 ) -> None:
     """Explain pictures and write the overlays; the arguments are the options of the command.
 
@@ -215,6 +217,8 @@ def command(
         alpha: The greatest opacity of the heatmap.
         preprocess: How pixels become the input of a model file.
         class_names: File with the names of the classes of a model file.
+        imports: Modules and ``.py`` files to import before a model file is loaded.
+        unsafe: Whether Python code in a model file may run.
 
     Raises:
         typer.Exit: With code 2, if anything asked for could not be done.
@@ -240,11 +244,12 @@ def command(
             },
         )
         _check(request)
-        models.check_model_options("explain", model, images or [], preprocess, class_names)
+        of_model = models.ModelOptions(model, preprocess, class_names, imports or (), unsafe)
+        models.check_model_options("explain", of_model, images or [])
         paths = expanded(images or [])
         taken = _taken(paths, html)
         names = None if class_names is None else models.read_class_names(class_names)
-        classifier = models.load(model, preprocess, names)
+        classifier = models.load(of_model, names)
         if model is None and paths:
             say("Note", "cyan", "without --model, the demo model tells its own toy objects apart")
         failures = _explain(_sources(paths), classifier, request, taken)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from kerasight.cli import model_files
 from kerasight.cli.console import PictureError, RunError, as_options, nearest, plain, reason, say
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "QUIET",
     "Classifier",
+    "ModelOptions",
     "check_model_options",
     "check_names",
     "check_scores",
@@ -40,7 +42,6 @@ __all__ = [
 
 QUIET = "3"  # TF_CPP_MIN_LOG_LEVEL: nothing but what ends the process
 
-_MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
 _PIXEL_RANGES = ("none", "unit", "signed")
 _IMAGENET_MODES = ("caffe", "torch")
 
@@ -65,6 +66,24 @@ class Classifier:
     to_doc: Callable[[Image.Image], np.ndarray]
 
 
+class ModelOptions(NamedTuple):
+    """The options that tell of a model.
+
+    Attributes:
+        model: File of a model, or name of one of ``keras.applications``; None for the embedded one.
+        preprocess: How pixels become its input.
+        class_names: File with the names of its classes.
+        imports: Modules and ``.py`` files to import before it is loaded.
+        unsafe: Whether Python code in its file may run.
+    """
+
+    model: str | None
+    preprocess: str | None
+    class_names: Path | None
+    imports: Sequence[str]
+    unsafe: bool
+
+
 class _Form(NamedTuple):
     """What pictures a model takes; None for a side that may have any length."""
 
@@ -74,39 +93,36 @@ class _Form(NamedTuple):
     data_format: Literal["channels_last", "channels_first"]
 
 
-def check_model_options(
-    command: str,
-    model: str | None,
-    images: Sequence[Path],
-    preprocess: str | None,
-    class_names: Path | None,
-) -> None:
+def check_model_options(command: str, options: ModelOptions, images: Sequence[Path]) -> None:
     """Raise RunError if these options cannot go together, before anything slow.
 
     Args:
         command: The command that they were passed to.
-        model: What ``--model`` names.
+        options: The options.
         images: The pictures.
-        preprocess: What ``--preprocess`` names.
-        class_names: The file that ``--class-names`` names.
     """
+    model = options.model
     if model is not None and not images:
         raise RunError(
             f"--model needs pictures to {command}: pass their files, as in "
             f"kerasight {command} --model {model} cat.jpg"
         )
     if model is not None and _is_file_name(model):
-        if not Path(model).is_file():
-            raise RunError(f"{model}: {'not a file' if Path(model).exists() else 'no such file'}")
+        model_files.check(Path(model), options.unsafe)
         return
-    for option, value in (("--preprocess", preprocess), ("--class-names", class_names)):
-        if value is not None:
-            owner = "the demo model" if model is None else f"the application {model}"
-            raise RunError(f"{option} is for model files; {owner} brings its own")
+    owner = "the demo model" if model is None else f"the application {model}"
+    for option, value, does in (
+        ("--preprocess", options.preprocess, "brings its own"),
+        ("--class-names", options.class_names, "brings its own"),
+        ("--import", options.imports, "needs none"),
+        ("--unsafe", options.unsafe, "holds no code"),
+    ):
+        if value:
+            raise RunError(f"{option} is for model files; {owner} {does}")
 
 
 def _is_file_name(model: str) -> bool:
-    return Path(model).suffix.lower() in _MODEL_SUFFIXES
+    return Path(model).suffix.lower() in model_files.SUFFIXES
 
 
 def is_integer(text: str) -> bool:
@@ -185,12 +201,11 @@ def _hushed() -> Iterator[None]:
             os.close(descriptor)
 
 
-def load(model: str | None, preprocess: str | None, names: Sequence[str] | None) -> Classifier:
+def load(options: ModelOptions, names: Sequence[str] | None) -> Classifier:
     """Import Keras, and load the model that the options name.
 
     Args:
-        model: What ``--model`` names; None for the embedded model.
-        preprocess: What ``--preprocess`` names.
+        options: The options, which were checked.
         names: The names of its classes, if it is a file.
 
     Raises:
@@ -199,11 +214,11 @@ def load(model: str | None, preprocess: str | None, names: Sequence[str] | None)
     import_keras()
     # Keras shows downloads on standard output, which is for the table.
     with contextlib.redirect_stdout(sys.stderr):
-        if model is None:
+        if options.model is None:
             return _load_demo()
-        if _is_file_name(model):
-            return _load_file(Path(model), preprocess or "none", names)
-        return _load_application(model)
+        if _is_file_name(options.model):
+            return _load_file(Path(options.model), options, names)
+        return _load_application(options.model)
 
 
 def _load_demo() -> Classifier:
@@ -212,14 +227,10 @@ def _load_demo() -> Classifier:
     return Classifier(demo.load_model(), demo.CLASS_NAMES, demo.preprocess)
 
 
-def _load_file(path: Path, preprocess: str, names: Sequence[str] | None) -> Classifier:
-    import keras
-
+def _load_file(path: Path, options: ModelOptions, names: Sequence[str] | None) -> Classifier:
+    preprocess = options.preprocess or "none"
     prepare = _preprocessing(preprocess)
-    try:
-        model = keras.saving.load_model(path, safe_mode=True, compile=False)
-    except Exception as error:  # of whatever kind: it comes from the file
-        raise RunError(f"{path}: Keras cannot load this model: {reason(error)}") from None
+    model = model_files.load(path, options.imports, options.unsafe)
     form = _form(model)
     if form.channels != 3 and preprocess not in _PIXEL_RANGES:
         raise RunError(

@@ -15,9 +15,11 @@ from kerasight.keras.methods import METHODS
 __all__ = [
     "ClassNames",
     "Images",
+    "Imports",
     "Layers",
     "Model",
     "Preprocess",
+    "Unsafe",
     "check_file",
     "known",
     "layer_keys",
@@ -73,6 +75,24 @@ ClassNames = Annotated[
         show_default=False,
         help="For model files: the names of the classes, in order. A text file with one name a "
         "line, a JSON list, or JSON as in imagenet_class_index.json.",
+    ),
+]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="MODULE|FILE",
+        show_default=False,
+        help="For model files: a module or .py file to import first, such as one that defines "
+        "layers of your own; may be passed several times.",
+    ),
+]
+Unsafe = Annotated[
+    bool,
+    typer.Option(
+        "--unsafe",
+        help="For model files that hold Python code, as Lambda layers do: let it run. Only for "
+        "files that you trust.",
     ),
 ]
 
