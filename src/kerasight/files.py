@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
         with open(path, mode, **text) as out:
             yield out
         return
+    if place.exists() and not os.access(place, os.W_OK):  # which renaming would not ask
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     # Of a long name, as much as leaves room for the rest: 255 bytes are the most there may be.
     aside = place.with_name(f".{place.name[:50]}.{secrets.token_hex(4)}.part")
     try:

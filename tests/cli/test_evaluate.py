@@ -200,7 +200,7 @@ class TestPictures:
 
     def test_that_all_fail_leave_an_earlier_file_alone(self) -> None:
         Path("evaluation.csv").write_text("an earlier one")
-        result = run("evaluate", "gone.png", "-m", save_model(make_softmax()))
+        result = run("evaluate", "gone.png", "-m", save_model(make_softmax()), "--force")
         assert result.exit_code == 2
         assert result.stdout == "No picture evaluated\n"
         assert Path("evaluation.csv").read_text() == "an earlier one"

@@ -120,17 +120,6 @@ class TestOverlay:
         assert [row[4] for row in rows_of(result)] == ["cat-0-2.png", "cat-0-0.png"]
         assert Path("cat-0.png").read_bytes() == before
 
-    def test_that_cannot_be_written_is_one_line_for_each_picture(self) -> None:
-        Path("file").touch()
-        result = run(
-            "explain", save_picture(), "-m", save_model(make_mean()), "-o", "file/overlays"
-        )
-        assert result.exit_code == 2
-        assert re.fullmatch(
-            r"Error: cat\.png: file/overlays/cat-0\.png cannot be written: .+\n", result.stderr
-        )
-        assert result.stdout == "No overlay written\n"
-
 
 class TestClasses:
     def test_the_top_class_is_explained_by_default(self) -> None:
@@ -380,7 +369,7 @@ class TestReport:
     def test_is_not_made_where_nothing_can_be_explained(self) -> None:
         Path("report.html").write_text("an earlier one")
         model = save_model(make_mean())
-        refused(noise_picture(), "-m", model, "-l", "copi", "--html", "report.html")
+        refused(noise_picture(), "-m", model, "-l", "copi", "--html", "report.html", "--force")
         assert Path("report.html").read_text() == "an earlier one"
 
     def test_that_cannot_be_written_does_not_keep_the_overlays_from_it(
@@ -424,6 +413,21 @@ class TestOptions:
     def test_output_is_a_folder(self) -> None:
         Path("file").touch()
         assert refused("-o", "file") == "--output must be a folder, and file is a file"
+        assert refused("-o", "file/a/b") == (
+            f"--output file/a/b cannot be written: {Path('file').absolute()} is no folder"
+        )
+
+    @pytest.mark.parametrize("option", ["-o", "--html"])
+    def test_a_folder_that_may_not_be_written_to_is_told_at_once(
+        self, option: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = Path("locked").absolute()
+        folder.mkdir()
+        monkeypatch.setattr("os.access", lambda path, mode: Path(path) != folder)
+        full = {"-o": "--output"}.get(option, option)
+        assert refused(option, "locked/new/name") == (
+            f"{full} locked/new/name cannot be written: no permission to write to {folder}"
+        )
 
     def test_method_is_known(self) -> None:
         assert refused("--method", "layrcam") == (

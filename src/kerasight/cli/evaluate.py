@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -28,7 +28,8 @@ from kerasight.cli.console import (
     reason,
     say,
 )
-from kerasight.cli.pictures import expanded, pictures_in, read_mask, read_picture, same_file_key
+from kerasight.cli.files import GrowingFile, Guard, check_writable
+from kerasight.cli.pictures import expanded, pictures_in, read_mask, read_picture
 from kerasight.keras.methods import METHODS
 from kerasight.metrics.evaluation import METRICS, csv_columns, csv_heading
 
@@ -47,6 +48,7 @@ HELP = (
 )
 
 _PICTURES = 24
+_TABLE = ",".join(csv_heading([])).encode()  # by which the command knows its files
 _WIDE = 120  # columns of a terminal, in which all headings have room
 _DRAWN_SIZE = 192  # the embedded model sees 96 x 96 pixels of it
 
@@ -77,46 +79,42 @@ class _Case(NamedTuple):
     read: Callable[[], _Input]
 
 
-@dataclass
 class _Lines:
-    """The lines of the CSV file, written as they come.
+    """The lines of the CSV file, each picture's as they come.
 
     Attributes:
-        path: The file. It is replaced with the first line.
-        metrics: Names of the metrics.
+        path: The file, which they take the place of in the end.
         number: How many lines there are.
     """
 
-    path: Path
-    metrics: Sequence[str]
-    number: int = 0
-    _file: IO[str] | None = field(default=None, repr=False)
+    def __init__(self, path: Path, metrics: Sequence[str]) -> None:
+        """No line is written yet; ``metrics`` are their names."""
+        self.path = path
+        self.number = 0
+        self._metrics = metrics
+        self._file = GrowingFile(path, _TABLE)
 
     def write(self, rows: Sequence[Row]) -> None:
         """Write lines, so that they stay whatever comes.
 
         Raises:
-            OSError: If that fails.
+            OSError: If that fails; none of them is written then.
         """
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open(
-                "w", encoding="utf-8", errors="backslashreplace", newline=""
-            )
-            self._writer.writerow(csv_heading(self.metrics))
-        self._writer.writerows(row.cells(csv_columns(self.metrics)) for row in rows)
-        self._file.flush()
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if not self.number:
+            writer.writerow(csv_heading(self._metrics))
+        writer.writerows(row.cells(csv_columns(self._metrics)) for row in rows)
+        self._file.write(text.getvalue())
         self.number += len(rows)
 
-    @property
-    def _writer(self) -> Any:
-        assert self._file is not None
-        return csv.writer(self._file, lineterminator="\n")
+    def finish(self, is_whole: bool) -> None:
+        """Put the file in its place, or beside it if that is taken and this one is not whole.
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
+        Raises:
+            OSError: If that fails.
+        """
+        self.path = self._file.finish(is_whole)
 
 
 def command(
@@ -203,6 +201,7 @@ def command(
     class_names: options.ClassNames = None,
     imports: options.Imports = None,
     unsafe: options.Unsafe = False,
+    force: options.Force = False,
 ) -> None:
     """Evaluate methods on pictures; the arguments are the options of the command.
 
@@ -224,6 +223,7 @@ def command(
         class_names: File with the names of the classes of a model file.
         imports: Modules and ``.py`` files to import before a model file is loaded.
         unsafe: Whether Python code in a model file may run.
+        force: Whether to replace a file that the command did not make.
 
     Raises:
         typer.Exit: With code 2, if anything asked for could not be done; with code 130, if it was
@@ -239,14 +239,15 @@ def command(
                 raise RunError(f"{option} must be at least {least}, got {value}")
         methods = [options.known("--method", name, list(METHODS)) for name in method or ()]
         metrics = [options.known("--metric", name, list(METRICS)) for name in metric or ()]
-        options.check_file("--output", output)
+        check_writable("--output", output)
         of_model = models.ModelOptions(model, preprocess, class_names, imports or (), unsafe)
         models.check_model_options("evaluate", of_model, images or [])
         _check_pictures(images or [], masks, pictures, metrics)
         paths = expanded(images or [])
-        if same_file_key(output) in map(same_file_key, paths):
-            raise RunError(f"--output {output} is one of the pictures")
         of_stems = {} if masks is None else _masks(masks, paths)
+        guard = Guard.of(force, paths, of_model)
+        guard.keep("one of the masks", *of_stems.values())
+        guard.check("--output", output, _TABLE)
         names = None if class_names is None else models.read_class_names(class_names)
         classifier = models.load(of_model, names)
         if model is None and paths:
@@ -270,11 +271,13 @@ def command(
         else:
             cases = _demo_cases(pictures or _PICTURES, seed)
         lines = _Lines(output, [one.name for one in study.metrics])
-        with closing(lines):
-            code = _evaluate(study, cases, classifier, options.layer_keys(layer), lines, markdown)
+        code = _evaluate(study, cases, classifier, options.layer_keys(layer), lines, markdown)
     except RunError as error:
         say("Error", "red", str(error))
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:  # before the first picture, or for the second time
+        say("Error", "red", "interrupted")
+        raise typer.Exit(130) from None
     if code:
         raise typer.Exit(code)
 
@@ -375,40 +378,56 @@ def _evaluate(
     """
     rows: list[Row] = []
     code = 0
-    with closing(progress(len(cases), in_steps=True)) as bar:
-        for place, case in enumerate(cases):
-            study.tell = _teller(bar, f"{case.name} ({place + 1} of {len(cases)})", place)
-            study.tell("", 0)
-            try:
-                given = case.read()
-                if not rows:
-                    _check(study, given.doc, classifier, layers)
-                with models.failing_on_the_picture():
-                    found = study.rows(
-                        given.doc,
-                        targets=given.targets,
-                        masks=given.masks,
-                        target_names=classifier.names,
-                        name=case.name,
-                        position=place,
-                    )
-                rows += found
-                lines.write(found)
-            except OSError as error:
-                if not lines.number:
-                    raise RunError(f"{lines.path} cannot be written: {reason(error)}") from None
-                say("Error", "red", f"{lines.path} cannot be written: {reason(error)}")
-                code = 2
-            except PictureError as error:
-                say("Error", "red", f"{case.name}: {error}")
-                code = 2
-            except KeyboardInterrupt:
-                say("Error", "red", f"interrupted at {case.name}, {place + 1} of {len(cases)}")
-                code = 130
-                break
-            study.tell("", 1)
+    is_written = True
+    try:
+        with closing(progress(len(cases), in_steps=True)) as bar:
+            for place, case in enumerate(cases):
+                study.tell = _teller(bar, f"{case.name} ({place + 1} of {len(cases)})", place)
+                study.tell("", 0)
+                try:
+                    given = case.read()
+                    if not rows:
+                        _check(study, given.doc, classifier, layers)
+                    with models.failing_on_the_picture():
+                        found = study.rows(
+                            given.doc,
+                            targets=given.targets,
+                            masks=given.masks,
+                            target_names=classifier.names,
+                            name=case.name,
+                            position=place,
+                        )
+                    rows += found
+                    if is_written:
+                        lines.write(found)
+                except OSError as error:
+                    if not lines.number:
+                        raise RunError(f"{lines.path} cannot be written: {reason(error)}") from None
+                    say("Error", "red", f"{lines.path} cannot be written: {reason(error)}")
+                    code = 2
+                    is_written = False  # a line that is missing would not be missed
+                except PictureError as error:
+                    say("Error", "red", f"{case.name}: {error}")
+                    code = 2
+                except KeyboardInterrupt:
+                    say("Error", "red", f"interrupted at {case.name}, {place + 1} of {len(cases)}")
+                    code = 130
+                    break
+                study.tell("", 1)
+    finally:
+        code = max(code, _finish(lines, is_whole=is_written and code != 130))
     _print(study.evaluation(rows), lines, markdown)
     return code
+
+
+def _finish(lines: _Lines, is_whole: bool) -> int:
+    """Put the table in its place; the exit code of that."""
+    try:
+        lines.finish(is_whole)
+    except OSError as error:
+        say("Error", "red", f"{lines.path} cannot be written: {reason(error)}")
+        return 2
+    return 0
 
 
 def _teller(bar: Any, name: str, place: int) -> Callable[[str, float], None]:

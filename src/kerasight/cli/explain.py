@@ -32,7 +32,8 @@ from kerasight.cli.console import (
     reason,
     say,
 )
-from kerasight.cli.pictures import Source, expanded, same_file_key, source_of, to_rgba
+from kerasight.cli.files import OVERLAY, PAGE, Guard, check_writable, is_own, write_png
+from kerasight.cli.pictures import Source, expanded, source_of, to_rgba
 from kerasight.keras.methods import METHODS, Method
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def command(
     class_names: options.ClassNames = None,
     imports: options.Imports = None,
     unsafe: options.Unsafe = False,
+    force: options.Force = False,
 ) -> None:
     """Explain pictures and write the overlays; the arguments are the options of the command.
 
@@ -219,9 +221,11 @@ def command(
         class_names: File with the names of the classes of a model file.
         imports: Modules and ``.py`` files to import before a model file is loaded.
         unsafe: Whether Python code in a model file may run.
+        force: Whether to replace files that the command did not make.
 
     Raises:
-        typer.Exit: With code 2, if anything asked for could not be done.
+        typer.Exit: With code 2, if anything asked for could not be done; with code 130, if it was
+            interrupted.
     """
     try:
         if target is not None and top is not None:
@@ -247,17 +251,23 @@ def command(
         of_model = models.ModelOptions(model, preprocess, class_names, imports or (), unsafe)
         models.check_model_options("explain", of_model, images or [])
         paths = expanded(images or [])
-        taken = _taken(paths, html)
+        guard = Guard.of(force, paths, of_model)
+        if html is not None:
+            guard.check("--html", html, PAGE)
+            guard.keep("the page", html)
         names = None if class_names is None else models.read_class_names(class_names)
         classifier = models.load(of_model, names)
         if model is None and paths:
             say("Note", "cyan", "without --model, the demo model tells its own toy objects apart")
-        failures = _explain(_sources(paths), classifier, request, taken)
+        code = _explain(_sources(paths), classifier, request, guard)
     except RunError as error:
         say("Error", "red", str(error))
         raise typer.Exit(2) from None
-    if failures:
-        raise typer.Exit(2)
+    except KeyboardInterrupt:  # before the first picture, or for the second time
+        say("Error", "red", "interrupted")
+        raise typer.Exit(130) from None
+    if code:
+        raise typer.Exit(code)
 
 
 # Options, checked before anything slow
@@ -271,10 +281,9 @@ def _check(request: _Request) -> None:
     if (request.asked["smooth"] or 0) < 0:
         raise RunError(f"--smooth must be at least 0, got {request.asked['smooth']}")
     _check_method(request)
-    if request.output.exists() and not request.output.is_dir():
-        raise RunError(f"--output must be a folder, and {request.output} is a file")
+    check_writable("--output", request.output, is_folder=True)
     if request.html is not None:
-        options.check_file("--html", request.html)
+        check_writable("--html", request.html)
     if request.colormap is None:
         return
     from matplotlib import colormaps
@@ -303,16 +312,6 @@ def _check_method(request: _Request) -> None:
             )
 
 
-def _taken(paths: Sequence[Path], html: Path | None) -> set[str]:
-    """The files that no overlay may be written to: the pictures themselves, and the report."""
-    pictures = {same_file_key(path) for path in paths}
-    if html is None:
-        return pictures
-    if same_file_key(html) in pictures:
-        raise RunError(f"--html {html} is one of the pictures")
-    return pictures | {same_file_key(html)}
-
-
 # Explaining
 
 
@@ -325,27 +324,30 @@ def _sources(paths: Sequence[Path]) -> list[Source]:
 
 
 def _explain(
-    sources: Sequence[Source], classifier: Classifier, request: _Request, taken: set[str]
+    sources: Sequence[Source], classifier: Classifier, request: _Request, guard: Guard
 ) -> int:
     """Explain picture after picture, and write and print what there is of it.
 
     Returns:
-        How many things failed.
+        The exit code.
     """
     rows: list[_Row] = []
     failures: list[str] = []
+    at = "the first picture"
 
     def fail(name: str, error: str) -> None:
         say("Error", "red", f"{name}: {error}")
         failures.append(name)
 
     def explanations() -> Iterator[Explanation]:
+        nonlocal at
         for number, source in enumerate(sources, start=1):
+            at = f"{source.name}, {number} of {len(sources)}"
             describe(bar, f"{source.name} ({number} of {len(sources)})")
             answer = _answer(source, classifier, request, is_first=not rows)
             expl = answer.expl
             try:
-                for row in _write_overlays(answer, source, request, taken):
+                for row in _write_overlays(answer, source, request, guard):
                     rows.append(row)  # one by one: those before an error count
             except PictureError as error:
                 expl = replace(expl, error=str(error))
@@ -354,20 +356,25 @@ def _explain(
             yield expl
             bar.update()
 
+    reported = 0
+    code = 0
     with closing(progress(len(sources))) as bar:
-        found = explanations()
-        reported = 0
-        if request.html is not None:
-            # What is wrong with the model or an option shows before there is a page.
-            found = itertools.chain([next(found)], found)
-            try:
-                reported = _write_report(request.html, found, sources, request)
-            except OSError as error:
-                fail(str(request.html), f"cannot be written: {reason(error)}")
-        for _ in found:
-            pass
+        try:
+            found = explanations()
+            if request.html is not None:
+                # What is wrong with the model or an option shows before there is a page.
+                found = itertools.chain([next(found)], found)
+                try:
+                    reported = _write_report(request.html, found, sources, request)
+                except OSError as error:
+                    fail(str(request.html), f"cannot be written: {reason(error)}")
+            for _ in found:
+                pass
+        except KeyboardInterrupt:
+            say("Error", "red", f"interrupted at {at}")
+            code = 130
     _print(rows, request, reported)
-    return len(failures)
+    return code or (2 if failures else 0)
 
 
 def _answer(source: Source, classifier: Classifier, request: _Request, is_first: bool) -> _Answer:
@@ -449,13 +456,13 @@ def _target_index(target: str, classifier: Classifier) -> int:
 
 
 def _write_overlays(
-    answer: _Answer, source: Source, request: _Request, taken: set[str]
+    answer: _Answer, source: Source, request: _Request, guard: Guard
 ) -> Iterator[_Row]:
     """Write an overlay for each class, and give its line of the table."""
     for target in answer.expl.targets or ():
         index = int(target.target)
         part = f"{source.stem}-{_file_part(target.name, index)}"
-        overlay = _write_overlay(replace(answer.expl, targets=[target]), part, request, taken)
+        overlay = _write_overlay(replace(answer.expl, targets=[target]), part, request, guard)
         assert target.score is not None
         yield _Row(
             image=source.name,
@@ -478,28 +485,28 @@ def _file_part(name: str | None, index: int) -> str:
     return safe or str(index)
 
 
-def _write_overlay(expl: Explanation, name: str, request: _Request, taken: set[str]) -> Path:
+def _write_overlay(expl: Explanation, name: str, request: _Request, guard: Guard) -> Path:
     from kerasight.formatters.image import format_as_image
 
-    path = _free_path(request.output, name, taken)
+    path = _free_path(request.output, name, guard)
     overlay = format_as_image(expl, colormap=request.colormap, alpha_limit=request.alpha)
     try:
-        request.output.mkdir(parents=True, exist_ok=True)
-        overlay.save(path, format="PNG")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(overlay, path)
     except OSError as error:
         raise PictureError(f"{path} cannot be written: {reason(error)}") from None
     return path
 
 
-def _free_path(folder: Path, name: str, taken: set[str]) -> Path:
-    """A file that this run has not written yet, which is then taken."""
+def _free_path(folder: Path, name: str, guard: Guard) -> Path:
+    """A file that this run has not written yet, nor the user; it is kept from now on."""
     endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
     path = next(
         path
         for path in (folder / f"{name}{ending}.png" for ending in endings)
-        if same_file_key(path) not in taken
+        if guard.what(path) is None and (guard.force or is_own(path, OVERLAY))
     )
-    taken.add(same_file_key(path))
+    guard.keep("an overlay of this run", path)
     return path
 
 

@@ -14,13 +14,13 @@ from kerasight.keras.methods import METHODS
 
 __all__ = [
     "ClassNames",
+    "Force",
     "Images",
     "Imports",
     "Layers",
     "Model",
     "Preprocess",
     "Unsafe",
-    "check_file",
     "known",
     "layer_keys",
 ]
@@ -96,6 +96,15 @@ Unsafe = Annotated[
     ),
 ]
 
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace files that kerasight did not make. The model, the pictures and whatever else "
+        "is read are never written over.",
+    ),
+]
+
 METHOD_NAMES = ", ".join(METHODS)
 
 
@@ -116,12 +125,3 @@ def known(option: str, name: str, names: Sequence[str]) -> str:
     raise RunError(
         f"unknown {option} {name!r}{nearest(name, names, most=1)}; known are {', '.join(names)}"
     )
-
-
-def check_file(option: str, path: Path) -> None:
-    """Raise RunError unless a file can be written there, as far as that can be told."""
-    if path.is_dir():
-        raise RunError(f"{option} must be a file, and {path} is a folder")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise RunError(f"{option} {path} cannot be written: {above} is no folder")

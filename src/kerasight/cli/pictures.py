@@ -20,7 +20,6 @@ __all__ = [
     "pictures_in",
     "read_mask",
     "read_picture",
-    "same_file_key",
     "source_of",
     "to_rgba",
 ]
@@ -155,9 +154,3 @@ def to_rgba(picture: Image.Image) -> Image.Image:
     from kerasight.formatters.image import format_as_image
 
     return format_as_image(Explanation(estimator="", image=picture))
-
-
-def same_file_key(path: Path) -> str:
-    """A text that two paths share if they are of one file."""
-    # Some file systems take two names for one that differ in case only.
-    return str(path.resolve()).casefold()
