@@ -98,7 +98,7 @@ class TestDemo:
         # All but the time, which is another one each time.
         assert [row[:4] for row in rows_of(result)] == [row[:4] for row in expected.table()]
         assert result.stdout.splitlines()[-3:] == [
-            "Means of 2 pictures, 3 classes, logits explained; * is best.",
+            "Means of 2 pictures, 3 classes, logits explained, ± the standard error over pictures.",
             *expected.summary("picture")[1:],
             "9 lines written to evaluation.csv",
         ]
@@ -120,7 +120,7 @@ class TestDemo:
 
     def test_probabilities_can_be_explained(self) -> None:
         result = evaluate(*QUICK, "--pictures", "1", "--probabilities")
-        assert "Means of 1 picture, scores explained; * is best." in result.stdout
+        assert "Means of 1 picture, scores explained." in result.stdout
 
 
 class TestPictures:
@@ -268,23 +268,30 @@ class TestOutput:
         ]
         assert lines[3] == ""
 
-    @pytest.mark.parametrize(("width", "heading"), [(80, "Ins. ↑"), (140, "Insertion ↑")])
+    @pytest.mark.parametrize(("width", "heading"), [(80, "Ins. ↑"), (160, "Insertion ↑")])
     def test_loses_nothing_in_a_terminal(self, width: int, heading: str) -> None:
-        values = dict.fromkeys((*METRICS, "insertion_minus_deletion"), 0.123)
+        names = (*METRICS, "insertion_minus_deletion")
         rows = tuple(
-            Row(0, "doc", 0, None, 0.5, name, "map", 0.25, values)
-            for name in ("eigengrad-cam", "random")
+            Row(doc, "doc", 0, None, 0.5, name, "map", 0.25, dict.fromkeys(names, 0.123 + value))
+            for doc in range(2)
+            for name, value in (("eigengrad-cam", 0.002 * doc), ("random", 0.1))
         )
         console = Console(width=width, force_terminal=True, record=True, file=io.StringIO())
         table = command._table(Evaluation(rows, tuple(METRICS)), is_narrow=width < command._WIDE)
         console.print(table)
         text = console.export_text()
         assert "…" not in text
-        line = next(line for line in text.splitlines() if line.startswith("eigengrad-cam"))
-        assert line.split() == [
-            *("eigengrad-cam", "*12.3%", "*12.3%", "*0.123", "*0.123", "*0.123", "*0.1%"),
-            *("*0.1%", "*0.123", "*0.250"),
+        place = text.index("eigengrad-cam")
+        cells = text[place : text.index("random")].split()
+        means, errors = (
+            [cell for cell in cells if cell.startswith("±") == is_error]
+            for is_error in (False, True)
+        )
+        assert means == [
+            *("eigengrad-cam", "12.4%", "12.4%", "0.124", "0.124", "0.124", "0.1%"),
+            *("0.1%", "0.124", "0.250"),
         ]
+        assert errors == [*("±0.1%",) * 2, *("±0.001",) * 3, *("±0.0%",) * 2, "±0.001"]
         words = " ".join(line[13:] for line in text.splitlines()[:4]).split()
         assert set(heading.split()) <= set(words)
 

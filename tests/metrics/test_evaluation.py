@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from keras import layers
 import kerasight
 from kerasight import metrics
 from kerasight.metrics.evaluation import METRICS, RANDOM, Evaluation, Row, evaluate
+from kerasight.metrics.statistics import FEWEST, LEVEL, differs
 
 pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 
@@ -242,7 +244,7 @@ def test_a_doc_that_fails_is_raised_or_kept(model: keras.Model, docs: np.ndarray
     assert {row.doc for row in found.rows} == {"good"}
     assert {row.position for row in found.rows} == {1}
     assert found.errors == (("bad", "doc must be finite, got NaN or infinity in it"),)
-    assert found.summary()[0] == "Means of 1 doc, logits explained; * is best."
+    assert found.summary()[0] == "Means of 1 doc, logits explained."
     assert found.summary()[-1] == "Left out for errors: 1 doc."
     with pytest.raises(TypeError, match="doc bad: doc must be a numpy"):
         evaluate(model, ["text", docs[0]], **asked)
@@ -330,19 +332,22 @@ def make_rows(
     ]
 
 
+# Five docs of two classes and one of one, so that the mean over docs is not that over classes.
+SMALL = [0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.9]
+NEAR = [0.1, 0.3, 0.2, 0.1, 0.1, 0.2, 0.0, 0.3, 0.1, 0.2, 0.88]
 RESULT = Evaluation(
     rows=(
-        *make_rows(RANDOM, [0.5, 0.5, 0.5, 0.9], math.nan, increase=50),
-        *make_rows("grad-cam", [0.1, 0.2, 0.1, 0.2], increase=50),
-        *make_rows("hirescam", [0.2, 0.10002, 0.2, 0.1], increase=75),
-        *make_rows("eigen-cam", [0.3, 0.3, 0.3, math.nan], 3.0, increase=100),
+        *make_rows(RANDOM, [0.9] * 11, math.nan, increase=50),
+        *make_rows("grad-cam", SMALL, increase=50),
+        *make_rows("hirescam", NEAR, increase=75),
+        *make_rows("eigen-cam", [one + 0.5 for one in SMALL[:10]] + [math.nan], 3.0, increase=100),
     ),
     metrics=("insertion", "deletion", "increase"),
     logits=True,
 )
 
 
-def test_the_best_is_told_from_the_others() -> None:
+def test_means_and_errors_are_over_docs() -> None:
     assert RESULT.methods == ("grad-cam", "hirescam", "eigen-cam", RANDOM)
     assert [column.name for column in RESULT.columns] == [
         "insertion",
@@ -351,14 +356,95 @@ def test_the_best_is_told_from_the_others() -> None:
         "increase",
         "seconds",
     ]
-    assert RESULT.mean("eigen-cam", "deletion") == pytest.approx(0.3)
-    assert RESULT.mean("grad-cam", "seconds") == 1.0  # the median over docs
+    # Five docs of 0.15 and one of 0.9, which lies 0.625 above the mean of 0.275: the sum of squares
+    # is 0.46875, by 5 for the variance, and by 6 for that of the mean.
+    assert RESULT.mean("grad-cam", "deletion") == pytest.approx(0.275)
+    assert RESULT.error("grad-cam", "deletion") == pytest.approx(math.sqrt(0.46875 / 30))
+    assert RESULT.mean("eigen-cam", "deletion") == pytest.approx(0.65)
+    assert RESULT.error("eigen-cam", "deletion") == pytest.approx(0, abs=1e-12)
+    assert RESULT.mean("grad-cam", "seconds") == 3.0  # the median over docs
+    assert math.isnan(RESULT.error("grad-cam", "seconds"))
     assert math.isnan(RESULT.mean(RANDOM, "seconds"))
-    # Those that look the same share it, be the numbers behind a little different.
-    assert RESULT.best("deletion") == ("grad-cam", "hirescam")
-    assert RESULT.best("insertion") == RESULT.methods
-    assert RESULT.best("increase") == ("eigen-cam",)
-    assert RESULT.best("seconds") == ("grad-cam", "hirescam")
+    one = Evaluation(tuple(make_rows("grad-cam", [0.1, 0.2])), ("deletion",))
+    assert one.mean("grad-cam", "deletion") == pytest.approx(0.15)
+    assert math.isnan(one.error("grad-cam", "deletion"))  # two classes of one doc
+
+
+def test_methods_are_told_apart_by_their_differences_doc_by_doc() -> None:
+    # The means of the docs are 0, 0, 0, 0, 0 and 0.02 off, which is one of them.
+    assert not RESULT.tells_apart("grad-cam", "hirescam", "deletion")
+    # Five docs only, be they ever so far off.
+    assert not RESULT.tells_apart("grad-cam", "eigen-cam", "deletion")
+    ramp = np.arange(12) / 12
+    rows = [
+        *make_rows("a", ramp.tolist()),
+        *make_rows("b", (ramp + 0.1 + 0.01 * (np.arange(12) // 2 % 2)).tolist()),
+        *make_rows("c", (ramp + 0.1 * np.sin(np.arange(12) // 2 + 1)).tolist()),
+    ]
+    found = Evaluation(tuple(rows), ("deletion",))
+    # The docs differ by much more than 0.1 from each other, and yet b is above a in each. c cannot
+    # be told from either.
+    assert found.error("a", "deletion") > 0.1
+    assert found.tells_apart("a", "b", "deletion")
+    assert found.tells_apart("b", "a", "deletion")
+    assert not found.tells_apart("a", "c", "deletion")
+    assert not found.tells_apart("a", "a", "deletion")
+    assert not found.tells_apart("a", "b", "seconds")
+    assert set(found.best("deletion")) == {"a", "c"}
+
+
+def test_rounding_tells_no_methods_apart() -> None:
+    values = np.linspace(0.1, 0.9, 20)
+    rows = (*make_rows("a", values.tolist()), *make_rows("b", (values + 1e-7).tolist()))
+    found = Evaluation((*rows, *make_rows("c", (values + 1e-3).tolist())), ("deletion",))
+    assert not found.tells_apart("a", "b", "deletion")
+    assert found.tells_apart("a", "c", "deletion")
+
+
+def test_classes_of_a_doc_count_once() -> None:
+    random = np.random.default_rng(0)
+
+    def rows_of(method: str, values: np.ndarray, classes: int) -> list[Row]:
+        return [
+            Row(doc, str(doc), target, None, 0.5, method, "map", 0.1, {"deletion": value})
+            for doc, value in enumerate(values)
+            for target in range(classes)
+        ]
+
+    first, second = random.standard_normal((2, 7))
+    for classes in (1, 40):
+        rows = (*rows_of("a", first, classes), *rows_of("b", second, classes))
+        found = Evaluation(rows, ("deletion",))
+        assert found.error("a", "deletion") == pytest.approx(first.std(ddof=1) / math.sqrt(7))
+        assert not found.tells_apart("a", "b", "deletion")
+
+
+@pytest.mark.parametrize("docs", [2, 5, 20, 100])
+@pytest.mark.parametrize("kind", ["normal", "hits"])
+def test_methods_that_are_alike_are_seldom_told_apart(kind: str, docs: int) -> None:
+    """Of 2,000 tables of methods drawn alike, 5 % at most name a best, or tell any two apart."""
+    tables, methods, columns = 2000, 4, 2
+    random = np.random.default_rng(docs)
+    told = best = 0
+    for _ in range(tables):
+        # Docs differ, and two classes of a doc are alike, for each method in its own way.
+        of_doc = random.standard_normal((columns, 1, docs))
+        values = of_doc + random.standard_normal((columns, methods, docs))
+        if kind == "hits":
+            values = (values > 0).astype(float)
+        level = LEVEL / (columns * math.comb(methods, 2))
+        pairs = [
+            differs(values[column, i] - values[column, j], level)
+            for column in range(columns)
+            for i, j in itertools.combinations(range(methods), 2)
+        ]
+        told += any(pairs)
+        of_column = np.array(pairs).reshape(columns, -1)
+        best += bool((of_column.sum(axis=1) >= methods - 1).any())
+    # Three standard deviations of such a count.
+    most = tables * (LEVEL + 3 * math.sqrt(LEVEL * (1 - LEVEL) / tables))
+    assert best <= told <= most
+    assert told == 0 if docs < FEWEST else told > 0
 
 
 def test_what_is_not_in_the_table_has_no_mean_and_no_best() -> None:
@@ -379,57 +465,97 @@ def test_times_that_differ_by_little_share_the_best() -> None:
     assert Evaluation(tuple(rows), ("deletion",)).best("seconds") == ("a", "b")
 
 
+TOLD = Evaluation(
+    rows=(
+        *make_rows("grad-cam", [0.1 + 0.001 * (i % 5) for i in range(24)], increase=50),
+        *make_rows("hirescam", [0.1 + 0.001 * (i % 7) for i in range(24)], increase=75),
+        *make_rows("eigen-cam", [0.3 + 0.002 * (i % 5) for i in range(24)], 30.0, increase=50),
+        *make_rows(RANDOM, [0.5 + 0.01 * (i % 3) for i in range(24)], math.nan, increase=50),
+    ),
+    metrics=("insertion", "deletion", "increase"),
+)
+
+
 def test_the_table_is_text() -> None:
-    assert str(RESULT) == "\n".join(
+    assert str(TOLD) == "\n".join(
         [
-            "Method     Insertion ↑  Deletion ↓  Insertion \u2212 deletion ↑  Increase ↑  "
+            "Method      Insertion ↑     Deletion ↓  Insertion \u2212 deletion ↑    Increase ↑  "
             "Seconds ↓",
-            "─" * 81,
-            "grad-cam        *1.000      *0.150                  *0.850       50.0%     *1.000",
-            "hirescam        *1.000      *0.150                  *0.850       75.0%     *1.000",
-            "eigen-cam       *1.000       0.300                   0.700     *100.0%      3.500",
-            "random          *1.000       0.600                   0.400       50.0%",
+            "─" * 87,
+            f"grad-cam   1.000 ±0.000  *0.102 ±0.000{'*0.898 ±0.000':>24}   50.0% ±0.0%     *6.000",
+            f"hirescam   1.000 ±0.000  *0.103 ±0.000{'*0.897 ±0.000':>24}  *75.0% ±0.0%     *6.000",
+            f"eigen-cam  1.000 ±0.000   0.304 ±0.001{'0.696 ±0.001':>24}   50.0% ±0.0%     35.500",
+            f"random     1.000 ±0.000   0.510 ±0.001{'0.490 ±0.001':>24}   50.0% ±0.0%",
             "",
-            "Means of 2 docs, 4 classes, logits explained; * is best.",
-            "Best by insertion \u2212 deletion: grad-cam and hirescam (0.850).",
-            "Best in the most columns, time left out: grad-cam and hirescam (3 of 4).",
-            "No better than random in Insertion and Increase: grad-cam.",
-            "No better than random in Insertion: hirescam and eigen-cam.",
+            "Means of 12 docs, 24 classes, scores explained, ± the standard error over docs.",
+            "* marks what no other is told to be better than; a column without * tells no best.",
+            "Best by insertion \u2212 deletion is one of grad-cam and hirescam.",
+            "Not shown to be better than random in Insertion and Increase: grad-cam and eigen-cam.",
+            "Not shown to be better than random in Insertion: hirescam.",
         ]
     )
-    assert repr(RESULT) == "evaluation of 4 methods by 3 metrics on 2 docs, 4 classes"
+    assert repr(TOLD) == "evaluation of 4 methods by 3 metrics on 12 docs, 24 classes"
 
 
-def test_a_method_that_chance_may_have_put_second_is_named() -> None:
-    rows = (
-        *make_rows("grad-cam", [0.1, 0.2, 0.3, 0.4]),
-        *make_rows("layercam", [0.2, 0.1, 0.4, 0.31]),
-        *make_rows("eigen-cam", [0.3, 0.4, 0.5, 0.61]),
-    )
-    found = Evaluation(rows, ("deletion", "insertion"))
-    assert found.summary("picture") == [
-        "Means of 2 pictures, 4 classes, scores explained; * is best.",
-        "Best by insertion \u2212 deletion: grad-cam (0.750); layercam differs from it by less "
-        "than two standard errors.",
-        "Best in the most columns, time left out: grad-cam (3 of 3).",
+def test_few_docs_tell_nothing_and_say_so() -> None:
+    rows = [row for row in TOLD.rows if row.position < 2]
+    few = Evaluation(tuple(rows), TOLD.metrics)
+    assert few.summary("picture") == [
+        "Means of 2 pictures, 4 classes, scores explained, ± the standard error over pictures.",
+        "2 pictures are too few to tell methods apart: it takes 6 at least, and often many more.",
     ]
+    assert not any("*" in cell for line in few.table() for cell in line[1:-1])
+    one = Evaluation(tuple(row for row in rows if row.position < 1), TOLD.metrics)
+    assert one.summary() == [
+        "Means of 1 doc, 2 classes, scores explained.",
+        "1 doc is too few to tell methods apart: it takes 6 at least, and often many more.",
+    ]
+    assert one.table()[1][1] == "1.000"
 
 
-def test_what_no_method_is_better_at_than_chance_is_said_in_one_sentence() -> None:
-    rows = [row for name in "abc" for row in make_rows(name, [0.2, 0.3], increase=0)]
-    found = Evaluation((*rows, *make_rows(RANDOM, [0.5, 0.5], increase=50)), ("increase",))
-    assert found.summary()[-1] == "No better than random in Increase: all methods."
+def test_where_chance_explains_all_differences_no_method_is_named() -> None:
+    random = np.random.default_rng(3)
+    rows = [row for name in "abc" for row in make_rows(name, random.random(20).tolist())]
+    found = Evaluation((*rows, *make_rows(RANDOM, random.random(20).tolist())), ("deletion",))
+    assert found.summary()[1:] == ["No two methods can be told apart: that takes more docs."]
+    assert found.best("deletion") == found.methods
+    assert found.beaten_by_random() == dict.fromkeys("abc", ("deletion",))
+    assert not any("*" in line[1] for line in found.table())
+
+
+def test_one_best_is_named_with_its_value() -> None:
+    rows = [row for row in TOLD.rows if row.method != "hirescam"]
+    found = Evaluation(tuple(rows), TOLD.metrics)
+    assert found.summary(mark="Bold")[1:3] == [
+        "Bold marks what no other is told to be better than; a column without Bold tells no best.",
+        "Best by insertion \u2212 deletion: grad-cam (0.898 ±0.000).",
+    ]
+    alone = Evaluation(tuple(row for row in rows if row.method == "grad-cam"), TOLD.metrics)
+    assert len(alone.summary()) == 1  # nothing to compare with
+
+
+def test_what_no_method_is_better_at_than_random_is_said_in_one_sentence() -> None:
+    rows = [row for name in "abc" for row in make_rows(name, [0.2, 0.3] * 9, increase=0)]
+    found = Evaluation(
+        (*rows, *make_rows(RANDOM, [0.5, 0.5] * 9, increase=50)), ("increase", "deletion")
+    )
+    # What is worse is not better, though it can be told apart.
+    assert found.tells_apart("a", RANDOM, "increase")
+    assert found.summary()[-1] == "Not shown to be better than random in Increase: all methods."
     assert found.beaten_by_random() == dict.fromkeys("abc", ("increase",))
 
 
 def test_markdown_has_the_best_in_bold() -> None:
-    lines = RESULT.to_markdown().splitlines()
+    lines = TOLD.to_markdown().splitlines()
     assert lines[0].startswith(
         "| Method | Insertion ↑ | Deletion ↓ | Insertion \u2212 deletion ↑ |"
     )
     assert lines[1] == "| --- | ---: | ---: | ---: | ---: | ---: |"
-    assert lines[3] == "| hirescam | **1.000** | **0.150** | **0.850** | 75.0% | **1.000** |"
-    assert lines[5] == "| random | **1.000** | 0.600 | 0.400 | 50.0% |  |"
+    assert lines[3] == (
+        "| hirescam | 1.000 ±0.000 | **0.103 ±0.000** | **0.897 ±0.000** | **75.0% ±0.0%** | "
+        "**6.000** |"
+    )
+    assert lines[5] == ("| random | 1.000 ±0.000 | 0.510 ±0.001 | 0.490 ±0.001 | 50.0% ±0.0% |  |")
 
 
 def test_a_csv_file_has_every_number(tmp_path: Path) -> None:
@@ -443,7 +569,7 @@ def test_a_csv_file_has_every_number(tmp_path: Path) -> None:
     assert len(lines) == len(RESULT.rows)
     assert lines[0] == [
         *("doc, 0", "0", "", "0.25", "random", "map", ""),
-        *("1.0", "0.5", "50.0", "0.5"),
+        *("1.0", "0.9", "50.0", repr(1 - 0.9)),
     ]
     for line, row in zip(lines, RESULT.rows, strict=True):
         numbers = dict(zip(head[6:], line[6:], strict=True))
@@ -452,16 +578,45 @@ def test_a_csv_file_has_every_number(tmp_path: Path) -> None:
             assert text == "" if math.isnan(value) else float(text) == value
 
 
+def test_a_csv_file_of_means_has_their_errors(tmp_path: Path) -> None:
+    TOLD.to_csv(tmp_path / "means.csv", means=True)
+    with open(tmp_path / "means.csv", encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(TOLD.methods) * len(TOLD.columns)
+    for line in lines:
+        method, column = line["method"], line["metric"]
+        numbers = {"mean": TOLD.mean(method, column), "error": TOLD.error(method, column)}
+        for name, number in numbers.items():
+            assert line[name] == "" if math.isnan(number) else float(line[name]) == number
+        assert line["docs"] == ("0" if (method, column) == (RANDOM, "seconds") else "12")
+        assert line["best"] == str(int(method in TOLD.best(column)))
+
+
 def test_the_plot_is_the_table() -> None:
     pyplot = pytest.importorskip("matplotlib.pyplot")
-    ax = RESULT.plot()
+    ax = TOLD.plot()
     texts = [text.get_text() for text in ax.texts]
-    assert texts == [cell for line in RESULT.table()[1:] for cell in line[1:]]
-    assert [label.get_text() for label in ax.get_yticklabels()] == list(RESULT.methods)
+    assert texts == [cell for line in TOLD.table()[1:] for cell in line[1:]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(TOLD.methods)
     drawn = ax.images[0].get_array()
-    assert drawn[:, 1].tolist() == pytest.approx([1, 1, 2 / 3, 0], abs=1e-4)
+    means = [TOLD.mean(method, "deletion") for method in TOLD.methods]
+    shares = (np.array(means) - means[0]) / (means[3] - means[0])
+    assert drawn[:, 1].tolist() == pytest.approx(1 - shares)
     assert math.isnan(drawn.filled(np.nan)[3, 4])
     _, own = pyplot.subplots()
-    assert RESULT.plot(own, cmap="Greens") is own
+    assert TOLD.plot(own, cmap="Greens") is own
     assert own.images[0].cmap.name == "Greens"
+    pyplot.close("all")
+
+
+def test_the_plot_has_error_bars() -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    rows = (*make_rows("a", [0.2] * 4 + [0.4] * 4), *make_rows("b", [0.7] * 8))
+    ax = Evaluation(rows, ("deletion",)).plot()
+    (bar, _), (none, dot) = ax.lines[:2], ax.lines[2:4]
+    # Of the 0.4 between the means; a cell is drawn from -0.4 to 0.4. What leaves it is cut off.
+    error = 0.1 / math.sqrt(3)
+    assert bar.get_xdata().tolist() == pytest.approx([-0.4, -0.4 + 0.8 * error / 0.4])
+    assert none.get_xdata().tolist() == pytest.approx([0.4, 0.4])
+    assert np.ravel(dot.get_xdata()).tolist() == pytest.approx([0.4])
     pyplot.close("all")

@@ -49,7 +49,7 @@ HELP = (
 
 _PICTURES = 24
 _TABLE = ",".join(csv_heading([])).encode()  # by which the command knows its files
-_WIDE = 120  # columns of a terminal, in which all headings have room
+_WIDE = 160  # columns of a terminal, in which headings and errors have room
 _DRAWN_SIZE = 192  # the embedded model sees 96 x 96 pixels of it
 
 
@@ -469,7 +469,8 @@ def _print(evaluation: Evaluation, lines: _Lines, markdown: bool) -> None:
     else:
         out.print(_table(evaluation, is_narrow=out.width < _WIDE))
     number = f"{lines.number} {'line' if lines.number == 1 else 'lines'}"
-    for line in ("", *evaluation.summary("picture"), f"{number} written to {lines.path}"):
+    summary = evaluation.summary("picture", mark="Bold" if markdown else "*")
+    for line in ("", *summary, f"{number} written to {lines.path}"):
         out.print(Text(printable(line)), soft_wrap=True)
 
 
@@ -482,5 +483,7 @@ def _table(evaluation: Evaluation, is_narrow: bool) -> Table:
     for heading in head[1:]:
         table.add_column(heading, justify="right", overflow="fold")
     for line in lines:
-        table.add_row(*(Text(cell, style="bold" if cell.startswith("*") else "") for cell in line))
+        # Where there is little room, errors stand below their means.
+        cells = [cell.replace(" ±", "\n±") if is_narrow else cell for cell in line]
+        table.add_row(*(Text(cell, style="bold" if cell.startswith("*") else "") for cell in cells))
     return table

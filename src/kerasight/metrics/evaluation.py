@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from kerasight.metrics.common import axes, check_model, flag, integer
 from kerasight.metrics.localisation import energy_in_mask, pointing_game
 from kerasight.metrics.perturbation import average_drop, deletion, increase, insertion
 from kerasight.metrics.road import road
+from kerasight.metrics.statistics import FEWEST, LEVEL, differs, standard_error
 from kerasight.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -98,7 +100,6 @@ class Metric:
         measure: Given the heatmaps of one class of one doc, a value for each. None for a column
             that is made of others.
         needs_mask: Whether it takes to know where the object is.
-        slack: By which share of the best another one may miss it, and count as equal.
     """
 
     name: str
@@ -108,7 +109,6 @@ class Metric:
     show: Callable[[float], str]
     measure: Callable[[_Case], np.ndarray] | None = None
     needs_mask: bool = False
-    slack: float = 0.0
 
     def heading(self, is_short: bool = False) -> str:
         """The title, with an arrow to where better is."""
@@ -188,8 +188,11 @@ METRICS: dict[str, Metric] = {
 _DIFFERENCE = Metric(
     "insertion_minus_deletion", "Insertion \u2212 deletion", "Ins. \u2212 del.", True, _plain
 )
-# Times of a few milliseconds jitter by as much.
-_SECONDS = Metric("seconds", "Seconds", "Sec.", False, _plain, slack=0.5)
+_SECONDS = Metric("seconds", "Seconds", "Sec.", False, _plain)
+# By which share of the quickest others may be slower. Times of a few milliseconds jitter as much.
+_SLACK = 0.5
+# Methods that are the same formula on a model differ by this little, and always to the same side.
+_ROUNDING = 1e-5
 
 
 def find_metric(name: Any) -> Metric:
@@ -249,6 +252,7 @@ class Row:
         ]
 
 
+_MEANS = ["method", "metric", "mean", "error", "docs", "best"]
 _ABOUT = ["doc", "target", "name", "score", "method", "layer", "seconds"]
 
 
@@ -258,6 +262,9 @@ _ABOUT = ["doc", "target", "name", "score", "method", "layer", "seconds"]
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """The result of `evaluate`: prints as a table of means, and has every number it was made of.
+
+    The docs are taken for a sample of those that the methods will be used on: each mean has its
+    standard error, and methods are compared doc by doc.
 
     Attributes:
         rows: One for each doc, class and method.
@@ -297,7 +304,7 @@ class Evaluation:
         )
 
     def mean(self, method: str, column: str) -> float:
-        """The mean of a metric over docs and classes.
+        """The mean of a metric over docs; of a doc with several classes their mean counts.
 
         Of ``"seconds"`` the median over docs, which a doc that had to wait does not change.
 
@@ -311,33 +318,108 @@ class Evaluation:
         Raises:
             ValueError: If there is no such method or column.
         """
+        values = self._of_docs(self._values(method, column))
+        if not values.size:
+            return math.nan
+        return float(np.median(values) if column == _SECONDS.name else values.mean())
+
+    def error(self, method: str, column: str) -> float:
+        """The standard error of a mean, of which the docs are a sample.
+
+        The classes of a doc are not independent of each other, and count as one.
+
+        Args:
+            method: Name of the method, or ``"random"``.
+            column: Name of the metric, or ``"insertion_minus_deletion"``.
+
+        Returns:
+            The error; NaN of fewer than two docs, and of ``"seconds"``.
+
+        Raises:
+            ValueError: If there is no such method or column.
+        """
+        values = self._of_docs(self._values(method, column))
+        return math.nan if column == _SECONDS.name else standard_error(values)
+
+    def tells_apart(self, one: str, other: str, column: str) -> bool:
+        """Whether two methods differ by a metric, by more than may be chance.
+
+        By Student's t test on their differences, doc by doc; of a doc with several classes the mean
+        difference counts. Each of the comparisons that the table has room for, of all pairs of
+        methods by all metrics, takes an equal share of 5 % (Bonferroni): of twenty tables of
+        methods that are all alike, no more than one tells any of them from another. It takes six
+        docs at least.
+
+        Args:
+            one: Name of a method, or ``"random"``.
+            other: Name of another.
+            column: Name of the metric, or ``"insertion_minus_deletion"``. ``"seconds"`` are of the
+                machine, and never tell.
+
+        Returns:
+            Whether they can be told apart.
+
+        Raises:
+            ValueError: If there is no such method or column.
+        """
+        key = (*sorted((one, other)), column)
+        if key not in self._told:
+            differences = self._values(one, column) - self._values(other, column)
+            differences[np.abs(differences) < _ROUNDING] = 0
+            self._told[key] = column != _SECONDS.name and differs(
+                self._of_docs(differences), LEVEL / max(self._comparisons, 1)
+            )
+        return self._told[key]
+
+    @cached_property
+    def _told(self) -> dict[tuple[str, ...], bool]:
+        return {}
+
+    @cached_property
+    def _comparisons(self) -> int:
+        """How many comparisons of two methods by a metric there are."""
+        return math.comb(len(self.methods), 2) * len(self._compared)
+
+    @cached_property
+    def _compared(self) -> tuple[Metric, ...]:
+        """The columns by which methods are compared."""
+        return tuple(column for column in self.columns if column is not _SECONDS)
+
+    @cached_property
+    def _places(self) -> dict[tuple[int, int], int]:
+        """The place of each class of each doc among all of them."""
+        cases = dict.fromkeys((row.position, row.target) for row in self.rows)
+        return {case: place for place, case in enumerate(cases)}
+
+    def _values(self, method: str, column: str) -> np.ndarray:
+        """A metric for each class of each doc, NaN where there is none."""
         _known("method", method, self.methods)
         _known("column", column, (*METRICS, _DIFFERENCE.name, _SECONDS.name))
         key = (method, column)
-        if key not in self._means:
-            self._means[key] = self._mean(*key)
-        return self._means[key]
+        if key not in self._arrays:
+            values = np.full(len(self._places), np.nan)
+            for row in self._of_methods[method]:
+                values[self._places[row.position, row.target]] = row.value(column)
+            self._arrays[key] = values
+        return self._arrays[key]
 
     @cached_property
-    def _means(self) -> dict[tuple[str, str], float]:
+    def _arrays(self) -> dict[tuple[str, str], np.ndarray]:
         return {}
 
-    def _mean(self, method: str, column: str) -> float:
-        rows = self._of_methods[method]
-        if column == "seconds":
-            values = np.array(list({row.position: row.seconds for row in rows}.values()))
-        else:
-            values = np.array([row.value(column) for row in rows])
-        values = values[~np.isnan(values)]
-        if not values.size:
-            return math.nan
-        return float(np.median(values) if column == "seconds" else values.mean())
+    def _of_docs(self, values: np.ndarray) -> np.ndarray:
+        """Of values for each class of each doc the mean for each doc that has any."""
+        docs = np.array([position for position, _ in self._places])
+        known = ~np.isnan(values)
+        _, doc, number = np.unique(docs[known], return_inverse=True, return_counts=True)
+        means: np.ndarray = np.bincount(doc, values[known], len(number)) / number
+        return means
 
     def best(self, column: str) -> tuple[str, ...]:
-        """The methods that are best by a metric.
+        """The methods that no other is told to be better than by a metric.
 
-        Those that look the same in the table share it; so do all that take up to half as long again
-        as the quickest.
+        These are all methods, if nothing is told. By ``"seconds"`` those that take up to half as
+        long again as the quickest.
 
         Raises:
             ValueError: If the table has no such column.
@@ -347,120 +429,133 @@ class Evaluation:
         metric = columns[column]
         means = {method: self.mean(method, column) for method in self.methods}
         means = {method: mean for method, mean in means.items() if not math.isnan(mean)}
-        top = (max if metric.is_higher_better else min)(means.values())
+        if metric is _SECONDS:
+            return tuple(
+                name for name, mean in means.items() if mean <= (1 + _SLACK) * min(means.values())
+            )
         return tuple(
-            method
-            for method, mean in means.items()
-            if metric.show(mean) == metric.show(top)
-            or (metric.slack and abs(mean - top) <= metric.slack * top)
+            method for method in means if not any(self._beats(one, method, metric) for one in means)
         )
 
+    def _beats(self, one: str, other: str, column: Metric) -> bool:
+        """Whether a method is told to be better than another."""
+        ours, theirs = (self.mean(name, column.name) for name in (one, other))
+        is_better = ours > theirs if column.is_higher_better else ours < theirs
+        return is_better and self.tells_apart(one, other, column.name)
+
+    def _marked(self, column: Metric) -> tuple[str, ...]:
+        """The methods to mark as the best: none, if that would be all."""
+        best = self.best(column.name)
+        known = [
+            method for method in self.methods if not math.isnan(self.mean(method, column.name))
+        ]
+        return best if len(best) < len(known) else ()
+
     def beaten_by_random(self) -> dict[str, tuple[str, ...]]:
-        """For each method that does not beat random heatmaps by some metric, these metrics."""
+        """For each method the metrics by which it is not shown to be better than random heatmaps.
+
+        Whether it is worse, or the difference may be chance.
+        """
         if RANDOM not in self.methods:
             return {}
         found: dict[str, tuple[str, ...]] = {}
         for method in self.methods:
             lost = [
-                column.name
-                for column in self.columns
-                if column is not _SECONDS and not self._beats_random(method, column)
+                column.name for column in self._compared if not self._beats(method, RANDOM, column)
             ]
             if lost and method != RANDOM:
                 found[method] = tuple(lost)
         return found
 
-    def _beats_random(self, method: str, column: Metric) -> bool:
-        ours, floor = (self.mean(name, column.name) for name in (method, RANDOM))
-        if math.isnan(ours + floor):
-            return True  # or not: nobody knows
-        return ours > floor if column.is_higher_better else ours < floor
-
     def table(
         self, best: Callable[[str], str] = "*{}".format, is_short: bool = False
     ) -> list[list[str]]:
-        """The means as text: a list of headings, then one for each method.
+        """The means with their standard errors as text: a list of headings, then one a method.
 
         Args:
-            best: What becomes of the best in each column.
+            best: What becomes of those that no other is told to be better than, where there are
+                others.
             is_short: Whether to shorten the headings.
         """
         columns = self.columns
-        winners = {column.name: self.best(column.name) for column in columns}
+        marked = {column.name: self._marked(column) for column in columns}
         lines = [["Method", *(column.heading(is_short) for column in columns)]]
         for method in self.methods:
             line = [method]
             for column in columns:
-                mean = self.mean(method, column.name)
-                text = "" if math.isnan(mean) else column.show(mean)
-                line.append(best(text) if method in winners[column.name] else text)
+                text = self._cell(method, column)
+                line.append(best(text) if method in marked[column.name] else text)
             lines.append(line)
         return lines
 
-    def summary(self, thing: str = "doc") -> list[str]:
+    def _cell(self, method: str, column: Metric) -> str:
+        mean, error = self.mean(method, column.name), self.error(method, column.name)
+        if math.isnan(mean):
+            return ""
+        return column.show(mean) + ("" if math.isnan(error) else f" ±{column.show(error)}")
+
+    def summary(self, thing: str = "doc", mark: str = "*") -> list[str]:
         """What the table is of, and what it comes to, in sentences.
 
         Args:
             thing: What to call a doc.
+            mark: What to call the mark of the best.
         """
         what = "logits" if self.logits else "scores"
-        sentences = [f"Means of {self._size(thing)}, {what} explained; * is best."]
-        columns = [column for column in self.columns if column is not _SECONDS]
-        if _DIFFERENCE in columns:
-            best = self.best(_DIFFERENCE.name)
-            value = _DIFFERENCE.show(self.mean(best[0], _DIFFERENCE.name))
-            near = self._near(best, _DIFFERENCE)
-            sentence = f"Best by insertion \u2212 deletion: {_listed(best)} ({value})"
-            if near:
-                differ = "differs" if len(near) == 1 else "differ"
-                sentence += f"; {_listed(near)} {differ} from it by less than two standard errors"
-            if len({(row.position, row.target) for row in self.rows}) < 2:
-                sentence += ", of which a single case tells nothing: pass more"
-            sentences.append(f"{sentence}.")
-        if columns:
-            winners = [method for column in columns for method in self.best(column.name)]
-            most = max(map(winners.count, winners))
-            often = [method for method in self.methods if winners.count(method) == most]
-            share = f"{most} of {len(columns)}"
-            sentences.append(
-                f"Best in the most columns, time left out: {_listed(often)} ({share})."
-            )
-        titles = {column.name: column.title for column in columns}
+        docs = len({row.position for row in self.rows})
+        errors = f", ± the standard error over {thing}s" if docs > 1 else ""
+        sentences = [f"Means of {self._size(thing)}, {what} explained{errors}."]
+        if self._comparisons:
+            sentences += self._verdict(docs, thing, mark)
+        if self.errors:
+            sentences.append(f"Left out for errors: {_number(len(self.errors), thing)}.")
+        return sentences
+
+    def _verdict(self, docs: int, thing: str, mark: str) -> list[str]:
+        """What can be told of the methods."""
+        if docs < FEWEST:
+            few = f"{_number(docs, thing)} {'is' if docs == 1 else 'are'} too few"
+            return [
+                f"{few} to tell methods apart: it takes {FEWEST} at least, and often many more."
+            ]
+        told = [
+            self.tells_apart(*pair, column.name)
+            for column in self._compared
+            for pair in itertools.combinations(self.methods, 2)
+        ]
+        if not any(told):
+            return [f"No two methods can be told apart: that takes more {thing}s."]
+        sentences = [
+            f"{mark} marks what no other is told to be better than; a column without {mark} tells "
+            "no best."
+        ]
+        if _DIFFERENCE in self._compared:
+            sentences.append(self._verdict_by(_DIFFERENCE))
+        titles = {column.name: column.title for column in self._compared}
         beaten: dict[tuple[str, ...], list[str]] = {}
         for method, lost in self.beaten_by_random().items():
             beaten.setdefault(lost, []).append(method)
         for lost, methods in beaten.items():
             where = _listed([titles[name] for name in lost])
             who = "all methods" if len(methods) == len(self.methods) - 1 > 1 else _listed(methods)
-            sentences.append(f"No better than random in {where}: {who}.")
-        if self.errors:
-            sentences.append(f"Left out for errors: {_number(len(self.errors), thing)}.")
+            sentences.append(f"Not shown to be better than random in {where}: {who}.")
         return sentences
+
+    def _verdict_by(self, column: Metric) -> str:
+        """The best by a metric, as far as it can be told."""
+        best = self.best(column.name)
+        if len(best) == 1:
+            return f"Best by {_inline(column)}: {best[0]} ({self._cell(best[0], column)})."
+        if not self._marked(column):
+            return f"By {_inline(column)}, no method can be told from the best."
+        return f"Best by {_inline(column)} is one of {_listed(best)}."
 
     def _size(self, thing: str) -> str:
         """How many docs and classes were judged."""
         docs = len({row.position for row in self.rows})
-        classes = len({(row.position, row.target) for row in self.rows})
+        classes = len(self._places)
         text = _number(docs, thing)
         return text if classes == docs else f"{text}, {_number(classes, 'class', 'es')}"
-
-    def _near(self, best: Sequence[str], column: Metric) -> list[str]:
-        """The methods whose distance from the best may be chance, told by their differences."""
-        of_best = self._values(best[0], column)
-        near = []
-        for method in self.methods:
-            differences = of_best - self._values(method, column)
-            differences = differences[~np.isnan(differences)]
-            if method in best or len(differences) < 2:
-                continue
-            error = differences.std(ddof=1) / math.sqrt(len(differences))
-            if abs(differences.mean()) <= 2 * error:
-                near.append(method)
-        return near
-
-    def _values(self, method: str, column: Metric) -> np.ndarray:
-        """A metric for each doc and class."""
-        return np.array([row.value(column.name) for row in self._of_methods[method]])
 
     def __str__(self) -> str:
         head, *lines = self.table()
@@ -482,24 +577,48 @@ class Evaluation:
         )
 
     def to_markdown(self) -> str:
-        """The table in Markdown, the best of each column in bold."""
+        """The table in Markdown, with standard errors.
+
+        Bold are those that no other is told to be better than, where there are others.
+        """
         head, *lines = self.table("**{}**".format)
         ruler = ["---", *["---:"] * (len(head) - 1)]
         return "\n".join(f"| {' | '.join(line)} |" for line in [head, ruler, *lines])
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
+    def to_csv(self, path: str | os.PathLike[str], means: bool = False) -> None:
         """Write all rows to a CSV file, one line for each doc, class and method.
 
         Args:
             path: The file, which is replaced.
+            means: Whether to write the table instead, one line for each method and column: the
+                mean, its standard error, over how many docs, and 1 where no other is told to be
+                better, else 0.
         """
+        lines: Iterable[Sequence[object]]
+        if means:
+            heading, lines = _MEANS, self._lines_of_means()
+        else:
+            heading = csv_heading(self.metrics)
+            lines = (row.cells(csv_columns(self.metrics)) for row in self.rows)
         with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(csv_heading(self.metrics))
-            writer.writerows(row.cells(csv_columns(self.metrics)) for row in self.rows)
+            writer.writerow(heading)
+            writer.writerows(lines)
+
+    def _lines_of_means(self) -> Iterator[Sequence[object]]:
+        for column in self.columns:
+            best = self.best(column.name)
+            for method in self.methods:
+                docs = len(self._of_docs(self._values(method, column.name)))
+                mean, error = self.mean(method, column.name), self.error(method, column.name)
+                numbers = ("" if math.isnan(number) else repr(number) for number in (mean, error))
+                yield [method, column.name, *numbers, docs, int(method in best)]
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
         """Draw the table, each column coloured from its worst value to its best.
+
+        Below each mean it stands as a dot between the least of its column, on the left, and the
+        greatest, with its standard error to either side.
 
         Args:
             ax: Where to draw; None makes a new figure.
@@ -512,35 +631,53 @@ class Evaluation:
         ranks = np.array(
             [[self._rank(method, column) for column in self.columns] for method in self.methods]
         )
-        ax = axes(ax, width=2 + 1.15 * len(self.columns), height=1.6 + 0.38 * len(self.methods))
+        ax = axes(ax, width=2 + 1.3 * len(self.columns), height=1.6 + 0.5 * len(self.methods))
         image = ax.imshow(
             ranks, **{"cmap": "Blues", "vmin": 0.0, "vmax": 1.4, "aspect": "auto", **kwargs}
         )
-        for (row, column), rank in np.ndenumerate(ranks):
+        for (row, place), rank in np.ndenumerate(ranks):
             shade = np.array(image.cmap(image.norm(rank)))[:3] if np.isfinite(rank) else np.ones(3)
-            text = lines[row][column + 1]
+            color = "white" if shade @ (0.299, 0.587, 0.114) < 0.5 else "black"
+            text = lines[row][place + 1]
             ax.text(
-                column,
-                row,
+                place,
+                row - 0.12,
                 text,
                 ha="center",
                 va="center",
-                color="white" if shade @ (0.299, 0.587, 0.114) < 0.5 else "black",
+                color=color,
+                fontsize="small",
                 fontweight="bold" if text.startswith("*") else "normal",
             )
+            column = self.columns[place]
+            error = self.error(self.methods[row], column.name)
+            if not math.isnan(error):
+                low, span = self._range(column)
+                share = (self.mean(self.methods[row], column.name) - low) / span
+                ends = np.clip([share - error / span, share + error / span], 0, 1)
+                ax.plot(place - 0.4 + 0.8 * ends, [row + 0.27] * 2, color=color, linewidth=1)
+                ax.plot(place - 0.4 + 0.8 * share, row + 0.27, "o", color=color, markersize=2.5)
         headings = [heading.replace(" ", "\n", 1) for heading in head[1:]]
         ax.set_xticks(range(len(headings)), headings)
         ax.set_yticks(range(len(lines)), [line[0] for line in lines])
         ax.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
         ax.spines[:].set_visible(False)
-        ax.set_xlabel(f"Means of {self._size('doc')}; darkest is best, column by column")
+        ax.set_xlabel(
+            f"Means of {self._size('doc')} with standard errors; darkest is the best mean, column "
+            "by column"
+        )
         return ax
+
+    def _range(self, column: Metric) -> tuple[float, float]:
+        """The least mean of a column, and how far it is to the greatest."""
+        means = np.array([self.mean(name, column.name) for name in self.methods])
+        low = float(np.nanmin(means))
+        return low, float(np.nanmax(means)) - low or 1.0
 
     def _rank(self, method: str, column: Metric) -> float:
         """Where a method stands between the worst (0) and the best (1) by a metric."""
-        means = np.array([self.mean(name, column.name) for name in self.methods])
-        low, high = np.nanmin(means), np.nanmax(means)
-        share = (self.mean(method, column.name) - low) / ((high - low) or 1)
+        low, span = self._range(column)
+        share = (self.mean(method, column.name) - low) / span
         return float(share if column.is_higher_better else 1 - share)
 
 
@@ -562,6 +699,11 @@ def csv_columns(metrics: Iterable[str]) -> list[str]:
 def csv_heading(metrics: Iterable[str]) -> list[str]:
     """The first line of a CSV file."""
     return [*_ABOUT, *csv_columns(metrics)]
+
+
+def _inline(column: Metric) -> str:
+    """The title of a column within a sentence."""
+    return column.title[0].lower() + column.title[1:]
 
 
 def _number(number: int, thing: str, plural: str = "s") -> str:

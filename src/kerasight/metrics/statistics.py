@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 
 from kerasight.metrics.common import integer
 
-__all__ = ["t_quantile"]
+__all__ = ["FEWEST", "LEVEL", "differs", "standard_error", "t_quantile"]
+
+LEVEL = 0.05
+"""How often, at most, something is told of numbers that is only chance."""
+
+# That five differences have the same sign is chance in one of 16 cases.
+FEWEST = 6
+"""How many differences it takes at least to tell anything at `LEVEL`, however they lie."""
 
 
 def t_quantile(probability: float, degrees: int) -> float:
@@ -59,3 +67,39 @@ def t_quantile(probability: float, degrees: int) -> float:
         else:
             high = middle
     return math.sqrt(degrees) * math.tan((low + high) / 2) if low else 0.0
+
+
+def standard_error(values: np.ndarray) -> float:
+    """The standard error of the mean of independent values ``(n,)``; NaN of fewer than two."""
+    if len(values) < 2:
+        return math.nan
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def differs(differences: np.ndarray, level: float = LEVEL) -> bool:
+    """Whether the mean of independent differences is so far from 0 that it is not chance.
+
+    By Student's t test, two-sided. It takes the differences to be normal, and where they are few
+    values, such as hits and misses, a handful may be alike by chance and leave no error at all. So
+    `FEWEST` must be other than 0; and where there is no error, their common sign must be as rare as
+    ``level`` (the sign test).
+
+    Args:
+        differences: Shape ``(n,)``.
+        level: How often it may be said of differences around 0. Of several comparisons each takes
+            its share of what all of them may (Bonferroni).
+
+    Returns:
+        Whether they differ from 0.
+    """
+    number = int(np.count_nonzero(differences))
+    if number < FEWEST:
+        return False
+    error = standard_error(differences)
+    if error == 0:
+        return 2.0 ** (1 - number) <= level
+    quantile = _remembered_quantile(1 - level / 2, len(differences) - 1)
+    return abs(float(differences.mean())) > quantile * error
+
+
+_remembered_quantile = functools.lru_cache(maxsize=64)(t_quantile)
