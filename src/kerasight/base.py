@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-__all__ = ["Explanation", "HeatmapWarning", "TargetExplanation"]
+__all__ = ["Explanation", "HeatmapWarning", "TargetExplanation", "check_explanation"]
 
 FAINT = 0.1  # below this peak a heatmap is all but invisible over its picture
 
@@ -134,3 +135,35 @@ class Explanation(_ComparesByField):
         from kerasight.formatters.html import format_as_html
 
         return format_as_html(self)
+
+
+def check_explanation(expl: object, name: str = "expl") -> None:
+    """Raise TypeError if there is nothing in ``expl`` that could be shown.
+
+    Args:
+        expl: What should be an explanation.
+        name: What it is called in the message.
+    """
+    if not isinstance(expl, Explanation):
+        hint = ""
+        if isinstance(expl, TargetExplanation):
+            hint = ": pass the explanation that it is one of the targets of"
+        elif isinstance(expl, list | tuple):
+            hint = ": pass one after the other"
+        raise TypeError(f"{name} must be an Explanation, got {type(expl).__name__}{hint}")
+    if expl.targets is None:
+        return
+    if not isinstance(expl.targets, list | tuple):
+        raise TypeError(
+            f"{name}.targets must be a list of TargetExplanation, got {type(expl.targets).__name__}"
+        )
+    for target in expl.targets:
+        if not isinstance(target, TargetExplanation):
+            raise TypeError(
+                f"{name}.targets must hold TargetExplanation, got {type(target).__name__}"
+            )
+        if target.score is not None and not isinstance(target.score, Real):
+            raise TypeError(
+                f"the score of {target.label} must be a number or None, "
+                f"got {type(target.score).__name__}"
+            )

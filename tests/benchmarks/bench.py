@@ -378,7 +378,7 @@ def formatting() -> Iterator[Row]:
     other = peak_mebibytes(lambda: eli5.format_as_image(theirs))
     yield (
         f"memory at the peak of that (eli5's: {other:.0f} MiB)",
-        "under 400 MiB",
+        "under 252 MiB",
         f"{own:.0f} MiB",
     )
 

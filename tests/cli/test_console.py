@@ -42,18 +42,6 @@ def test_a_reason_is_one_line(message: str, line: str) -> None:
     assert console.reason(RuntimeError(message)) == line
 
 
-@pytest.mark.parametrize("code", [0, 9, 10, 27, 127, 0x85, 0x9B, 0x61C, 0x2028, 0x202E, 0x2066])
-def test_what_a_terminal_obeys_is_spelled_out(code: int) -> None:
-    shown = console.printable(f"a{chr(code)}b")
-    assert shown.isprintable()
-    assert shown.encode().decode("unicode_escape") == f"a{chr(code)}b"
-
-
-def test_other_letters_are_shown_as_they_are() -> None:
-    text = "c:\\Jürgen \u05d0\u0628\U0001f468\u200d\U0001f33e \u732b"
-    assert console.printable(text) == text
-
-
 def test_a_text_of_the_library_names_options() -> None:
     text = "logits=True, relu=False shows what speaks against it, counterfactual=True what for it"
     assert console.as_options(text) == (

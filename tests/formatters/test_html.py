@@ -183,10 +183,10 @@ def test_the_table_has_the_colours_and_the_opacity_of_the_overlay() -> None:
     jet = table(format_as_html(make(), colormap="jet"))
     wanted = matplotlib.colormaps["jet"](np.arange(256), bytes=True)[:, :3].repeat(2, axis=0)
     np.testing.assert_allclose(jet[2:, :3].astype(int), wanted[2:], atol=1)
-    np.testing.assert_allclose(jet[:, 3], (np.arange(512) + 0.5) / 512 * 255, atol=0.51)
+    np.testing.assert_allclose(jet[:, 3], (np.arange(512) + 0.5) / 512 * 255, atol=0.54)
     target = TargetExplanation(0, heatmap=HEAT, signed=True)
     signed = table(format_as_html(make(targets=[target])))
-    np.testing.assert_allclose(signed[:, 3], np.abs(np.arange(512) - 255.5) / 256 * 255, atol=0.51)
+    np.testing.assert_allclose(signed[:, 3], np.abs(np.arange(512) - 255.5) / 256 * 255, atol=0.57)
     # Where nothing is to be seen, the scale still has a colour.
     assert signed[255, :3].any()
     assert np.abs(signed[255, :3].astype(int) - signed[253, :3]).max() < 10
@@ -335,6 +335,38 @@ def test_a_heatmap_that_is_none_is_refused(heatmap: Any) -> None:
         format_as_html(make(targets=[TargetExplanation(0, heatmap=heatmap)]))
     with pytest.raises(TypeError, match=r"expl\.image"):
         format_as_html(make(image=np.zeros((2, 2, 3))))
+
+
+@pytest.mark.parametrize("expl", [None, "net", [make(1)], make(1).targets[0]])
+def test_what_is_no_explanation_is_refused(expl: Any) -> None:
+    with pytest.raises(TypeError, match="expl must be an Explanation, got"):
+        format_as_html(expl)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((make(1), io.StringIO()), "expls must be explanations .*, got Explanation: put it into"),
+        ((None, io.StringIO()), "expls must be explanations to iterate over, .*, got NoneType"),
+        (("report.html", [make(1)]), "expls must be explanations to iterate over, .*, got str"),
+        ((Path("report.html"), [make(1)]), "expls must be explanations .*, got P"),
+        ((["a.png"], io.StringIO()), "explanation 1 must be an Explanation, got str"),
+        (([make(1), None], io.StringIO()), "explanation 2 must be an Explanation, got NoneType"),
+        (([make(1)], None), "file must be a path, or a text file .*, got NoneType"),
+        (([make(1)], io.BytesIO()), "file must be a path, or a text file .*, got BytesIO"),
+    ],
+)
+def test_a_report_of_what_are_no_explanations_is_refused(
+    arguments: tuple[Any, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        write_report(*arguments)
+
+
+@pytest.mark.parametrize("names", [3, "a"])
+def test_names_that_are_no_list_are_refused(names: Any) -> None:
+    with pytest.raises(TypeError, match="names must be a list of names"):
+        report([make(1)], names=names)
 
 
 # What comes from outside

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import matplotlib
@@ -80,6 +81,48 @@ def test_the_heatmap_fades_between_its_cells() -> None:
     assert len(set(alpha)) > 25
 
 
+@pytest.mark.parametrize("opacity", [255, 100])
+@pytest.mark.parametrize("is_signed", [False, True])
+@pytest.mark.parametrize("resampling_filter", ["nearest", "box", "bilinear", "lanczos"])
+def test_a_large_picture_drawn_by_strips_is_as_if_drawn_at_once(
+    resampling_filter: str, is_signed: bool, opacity: int
+) -> None:
+    viridis = matplotlib.colormaps["viridis"]
+    heatmap = np.random.default_rng(0).random((12, 7))
+    picture = noise("RGBA", (500, 450))  # a row of which a cell begins in the middle: 37.5
+    picture.putalpha(opacity)
+    expl = make(2 * heatmap - 1 if is_signed else heatmap, picture)
+    expl.targets[0].signed = is_signed
+    by_strips = np.asarray(format_as_image(expl, resampling_filter, viridis), dtype=int)
+    # A function is given all of it.
+    at_once = format_as_image(expl, resampling_filter, lambda heat: viridis(heat))
+    difference = np.abs(by_strips - np.asarray(at_once, dtype=int))
+    assert difference.max() <= 3
+    assert (difference > 1).mean() < 1e-3
+
+
+def test_a_large_picture_takes_no_array_of_its_size() -> None:
+    expl = make(np.eye(7), Image.new("RGB", (2000, 1500)))
+    format_as_image(make())
+    tracemalloc.start()
+    format_as_image(expl)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2000 * 1500  # less than a byte a pixel
+
+
+def test_a_colormap_of_very_many_colours_has_them_all() -> None:
+    greys = np.linspace(0, 1, 100_000)[:, None].repeat(3, axis=1)
+    transparent = Image.new("RGBA", (256, 1), (0, 0, 0, 0))
+    heatmap = np.linspace(0, 1, 256)[None]
+    for count in (100_000, 65_536, 5000, 3, 1):
+        colormap = colors.ListedColormap(greys[:: 100_000 // count][:count])
+        assert count == colormap.N
+        drawn = np.asarray(format_as_image(make(heatmap, transparent), "nearest", colormap))[0]
+        wanted = 255 * colormap(heatmap[0])[:, 0]
+        np.testing.assert_allclose(drawn[1:, 0], wanted[1:], atol=1)
+
+
 def test_the_picture_shows_through_where_the_heatmap_is_zero() -> None:
     picture = noise("RGBA")
     assert format_as_image(make(np.zeros((7, 7)), picture)) == picture
@@ -153,6 +196,35 @@ def test_an_image_that_is_no_pillow_image_is_refused(image: Any) -> None:
         format_as_image(Explanation("net", image=image))
 
 
+@pytest.mark.parametrize("size", [(0, 0), (3, 0)])
+def test_an_image_without_pixels_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=rf"at least one pixel, got {size[0]} x {size[1]}"):
+        format_as_image(make(image=Image.new("RGB", size)))
+
+
+@pytest.mark.parametrize(
+    ("expl", "message"),
+    [
+        (None, "expl must be an Explanation, got NoneType"),
+        ([make()], "got list: pass one after the other"),
+        (HEAT, "got ndarray"),
+        (make().targets[0], "got TargetExplanation: pass the explanation"),
+        (Explanation("net", targets="cat"), r"expl\.targets must be a list .*, got str"),
+        (
+            Explanation("net", targets=["cat"]),
+            r"expl\.targets must hold TargetExplanation, got str",
+        ),
+        (
+            Explanation("net", targets=[TargetExplanation(0, score="0.5")]),
+            "the score of class 0 must be a number or None, got str",
+        ),
+    ],
+)
+def test_what_is_no_explanation_is_refused(expl: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        format_as_image(expl)
+
+
 def several(
     number: int = 3, size: tuple[int, int] = (200, 160), name: str | None = None
 ) -> Explanation:
@@ -187,6 +259,22 @@ def test_below_each_panel_stands_its_caption() -> None:
     low, high = (format_as_image(several(2, name=name)) for name in ("ox", "ox " * 30))
     assert high.height > low.height
     assert high.width == low.width
+
+
+def test_a_name_of_a_million_letters_is_cut_like_one_of_a_thousand() -> None:
+    for name in ("m", "i", "word ", "é", "\u0301"):
+        few, many = (format_as_image(several(2, name=count * name)) for count in (1000, 10**6))
+        assert few == many
+    # As many letters as there is room for.
+    beside = np.asarray(format_as_image(several(2, name=1000 * "i")).convert("L"))
+    dark = (beside[180:] < 200).any(axis=0)
+    assert dark[10:210].sum() > 90
+
+
+def test_control_characters_in_a_caption_are_escaped() -> None:
+    assert format_as_image(several(2, name="a\x1b\u202eb")) == format_as_image(
+        several(2, name=r"a\x1b\u202eb")
+    )
 
 
 def test_captions_grow_with_the_picture() -> None:
@@ -225,6 +313,11 @@ def test_a_sheet_of_nothing_is_refused() -> None:
         format_as_sheet([])
     with pytest.raises(TypeError, match=r"expl\.image must be"):
         format_as_sheet([Explanation("net")])
+    for nothing in (None, make(), "ab"):
+        with pytest.raises(TypeError, match="expls must be a list of explanations"):
+            format_as_sheet(nothing)
+    with pytest.raises(TypeError, match="explanation 2 must be an Explanation, got str"):
+        format_as_sheet([make(), "b"])
 
 
 @pytest.mark.parametrize(
@@ -236,6 +329,9 @@ def test_a_sheet_of_nothing_is_refused() -> None:
         (np.full((2, 2), 1.1), ValueError),
         (np.zeros((2, 2, 3)), ValueError),
         (np.zeros((0, 2)), ValueError),
+        (np.array([["hot"]]), TypeError),
+        (np.array([[0.5]], dtype=object), TypeError),
+        (np.array([[0.5 + 0.5j]]), TypeError),
     ],
 )
 def test_a_heatmap_that_is_none_is_refused(heatmap: Any, error: type[Exception]) -> None:
@@ -280,7 +376,13 @@ def test_a_colormap_may_leave_out_the_opacity() -> None:
 
 @pytest.mark.parametrize(
     ("colormap", "error"),
-    [(7, TypeError), (lambda heat: heat, ValueError)],
+    [
+        (7, TypeError),
+        (lambda heat: heat, ValueError),
+        (lambda heat: np.full((*heat.shape, 3), 255), ValueError),
+        (lambda heat: np.full((*heat.shape, 4), np.nan), ValueError),
+        (lambda heat: np.full((*heat.shape, 4), -0.1), ValueError),
+    ],
 )
 def test_a_colormap_that_gives_no_colours_is_refused(colormap: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="colormap must"):
@@ -477,6 +579,8 @@ def test_a_sheet_may_have_titles_and_as_many_columns_as_asked() -> None:
     ("asked", "error", "message"),
     [
         ({"titles": ["one"]}, ValueError, "one for each of 2 explanations, and holds 1"),
+        ({"titles": "ab"}, TypeError, "titles must be a list of titles, got str"),
+        ({"titles": 2}, TypeError, "titles must be a list of titles, got int"),
         ({"columns": 0}, ValueError, "at least 1, got 0"),
         ({"columns": 1.5}, TypeError, "must be an integer, got float"),
     ],

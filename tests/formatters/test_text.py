@@ -59,8 +59,38 @@ def test_every_target_has_its_block() -> None:
     assert text.endswith("class 7\nblank")
 
 
+def test_nothing_in_it_is_obeyed_by_a_terminal() -> None:
+    evil = "\x1b]0;pwned\x07\x9b31m\u202e\r\udcff"
+    expl = make(np.eye(2))
+    expl.estimator = expl.method = expl.layer = expl.targets[0].name = f"{evil}\n"
+    expl.description, expl.error = f"two\nlines {evil}.", f"{evil}."
+    text = format_as_text(expl)
+    escaped = r"\x1b]0;pwned\x07\x9b31m\u202e\r\udcff"
+    lines = text.splitlines()
+    assert lines[:3] == [rf"{escaped}\n", rf"method: {escaped}\n", rf"layer: {escaped}\n"]
+    assert f"Error: {escaped}." in lines
+    assert f"two\nlines {escaped}." in text
+    assert rf"{escaped}\n (3)  score 0.7500" in lines
+    assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e", "\r", "\udcff"}
+
+
+@pytest.mark.parametrize("expl", [None, "net", [make(np.eye(2))], make(np.eye(2)).targets[0]])
+def test_what_is_no_explanation_is_refused(expl: Any) -> None:
+    with pytest.raises(TypeError, match="expl must be an Explanation, got"):
+        format_as_text(expl)
+
+
 @pytest.mark.parametrize(
-    "heatmap", [None, "no array", np.zeros((0, 2)), np.zeros(3), np.array([[np.nan]])]
+    "heatmap",
+    [
+        None,
+        "no array",
+        np.array([["a"]]),
+        np.array([[1j]]),
+        np.zeros((0, 2)),
+        np.zeros(3),
+        np.array([[np.nan]]),
+    ],
 )
 def test_a_heatmap_that_cannot_be_drawn_is_left_out(heatmap: Any) -> None:
     assert format_as_text(make(heatmap)).endswith("house (3)  score 0.7500")
@@ -98,10 +128,12 @@ def test_the_parts_that_eli5_has_for_other_models_are_empty() -> None:
     assert format_as_text(expl, show=everything) == format_as_text(expl)
 
 
-@pytest.mark.parametrize("show", ["method", ["methods"], ("targets", "heatmap")])
+@pytest.mark.parametrize("show", ["method", ["methods"], ("targets", "heatmap"), [["method"]]])
 def test_unknown_parts_are_refused(show: Any) -> None:
     with pytest.raises(ValueError, match="show must be a collection of names out of method"):
         format_as_text(make(np.eye(2)), show=show)
+    with pytest.raises(TypeError, match="show must be a collection of names, got int"):
+        format_as_text(make(np.eye(2)), show=3)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from kerasight.escapes import printable
+
 __all__ = [
     "PictureError",
     "RunError",
@@ -92,16 +94,6 @@ def describe(bar: Any, name: str, step: str = "") -> None:
     if len(name) > _LONGEST_DESCRIPTION:
         name = "…" + name[1 - _LONGEST_DESCRIPTION :]
     bar.set_description_str(f"{name}, {step}" if step else name)
-
-
-# What a terminal obeys instead of showing it: control characters, line and paragraph separators,
-# and those that turn the direction of what follows.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-
-
-def printable(text: str) -> str:
-    """A text on one line: names of files and classes may hold line breaks, and worse."""
-    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 # What Keras and TensorFlow put around the reason: before it, what was called and where that stands

@@ -27,7 +27,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from kerasight.base import Explanation, TargetExplanation
+from kerasight.base import Explanation, TargetExplanation, check_explanation
 from kerasight.files import whole_file
 from kerasight.formatters.image import (
     Colormap,
@@ -131,6 +131,7 @@ def format_as_html(
         TypeError: As from `kerasight.format_as_image`.
         ValueError: As from `kerasight.format_as_image`, or if a page is to have no styles.
     """
+    check_explanation(expl)
     if page and not include_styles:
         raise ValueError("a page has its styles in itself: leave include_styles at True")
     look = _Look(resampling_filter, colormap, alpha_limit, **_FRAGMENT)
@@ -196,15 +197,28 @@ def write_report(
         How many explanations were written.
 
     Raises:
-        TypeError: As from `kerasight.format_as_image`.
+        TypeError: As from `kerasight.format_as_image`, or if ``expls`` or ``names`` are nothing to
+            iterate over, or ``file`` is neither a path nor open for text.
         ValueError: As from `kerasight.format_as_image`, or if there are more or fewer names than
             explanations.
     """
+    if isinstance(expls, str | bytes | Explanation) or not isinstance(expls, Iterable):
+        hint = ": put it into a list" if isinstance(expls, Explanation) else ""
+        raise TypeError(
+            "expls must be explanations to iterate over, a list or a stream of them, "
+            f"got {type(expls).__name__}{hint}"
+        )
+    if names is not None and (isinstance(names, str | bytes) or not isinstance(names, Iterable)):
+        raise TypeError(f"names must be a list of names, got {type(names).__name__}")
     look = _Look(resampling_filter, colormap, alpha_limit, **_REPORT)
     named = _named(expls, names)
     if isinstance(file, str | os.PathLike):
         with whole_file(file) as out:
             return _write(named, out, title, look)
+    if isinstance(file, io.RawIOBase | io.BufferedIOBase) or not hasattr(file, "write"):
+        raise TypeError(
+            f"file must be a path, or a text file open for writing, got {type(file).__name__}"
+        )
     return _write(named, file, title, look)
 
 
@@ -215,6 +229,7 @@ def _write(named: Iterable[tuple[str, Explanation]], out: IO[str], title: str, l
     out.write(_report_start(title, _opacity(look)))
     for name, expl in named:
         count += 1
+        check_explanation(expl, f"explanation {count}")
         about = _meta(expl, with_estimator=True)
         if not usual and not expl.error:
             usual = about

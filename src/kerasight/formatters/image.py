@@ -7,13 +7,15 @@ on the colormap: between a yellow and a blue cell lies what the colormap has bet
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from kerasight.base import check_explanation
 from kerasight.formatters.sheet import Panel, enlarged, sheet
 
 if TYPE_CHECKING:
@@ -56,11 +58,14 @@ def format_as_image(
         several targets, panels side by side, each with its class and score below.
 
     Raises:
-        TypeError: If ``expl.image`` is no Pillow image, the heatmap no NumPy array, ``alpha_limit``
-            no number, or ``colormap`` neither a name nor callable.
+        TypeError: If ``expl`` is no explanation, ``expl.image`` no Pillow image, the heatmap no
+            NumPy array of real numbers, ``alpha_limit`` no number, or ``colormap`` neither a name
+            nor callable.
         ValueError: If the heatmap has values outside [0, 1] (or [-1, 1] if it is signed), or NaN,
-            ``alpha_limit`` lies outside of [0, 1], or the colormap or filter is unknown.
+            the picture has no pixels, ``alpha_limit`` lies outside of [0, 1], the colormap or
+            filter is unknown, or the colormap returns what are no colours in [0, 1].
     """
+    check_explanation(expl)
     if len(expl.targets or ()) > 1:
         return format_as_sheet([expl], resampling_filter, colormap, alpha_limit)
     image = _image_of(expl)
@@ -98,12 +103,20 @@ def format_as_sheet(
         An opaque RGBA image on white.
 
     Raises:
-        TypeError: As in `format_as_image`, or if ``columns`` is no integer.
+        TypeError: As in `format_as_image`, or if ``titles`` is no list or ``columns`` no integer.
         ValueError: As in `format_as_image`; if there is no explanation, or not a title for each; or
             if ``columns`` is less than 1.
     """
+    if isinstance(expls, str) or not isinstance(expls, Sequence):
+        raise TypeError(
+            f"expls must be a list of explanations to lay out, got {type(expls).__name__}"
+        )
     if not expls:
         raise ValueError("there must be at least one explanation to lay out, got none")
+    for number, expl in enumerate(expls, 1):
+        check_explanation(expl, f"explanation {number}")
+    if titles is not None and (isinstance(titles, str) or not isinstance(titles, Sequence)):
+        raise TypeError(f"titles must be a list of titles, got {type(titles).__name__}")
     if titles is not None and len(titles) != len(expls):
         raise ValueError(
             f"titles must hold one for each of {len(expls)} explanations, and holds {len(titles)}"
@@ -145,7 +158,7 @@ def _panels(
         return [Panel(image, expl.error or "")]
     return [
         Panel(
-            _overlay(image, target, resampling_filter, colormap, alpha_limit),
+            _overlay(image.copy(), target, resampling_filter, colormap, alpha_limit),
             target.label,
             "" if target.score is None else f"score {target.score:.3g}",
         )
@@ -159,6 +172,10 @@ def _image_of(expl: Explanation) -> Image.Image:
         raise TypeError(
             f"expl.image must be a PIL.Image.Image to draw on, got {type(expl.image).__name__}"
         )
+    if not all(expl.image.size):
+        raise ValueError(
+            f"expl.image must have at least one pixel, got {expl.image.width} x {expl.image.height}"
+        )
     return _to_rgba(expl.image)
 
 
@@ -169,19 +186,102 @@ def _overlay(
     colormap: Colormap | None,
     alpha_limit: float | None,
 ) -> Image.Image:
-    """One heatmap over an RGBA picture."""
-    heatmap = _validate_heatmap(target.heatmap, -1 if target.signed else 0)
+    """One heatmap over an RGBA picture, which is drawn on.
+
+    By strips that fit into a processor's cache: a photograph of 12 megapixels is many times that.
+    """
+    from matplotlib.colors import Colormap as Table
+
+    least = -1 if target.signed else 0
+    heatmap = _validate_heatmap(target.heatmap, least)
     if heatmap.ndim != 2:
         raise ValueError(f"heatmap must have shape (height, width), got {heatmap.shape}")
-    heat = _resize(heatmap, image.size, resampling_filter, -1 if target.signed else 0)
+    known = _known(colormap, target.signed)
+    rows: int | None = max(1, _STRIP // image.width)
+    if isinstance(known, Table) and known.N <= _MOST_COLOURS:
+        colour = _by_table(known, least, alpha_limit)
+    else:
+        colour, rows = _by_function(known, least, alpha_limit), None
+    is_opaque = image.getchannel("A").getextrema() == (255, 255)
+    for top, heat in _strips(heatmap, image.size, resampling_filter, rows):
+        strip = Image.fromarray(colour(heat))
+        if is_opaque:
+            image.paste(strip, (0, top), strip)
+        else:
+            below = image.crop((0, top, image.width, top + strip.height))
+            image.paste(_overlay_heatmap(strip, below), (0, top))
+    if is_opaque:
+        image.putalpha(255)  # blended by then with that of the heatmap
+    return image
+
+
+# Pixels of a strip, some 256 KiB as colours.
+_STRIP = 1 << 16
+# Steps that heat is told apart by where a table has its colours. At least so many, for an opacity
+# that is right to a byte, and a whole number to each colour, so that none begins too early.
+_STEPS = 4096
+# Of a table that 16 bits can point into.
+_MOST_COLOURS = 1 << 16
+
+
+def _by_table(
+    colormap: Any, least: int, alpha_limit: float | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from heat ``(height, width)`` to RGBA bytes, by a Matplotlib colormap."""
+    count = colormap.N * math.ceil(_STEPS / colormap.N)
+    table = colormap(np.arange(count) * colormap.N // count, bytes=True)[np.newaxis]
+    middles = least + (1 - least) * (np.arange(count) + 0.5) / count
+    _update_alpha(table, starting_array=np.abs(middles)[np.newaxis], alpha_limit=alpha_limit)
+    words = np.ascontiguousarray(table[0]).view(np.uint32)[:, 0]
+    factor = np.float32(count / (1 - least))
+
+    def colour(heat: np.ndarray) -> np.ndarray:
+        place = heat * factor
+        if least:
+            place -= least * factor
+        np.clip(place, 0, count - 1, out=place)
+        pixels: np.ndarray = words.take(place.astype(np.uint16), mode="clip")
+        return pixels.view(np.uint8).reshape(*heat.shape, 4)
+
+    return colour
+
+
+def _by_function(
+    colormap: Callable[[np.ndarray], np.ndarray], least: int, alpha_limit: float | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The same by any function, which sees the whole of the heat."""
+
+    def colour(heat: np.ndarray) -> np.ndarray:
+        heat = heat.clip(least, 1)
+        coloured = _colorize((heat - least) / (1 - least) if least else heat, colormap)
+        _update_alpha(coloured, starting_array=np.abs(heat), alpha_limit=alpha_limit)
+        return _to_bytes(coloured)
+
+    return colour
+
+
+def _known(colormap: Any, is_signed: bool) -> Any:
+    """A colormap by its name, a function as it is, and for None the default."""
+    from matplotlib import colormaps
+
     if colormap is None:
-        colormap = _diverging() if target.signed else "viridis"
-    coloured = _colorize((heat + 1) / 2 if target.signed else heat, colormap)
-    _update_alpha(coloured, starting_array=np.abs(heat), alpha_limit=alpha_limit)
-    return _overlay_heatmap(Image.fromarray(_to_bytes(coloured)), image)
+        return _diverging() if is_signed else colormaps["viridis"]
+    if isinstance(colormap, str):
+        if colormap not in colormaps:
+            raise ValueError(
+                f"unknown colormap {colormap!r}; see matplotlib.colormaps for the names"
+            )
+        return colormaps[colormap]
+    if not callable(colormap):
+        raise TypeError(
+            "colormap must be a Matplotlib colormap, its name, or a function, "
+            f"got {type(colormap).__name__}"
+        )
+    return colormap
 
 
-def _diverging() -> Callable[[np.ndarray], np.ndarray]:
+@lru_cache(maxsize=1)
+def _diverging() -> Any:
     """The colormap of signed heatmaps: 0 is blue, 1 is red."""
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -204,7 +304,7 @@ def heatmap_to_image(heatmap: np.ndarray) -> Image.Image:
         Image of mode ``L``, ``RGB`` or ``RGBA``, values rounded to 0..255.
 
     Raises:
-        TypeError: If ``heatmap`` is no NumPy array.
+        TypeError: If ``heatmap`` is no NumPy array of real numbers.
         ValueError: If it has another shape, values outside [0, 1], or NaN.
     """
     _validate_heatmap(heatmap)
@@ -254,6 +354,8 @@ def _validate_heatmap(heatmap: Any, least: int = 0) -> np.ndarray:
     """The heatmap, if it is an array with real values in [least, 1]; raises if it is not."""
     if not isinstance(heatmap, np.ndarray):
         raise TypeError(f"heatmap must be a numpy.ndarray, got {type(heatmap).__name__}")
+    if heatmap.dtype.kind not in "biuf":
+        raise TypeError(f"heatmap must hold real numbers, got an array of {heatmap.dtype}")
     if heatmap.size == 0:
         raise ValueError(f"heatmap must have at least one cell, got shape {heatmap.shape}")
     lowest, highest = heatmap.min(), heatmap.max()
@@ -265,16 +367,42 @@ def _validate_heatmap(heatmap: Any, least: int = 0) -> np.ndarray:
     return heatmap
 
 
-def _resize(
+def _strips(
     heatmap: np.ndarray,
     size: tuple[int, int],
     resampling_filter: ResamplingFilter,
-    least: int = 0,
-) -> np.ndarray:
-    """Resize float values to ``size`` (width, height); filters that overshoot are clipped."""
+    rows: int | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Resize float values to ``size`` (width, height), a number of rows at a time.
+
+    Filters overshoot: nothing is clipped.
+
+    Yields:
+        The first row of a strip, and the strip: float32, not to be written to.
+    """
+    used = _filter(resampling_filter)
+    width, height = size
+    rows = rows or height
     values = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))
-    resized = np.asarray(values.resize(size, resample=_filter(resampling_filter)))
-    return resized.clip(least, 1)
+    if used in (Image.Resampling.NEAREST, Image.Resampling.BOX):
+        # Where a cell ends in the middle of a row, a strip might round otherwise than the whole.
+        whole = np.asarray(values.resize(size, resample=used))
+        yield from ((top, whole[top : top + rows]) for top in range(0, height, rows))
+        return
+    # Pillow resizes one way after the other too.
+    wide = values.resize((width, values.height), resample=used)
+    for top in range(0, height, rows):
+        count = min(rows, height - top)
+        part = (0, top * wide.height / height, width, (top + count) * wide.height / height)
+        yield top, np.asarray(wide.resize((width, count), resample=used, box=part))
+
+
+def _resize(
+    heatmap: np.ndarray, size: tuple[int, int], resampling_filter: ResamplingFilter
+) -> np.ndarray:
+    """Resize values in [0, 1] to ``size`` (width, height); filters that overshoot are clipped."""
+    [(_, resized)] = _strips(heatmap, size, resampling_filter)
+    return resized.clip(0, 1)
 
 
 def _filter(resampling_filter: ResamplingFilter) -> Image.Resampling | None:
@@ -292,38 +420,20 @@ def _filter(resampling_filter: ResamplingFilter) -> Image.Resampling | None:
         ) from None
 
 
-def _colorize(heat: np.ndarray, colormap: Colormap) -> np.ndarray:
-    """Colours for a float array ``(height, width)`` in [0, 1].
-
-    Returns:
-        Array of shape ``(height, width, 4)``: uint8 for Matplotlib's own colormaps, which are
-        tables anyway, so that a large picture costs a byte a channel; float in [0, 1] for other
-        functions.
-    """
-    from matplotlib import colormaps, colors
-
-    if isinstance(colormap, str):
-        if colormap not in colormaps:
-            raise ValueError(
-                f"unknown colormap {colormap!r}; see matplotlib.colormaps for the names"
-            )
-        colormap = colormaps[colormap]
-    if isinstance(colormap, colors.Colormap):
-        # As the colormap itself does it, less the copies that it makes for what is no number.
-        table = np.ascontiguousarray(colormap(np.arange(colormap.N), bytes=True))
-        place = (heat * colormap.N).astype(np.uint16)
-        pixels = table.view(np.uint32)[:, 0].take(place, mode="clip")
-        return pixels.view(np.uint8).reshape(*heat.shape, 4)
-    if not callable(colormap):
-        raise TypeError(
-            "colormap must be a Matplotlib colormap, its name, or a function, "
-            f"got {type(colormap).__name__}"
-        )
+def _colorize(heat: np.ndarray, colormap: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Colours ``(height, width, 4)`` in [0, 1] for a float array ``(height, width)`` in [0, 1]."""
     coloured = np.array(colormap(heat), dtype=np.float64)
     if coloured.shape not in {(*heat.shape, 3), (*heat.shape, 4)}:
         raise ValueError(
             f"colormap must return colours of shape {(*heat.shape, 4)} or {(*heat.shape, 3)}, "
             f"got {coloured.shape}"
+        )
+    lowest, highest = coloured.min(), coloured.max()
+    # Rounding may go a little too far. Also False where there is a NaN.
+    if not (lowest >= -1e-6 and highest <= 1 + 1e-6):
+        raise ValueError(
+            f"colormap must return colours between 0 and 1, got a minimum of {lowest:g} and a "
+            f"maximum of {highest:g}{'; divide by 255' if 2 < highest <= 255 else ''}"
         )
     if coloured.shape[2] == 3:
         coloured = np.dstack([coloured, np.ones(heat.shape)])

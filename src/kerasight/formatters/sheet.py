@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
+
+from kerasight.escapes import printable
 
 __all__ = ["Panel", "enlarged", "sheet"]
 
@@ -101,21 +104,26 @@ def _caption(
 
 def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont, most: int = 3) -> list[str]:
     """Text in lines no wider than ``width``; what does not fit into ``most`` is left out."""
+    # More letters than any line holds cost time, and nobody sees them.
+    longest = 32 + round(16 * width / font.size)
     lines: list[str] = []
     for word in text.split():
-        joined = f"{lines[-1]} {word}" if lines else word
+        part = printable(word[:longest])
+        joined = f"{lines[-1]} {part}" if lines else part
         if lines and font.getlength(joined) <= width:
             lines[-1] = joined
         else:
-            lines.append(word)
+            lines.append(part)
+        if len(lines) > most:
+            break
     is_cut = len(lines) > most
     lines = lines[:most]
     for number, line in enumerate(lines):
         ends = "…" if is_cut and number == most - 1 else ""
-        kept = line
-        while kept and font.getlength(kept + ends) > width:
-            kept, ends = kept[:-1], "…"
-        lines[number] = kept + ends
+        if font.getlength(line + ends) > width:
+            lengths = [line[:kept] + "…" for kept in range(1, len(line) + 1)]
+            line, ends = line[: bisect_right(lengths, float(width), key=font.getlength)], "…"
+        lines[number] = line + ends
     return lines
 
 

@@ -8,7 +8,8 @@ from typing import TypeGuard
 import numpy as np
 from PIL import Image
 
-from kerasight.base import FAINT, Explanation, TargetExplanation
+from kerasight.base import FAINT, Explanation, TargetExplanation, check_explanation
+from kerasight.escapes import printable
 
 __all__ = ["fewer_cells", "format_as_text", "format_score", "is_drawable", "place_in_words"]
 
@@ -25,7 +26,7 @@ _COLUMNS = ("left", "", "right")
 
 
 def format_as_text(expl: Explanation, *, show: Collection[str] = SECTIONS) -> str:
-    """Describe an explanation in lines of text, with each heatmap as a block of characters.
+    r"""Describe an explanation in lines of text, with each heatmap as a block of characters.
 
     Two characters stand for a cell of the heatmap, from a space (0) over ``·░▒▓`` to ``█`` (1). In
     a signed heatmap, what speaks against the class goes from a space over ``-~=≈`` to ``≡`` (-1).
@@ -38,28 +39,38 @@ def format_as_text(expl: Explanation, *, show: Collection[str] = SECTIONS) -> st
             image there is nothing to show in them. The model's name and the error always stand.
 
     Returns:
-        The text, without a newline at its end.
+        The text, without a newline at its end. Control characters in names and messages are written
+        as escapes such as ``\x1b``: a terminal would obey them.
 
     Raises:
+        TypeError: If ``expl`` is no explanation, or ``show`` no collection.
         ValueError: If ``show`` has a name that is no part of an explanation.
     """
-    unknown = set(show) - {*SECTIONS, *_OF_OTHER_MODELS}
-    if isinstance(show, str) or unknown:
+    check_explanation(expl)
+    if not isinstance(show, Collection):
+        raise TypeError(f"show must be a collection of names, got {type(show).__name__}")
+    if isinstance(show, str) or any(
+        name not in SECTIONS and name not in _OF_OTHER_MODELS for name in show
+    ):
         raise ValueError(
             f"show must be a collection of names out of {', '.join(SECTIONS)}, got {show!r}"
         )
-    blocks = [expl.estimator]
+    about = [str(expl.estimator)]
     if "method" in show:
-        about = [f"method: {expl.method}" if expl.method else ""]
-        about.append(f"layer: {expl.layer}" if expl.layer else "")
-        blocks[0] = "\n".join([expl.estimator, *filter(None, about)])
+        about += [f"method: {expl.method}"] if expl.method else []
+        about += [f"layer: {expl.layer}"] if expl.layer else []
+    blocks = ["\n".join(map(printable, about))]
     if expl.error:
-        blocks.append(f"Error: {expl.error.strip()}")
+        blocks.append(f"Error: {_paragraph(expl.error)}")
     if "description" in show and expl.description:
-        blocks.append(expl.description.strip())
+        blocks.append(_paragraph(expl.description))
     if "targets" in show:
         blocks += [_target(target) for target in expl.targets or ()]
     return "\n\n".join(blocks)
+
+
+def _paragraph(text: str) -> str:
+    return printable(text.strip(), keep="\n\t")
 
 
 def format_score(score: float | None) -> str:
@@ -111,9 +122,10 @@ def _third(place: int, length: int) -> int:
 
 
 def is_drawable(heatmap: np.ndarray | None) -> TypeGuard[np.ndarray]:
-    """Whether this is a heatmap at all: an array ``(height, width)`` of finite numbers."""
+    """Whether this is a heatmap at all: an array ``(height, width)`` of finite real numbers."""
     return (
         isinstance(heatmap, np.ndarray)
+        and heatmap.dtype.kind in "biuf"
         and heatmap.ndim == 2
         and heatmap.size > 0
         and bool(np.isfinite(heatmap).all())
@@ -122,7 +134,7 @@ def is_drawable(heatmap: np.ndarray | None) -> TypeGuard[np.ndarray]:
 
 def _target(target: TargetExplanation) -> str:
     """A class, its score, and its heatmap, where it has one that can be drawn."""
-    title = target.label
+    title = printable(target.label)
     if target.score is not None:
         title += f"  score {format_score(target.score)}"
     heatmap = target.heatmap
