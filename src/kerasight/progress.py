@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["progress_bar"]
+__all__ = ["check_progress", "progress_bar"]
+
+
+def check_progress(progress: Any) -> None:
+    """Raise TypeError unless ``progress`` is what `progress_bar` takes."""
+    if not (progress is None or isinstance(progress, bool)):
+        raise TypeError(f"progress must be True, False or None, got {type(progress).__name__}")
 
 
 def progress_bar(items: Any = None, *, progress: bool | None, **settings: Any) -> Any:

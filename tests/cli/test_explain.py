@@ -164,7 +164,7 @@ class TestClasses:
         model = save_model(keras.Model(inputs, outputs))
         assert scores_of(save_picture(), "-m", model) == [383, 383, 383]
 
-    @pytest.mark.parametrize("target", ["3", "-1"])
+    @pytest.mark.parametrize("target", ["3", "-1", str(-(2**30))])
     def test_a_target_out_of_range_is_refused(self, target: str) -> None:
         assert refused(save_picture(), "-m", save_model(make_mean()), "-t", target) == (
             f"target {target} is out of range: the model puts out 3 classes, so that a target lies "

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -253,6 +254,46 @@ def test_a_doc_of_no_numbers_is_refused(model: keras.Model) -> None:
         kerasight.explain_prediction(model, np.full((1, 8, 8, 3), "a"))
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "m8[s]", "longdouble", "O"])
+def test_a_doc_of_numbers_that_no_model_takes_is_refused(model: keras.Model, dtype: str) -> None:
+    doc = np.zeros((1, 8, 8, 3), dtype)
+    if doc.dtype == np.float64:
+        pytest.skip("longdouble is no more than that here")
+    with pytest.raises(
+        TypeError, match=f"real and of at most 64 bits, got dtype {re.escape(str(doc.dtype))}"
+    ):
+        kerasight.explain_prediction(model, doc)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_few_rows_are_not_taken_for_the_channels_of_a_picture(rows: int) -> None:
+    model = keras.Sequential(
+        [keras.Input((rows, 64, 2)), kl.Conv2D(4, (1, 3), activation="relu"), *head()[1:]]
+    )
+    with pytest.raises(ValueError, match="no picture can be made of a doc with 2 channels"):
+        kerasight.explain_prediction(model, make_doc((1, rows, 64, 2)))
+
+
+class Transposing(keras.Model):
+    """Takes channels first, and goes on with them last; not built before it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Chain([kl.Conv2D(4, 3, activation="tanh"), *head()])
+
+    def call(self, inputs: Any) -> Any:
+        return self.inner(keras.ops.transpose(inputs, (0, 2, 3, 1)))
+
+
+@pytest.mark.parametrize("rows", [2, 8])
+def test_a_model_that_transposes_its_doc_first_gets_an_upright_picture(rows: int) -> None:
+    doc = make_doc((1, 3, rows + 4, 8))
+    model = Transposing()
+    for _ in range(2):  # unbuilt and built
+        expl = kerasight.explain_prediction(model, doc)
+        assert expl.image == keras.utils.array_to_img(np.moveaxis(doc[0], 0, -1))
+
+
 @pytest.mark.parametrize(
     ("shape", "says"),
     [
@@ -329,6 +370,86 @@ def test_an_image_that_is_no_pillow_image_is_refused(model: keras.Model, image: 
         kerasight.explain_prediction(model, make_doc(), image=image)
 
 
+def test_an_image_without_pixels_is_refused(model: keras.Model) -> None:
+    with pytest.raises(ValueError, match=r"at least one pixel, got size \(0, 4\)"):
+        kerasight.explain_prediction(model, make_doc(), image=Image.new("RGB", (0, 4)))
+
+
+@pytest.mark.parametrize("target", [-1, -(2**30), -(2**30) - 1, 2**70])
+def test_no_number_out_of_range_is_a_class(model: keras.Model, target: int) -> None:
+    with pytest.raises(ValueError, match=rf"target {target} is out of range"):
+        kerasight.explain_prediction(model, make_doc(), targets=[target])
+
+
+@pytest.mark.parametrize("number", [10**12, 2**100, -(10**12)])
+def test_more_classes_than_there_are_are_all(model: keras.Model, number: int) -> None:
+    expl = kerasight.explain_prediction(model, make_doc(), top_targets=number)
+    order = scores_of(model, make_doc()).argsort()
+    wanted = order[::-1] if number > 0 else order
+    assert [target.target for target in expl.targets] == list(wanted)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["ant", None, "cat"], "must hold names .*got NoneType"),
+        (["ant", 2.5, "cat"], "must hold names .*got float"),
+        ({0: None}, "must hold names .*got NoneType"),
+        ({"0": "ant"}, r"must have class indices \(int\) for keys, got '0'"),
+    ],
+)
+def test_names_that_name_no_class_are_refused(model: keras.Model, names: Any, says: str) -> None:
+    with pytest.raises(TypeError, match=f"target_names {says}"):
+        kerasight.explain_prediction(model, make_doc(), target_names=names)
+
+
+def test_digits_may_be_called_by_numbers(model: keras.Model) -> None:
+    expl = kerasight.explain_prediction(model, make_doc(), targets=[2], target_names=[7, 8, 9])
+    assert expl.targets[0].name == "9"
+
+
+@pytest.mark.parametrize("progress", ["x", 1, []])
+def test_progress_is_a_yes_or_no(model: keras.Model, progress: Any) -> None:
+    with pytest.raises(TypeError, match="progress must be True, False or None"):
+        kerasight.explain_prediction(model, make_doc(), progress=progress)
+
+
+class Preprocessing(keras.Model):
+    """As in keras-hub: ``predict`` runs a preprocessor, and calling the model does not."""
+
+    def __init__(self, preprocessor: Any, stack: list[kl.Layer]) -> None:
+        inputs = x = keras.Input((8, 8, 3))
+        for layer in stack:
+            x = layer(x)
+        super().__init__(inputs, x, name="classifier")
+        self.preprocessor = preprocessor
+
+
+def test_pixels_given_to_a_model_with_a_preprocessor_are_warned_of() -> None:
+    preprocessor = kl.Rescaling(1 / 255)
+    model = Preprocessing(preprocessor, [kl.Conv2D(4, 3), *head()])
+    pixels = make_doc() * 255
+    with pytest.warns(
+        UserWarning, match="'classifier' has a preprocessor, which predict"
+    ) as record:
+        kerasight.explain_prediction(model, pixels)
+    assert record[0].filename == __file__
+    with pytest.warns(UserWarning, match="preprocessor") as record:
+        list(kerasight.explain_predictions(model, np.repeat(pixels, 3, axis=0)))
+    assert len([one for one in record if "preprocessor" in str(one.message)]) == 1
+
+
+@pytest.mark.parametrize("kind", ["preprocessed", "nothing to do", "inside"])
+def test_a_preprocessor_that_has_run_is_not_hinted_at(kind: str) -> None:
+    preprocessor = kl.Rescaling(1.0 if kind == "nothing to do" else 1 / 255)
+    stack = [kl.Conv2D(4, 3), *head()]
+    model = Preprocessing(preprocessor, [preprocessor, *stack] if kind == "inside" else stack)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", HeatmapWarning)
+        kerasight.explain_prediction(model, make_doc() * (1 if kind == "preprocessed" else 255))
+
+
 def test_unknown_arguments_are_refused(model: keras.Model) -> None:
     with pytest.raises(TypeError, match="blur"):
         kerasight.explain_prediction(model, make_doc(), blur=3)
@@ -339,21 +460,10 @@ def not_for_images() -> keras.Model:
 
 
 @pytest.mark.parametrize(
-    ("make", "doc"),
-    [
-        (not_for_images, np.zeros((1, 4))),
-        (keras.Sequential, np.zeros((0,))),
-        (keras.Sequential, np.zeros((1, 2, 2, 3))),
-        (
-            lambda: keras.Sequential([keras.Input((4, 4, 4, 1)), kl.Conv3D(2, 3)]),
-            np.zeros((1, 4, 4, 4, 1)),
-        ),
-    ],
+    "doc", [np.zeros((0,)), np.zeros((1, 2, 2, 3))], ids=["no doc", "a picture"]
 )
-def test_a_model_not_for_images_gets_an_explanation_with_an_error(
-    make: Callable[[], keras.Model], doc: np.ndarray
-) -> None:
-    expl = kerasight.explain_prediction(make(), doc)
+def test_a_model_that_may_be_for_images_gets_an_error_that_asks_for_one(doc: np.ndarray) -> None:
+    expl = kerasight.explain_prediction(keras.Sequential(), doc)
     assert isinstance(expl, Explanation)
     assert "supported" in expl.error
     assert '"image" argument' in expl.error
@@ -361,11 +471,23 @@ def test_a_model_not_for_images_gets_an_explanation_with_an_error(
     assert expl.image is None
 
 
-def test_an_unsupported_model_stays_so_with_an_image() -> None:
-    expl = kerasight.explain_prediction(
-        not_for_images(), np.zeros((1, 4)), image=Image.new("L", (2, 2))
-    )
+@pytest.mark.parametrize("image", [None, Image.new("L", (2, 2))], ids=["", "image"])
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (not_for_images, (4,)),
+        (lambda: keras.Sequential([keras.Input((9, 2)), kl.Conv1D(2, 3)]), (9, 2)),
+        (lambda: keras.Sequential([keras.Input((4, 4, 4, 1)), kl.Conv3D(2, 3)]), (4, 4, 4, 1)),
+    ],
+)
+def test_a_model_not_for_images_gets_an_error_that_says_what_it_takes(
+    make: Callable[[], keras.Model], shape: tuple[int, ...], image: Image.Image | None
+) -> None:
+    expl = kerasight.explain_prediction(make(), np.zeros((1, *shape)), image=image)
     assert "supported" in expl.error
+    assert f"takes inputs of shape (any, {', '.join(map(str, shape))})" in expl.error
+    assert '"image" argument' not in expl.error  # it would change nothing
+    assert expl.targets is None
 
 
 def test_a_model_without_image_layers_is_explained_where_an_image_is_given() -> None:
@@ -382,7 +504,7 @@ def test_a_model_without_image_layers_is_explained_where_an_image_is_given() -> 
 def test_not_supported_names_the_model_and_what_to_pass() -> None:
     expl = explain_prediction_keras_not_supported(not_for_images(), np.zeros((1, 4)))
     assert expl.estimator == "table"
-    assert '"image"' in expl.error
+    assert "takes inputs of shape (any, 4)" in expl.error
 
 
 def test_the_helper_for_images_takes_its_arguments_in_its_own_order(model: keras.Model) -> None:

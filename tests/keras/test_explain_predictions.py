@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -64,6 +65,10 @@ SOURCES = {
     "array": lambda docs: docs,
     "list of docs": list,
     "list of batches of one": lambda docs: [doc[np.newaxis] for doc in docs],
+    "list of lists of docs": lambda docs: [list(docs[:2]), list(docs[2:3]), list(docs[3:])],
+    "list of lists of batches": lambda docs: [[docs[:2], docs[2:3]], [docs[3:]]],
+    "lists of tensors": lambda docs: [list(tf.constant(docs[:2])), list(tf.constant(docs[2:]))],
+    "lists of docs, and labels": lambda docs: [(list(docs[:4]), [0] * 4), (list(docs[4:]), [1, 1])],
     "generator of docs": lambda docs: (doc for doc in docs),
     "generator of batches": lambda docs: (docs[start : start + 4] for start in (0, 4)),
     "generator of docs and labels": lambda docs: ((doc, 1) for doc in docs),
@@ -230,6 +235,10 @@ def test_errors_may_be_kept_in_the_place_of_explanations(
         (Image.new("RGB", (8, 8)), TypeError, "got Image"),
         (np.zeros((8, 3), np.float32), ValueError, "must have shape"),
         (np.full((8, 8, 3), "a"), TypeError, "array of numbers"),
+        (make_doc()[0].tolist(), TypeError, "got list of list"),
+        ([make_doc()[0], 1], TypeError, "got list of int and ndarray"),
+        ([make_doc(), np.zeros(1)], TypeError, r"make a tuple \(docs, labels\)"),
+        ({"image": make_doc()[0]}, TypeError, "got dict"),
     ],
 )
 def test_what_is_no_doc_is_refused_with_its_position(
@@ -296,11 +305,11 @@ def test_an_error_of_the_source_comes_after_what_came_before_it(model: keras.Mod
 def test_too_few_targets_or_pictures_are_an_error_of_the_first_doc_without(
     model: keras.Model,
 ) -> None:
-    stream = kerasight.explain_predictions(model, make_docs(3), targets=[[0], [1]])
+    stream = kerasight.explain_predictions(model, iter(make_docs(3)), targets=[[0], [1]])
     assert len([next(stream), next(stream)]) == 2
     with pytest.raises(ValueError, match="doc 2: targets has no list for this doc"):
         next(stream)
-    stream = kerasight.explain_predictions(model, make_docs(3), images=[None])
+    stream = kerasight.explain_predictions(model, iter(make_docs(3)), images=[None])
     next(stream)
     with pytest.raises(ValueError, match="doc 1: images has no picture"):
         next(stream)
@@ -312,6 +321,24 @@ def test_too_few_targets_or_pictures_are_an_error_of_the_first_doc_without(
         list(kerasight.explain_predictions(model, make_docs(2), targets=[[0], 1]))
     with pytest.raises(ValueError, match=r"doc 1: target 7 is out of range.*\[0, 3\)"):
         list(kerasight.explain_predictions(model, make_docs(2), targets=[[0], [7]]))
+
+
+@pytest.mark.parametrize("errors", ["raise", "keep"])
+@pytest.mark.parametrize("arguments", [{"targets": [[0]] * 3}, {"images": [None] * 3}])
+def test_too_many_targets_or_pictures_are_an_error_after_the_last_doc(
+    model: keras.Model, arguments: dict[str, Any], errors: Any
+) -> None:
+    stream = kerasight.explain_predictions(model, iter(make_docs(2)), errors=errors, **arguments)
+    assert [next(stream).error for _ in range(2)] == ["", ""]
+    (what,) = arguments
+    with pytest.raises(ValueError, match=f"^{what} must hold one for each doc, and holds 3 for 2"):
+        next(stream)
+
+
+def test_pictures_without_end_are_fine(model: keras.Model) -> None:
+    picture = Image.new("L", (4, 4))
+    expls = kerasight.explain_predictions(model, make_docs(2), images=itertools.repeat(picture))
+    assert [expl.image for expl in expls] == [picture, picture]
 
 
 @pytest.mark.parametrize(
@@ -332,6 +359,13 @@ def test_too_few_targets_or_pictures_are_an_error_of_the_first_doc_without(
         ({"batch_size": 2.0}, TypeError, "batch_size"),
         ({"errors": "ignore"}, ValueError, "'raise' or 'keep'"),
         ({"images": Image.new("L", (2, 2))}, TypeError, "a picture for each doc"),
+        ({"images": 3}, TypeError, "a picture for each doc"),
+        ({"images": [None]}, ValueError, "images must hold one .* holds 1 for 2 docs"),
+        ({"images": [None] * 3, "docs": list(make_docs(2))}, ValueError, "holds 3 for 2 docs"),
+        ({"targets": [[0]] * 3}, ValueError, "targets must hold one .* holds 3 for 2 docs"),
+        ({"targets": [-(2**30)]}, ValueError, "target -1073741824 is out of range"),
+        ({"progress": "x"}, TypeError, "progress must be"),
+        ({"target_names": ["a", None]}, TypeError, "target_names must hold names"),
         ({"layer": "no such"}, ValueError, "no layer 'no such'"),
         ({"layer": 2.5}, TypeError, "layer must be"),
     ],

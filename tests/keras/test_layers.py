@@ -188,6 +188,86 @@ def test_layout_of_a_model_inside_is_that_of_its_last_layer() -> None:
     assert layers.data_format(model, inner) == "channels_last"
 
 
+# The layout of docs
+
+
+def starting_with(*first: Any, shape: tuple[int, ...] = (3, 8, 6)) -> keras.Model:
+    return keras.Sequential([keras.Input(shape), *first, kl.Flatten(), kl.Dense(2)])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4])
+@pytest.mark.parametrize("channels", [2, 12])
+def test_few_rows_are_not_taken_for_channels(rows: int, channels: int) -> None:
+    model = starting_with(kl.Conv2D(2, 1), shape=(rows, 64, channels))
+    assert layers.doc_format(model, np.zeros((1, rows, 64, channels))) == "channels_last"
+    first = starting_with(
+        kl.MaxPooling2D(1, data_format="channels_first"), shape=(channels, rows, 64)
+    )
+    assert layers.doc_format(first, np.zeros((1, channels, 64, rows))) == "channels_first"
+
+
+@pytest.mark.parametrize(
+    "transposed",
+    [
+        lambda: kl.Permute((3, 1, 2)),
+        lambda: kl.Lambda(lambda x: keras.ops.transpose(x, (0, 3, 1, 2))),
+    ],
+    ids=["Permute", "Lambda"],
+)
+@pytest.mark.parametrize("channels", [3, 5])
+def test_a_model_may_start_with_a_transposition(transposed: Any, channels: int) -> None:
+    model = starting_with(
+        kl.Rescaling(2.0),
+        transposed(),
+        kl.Conv2D(2, 1, data_format="channels_first"),
+        shape=(8, 6, channels),
+    )
+    assert layers.doc_format(model, np.zeros((1, 8, 6, channels))) == "channels_last"
+
+
+def test_a_subclassed_model_may_start_with_a_transposition() -> None:
+    class Transposing(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.scores = kl.Conv2D(2, 1), kl.Dense(2)
+
+        def call(self, inputs: Any) -> Any:
+            x = self.conv(keras.ops.transpose(inputs, (0, 2, 3, 1)))
+            return self.scores(keras.ops.mean(x, (1, 2)))
+
+    model, doc = Transposing(), make_doc((1, 3, 8, 6))
+    assert layers.doc_format(model, doc) == "channels_first"
+    model(doc)
+    assert layers.doc_format(model, doc) == "channels_first"
+
+
+def test_augmentation_says_nothing_about_the_layout() -> None:
+    model = starting_with(
+        kl.RandomFlip(data_format="channels_last"),
+        kl.MaxPooling2D(2, data_format="channels_first"),
+    )
+    assert layers.doc_format(model, np.zeros((1, 3, 8, 6))) == "channels_first"
+
+
+def test_a_layer_further_in_does_not_tell_how_many_channels_docs_have() -> None:
+    model = starting_with(kl.Dense(8), kl.Conv2D(2, 1), shape=(8, 6, 3))
+    assert layers.doc_format(model, np.zeros((1, 8, 6, 3))) == "channels_last"
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((1, 8, 6, 3), "channels_last"),
+        ((1, 3, 8, 6), "channels_first"),
+        ((1, 8, 6, 5), "channels_last"),
+    ],
+)
+def test_where_no_layer_tells_the_shape_of_the_docs_does(
+    shape: tuple[int, ...], layout: str
+) -> None:
+    assert layers.doc_format(starting_with(shape=shape[1:]), np.zeros(shape)) == layout
+
+
 def test_image_models_are_known_by_their_layers_at_any_depth(nested: keras.Model) -> None:
     assert layers.is_image_model(nested)
     assert not layers.is_image_model(keras.Sequential([kl.Dense(2)]))

@@ -425,17 +425,18 @@ def _explained(
 
 def _target_index(target: str, classifier: Classifier) -> int:
     """The index of the class that ``--target`` names."""
-    from kerasight.keras.backends.common import check_targets
+    from kerasight.keras.backends.common import check_target
+    from kerasight.keras.record import class_index
 
     names = classifier.names
     if models.is_integer(target):
         classes = models.number_of_classes(classifier.model)
-        if classes is not None:  # or each picture would be answered so
-            try:
-                check_targets(np.array([[int(target)]]), classes)
-            except ValueError as error:
-                raise RunError(reason(error)) from None
-        return int(target)
+        try:
+            if classes is not None:  # or each picture would be answered so
+                check_target(int(target), classes)
+            return class_index(int(target))
+        except ValueError as error:
+            raise RunError(reason(error)) from None
     if names is None:
         raise RunError(
             f"--target {target!r} is no index, and the names of the classes are not known; pass an "

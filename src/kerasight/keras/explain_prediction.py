@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -150,12 +151,18 @@ def explain_prediction_keras_not_supported(model: keras.Model, doc: Any) -> Expl
     Returns:
         An ``Explanation`` with the model's name, and what to pass.
     """
+    declared = layers.declared_inputs(model)
+    if len(declared) == 1 and len(declared[0].shape) != 4:
+        advice = f"This one takes inputs of shape {_readable(declared[0].shape)}."
+    else:
+        advice = (
+            'If this is one, pass the "image" argument: the Pillow image to lay the heatmap over.'
+        )
     return Explanation(
         model.name,
         error=f'model "{model.name}" is not supported: kerasight explains classifiers of images, '
         "which take inputs of shape (batch, height, width, channels) and have layers such as "
-        'Conv2D. If this is one, pass the "image" argument: the Pillow image to lay the heatmap '
-        "over.",
+        f"Conv2D. {advice}",
     )
 
 
@@ -211,9 +218,9 @@ def _explained(
     wanted = _wanted(targets, top_targets)
     check_names(names)
     if image is None:
-        image = _extract_image(doc, layers.doc_format(model, doc))
-    elif not isinstance(image, Image.Image):
-        raise TypeError(f"image must be a PIL.Image.Image, got {type(image).__name__}")
+        image = picture_of(model, doc)
+    check_image(image)
+    hint_at_preprocessor(model, doc)
     chosen = find_layers(model, doc, layer)
     (found,) = heatmaps_of(model, doc, wanted, chosen, question)
     if isinstance(found, ValueError):
@@ -291,16 +298,65 @@ def top_indices(top_targets: Any) -> np.ndarray:
     number = int(top_targets)
     if number == 0:
         raise ValueError("top_targets must be at least 1, or negative for the lowest scores, got 0")
-    return np.full(abs(number), TOP if number > 0 else LOWEST)
+    return np.full(min(abs(number), _MOST_CLASSES), TOP if number > 0 else LOWEST)
+
+
+_MOST_CLASSES = 2**20  # more than any model has: to ask for more is to ask for all
 
 
 def check_names(names: Any) -> None:
     """Raise TypeError unless ``names`` can name classes."""
-    if names is not None and not isinstance(names, (list, tuple, dict)):
+    if names is None:
+        return
+    if not isinstance(names, (list, tuple, dict)):
         raise TypeError(
             "target_names must be a list with a name for each class, or a dict from class index to "
             f"name, got {type(names).__name__}"
         )
+    for index in names if isinstance(names, dict) else ():
+        if not isinstance(index, Integral):
+            raise TypeError(
+                f"target_names must have class indices (int) for keys, got {index!r}; of what JSON "
+                "gives, {int(index): name for index, name in names.items()} makes such a dict"
+            )
+    for name in names.values() if isinstance(names, dict) else names:
+        if not isinstance(name, (str, Integral)):  # digits are called by numbers
+            raise TypeError(
+                f"target_names must hold names (str), got {type(name).__name__}; a dict names some "
+                "of the classes and leaves out the others"
+            )
+
+
+def check_image(image: Any) -> None:
+    """Raise unless ``image`` is a picture to lay a heatmap over."""
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"image must be a PIL.Image.Image, got {type(image).__name__}")
+    if 0 in image.size:
+        raise ValueError(f"image must have at least one pixel, got size {image.size}")
+
+
+def hint_at_preprocessor(model: keras.Model, doc: np.ndarray) -> None:
+    """Warn of a doc that looks as if it still had to go through the model's preprocessor.
+
+    In keras-hub, ``predict`` runs it, and calling the model does not.
+    """
+    preprocess = getattr(model, "preprocessor", None)
+    if not callable(preprocess) or doc.min() < 0 or doc.max() <= _PREPROCESSED:
+        return
+    if any(layer is preprocess for _, layer in layers.walk(model)):  # the model runs it itself
+        return
+    with contextlib.suppress(Exception):  # whatever it does, it is asked for a hint alone
+        if np.array_equal(keras.ops.convert_to_numpy(preprocess(doc)), doc):
+            return
+    warnings.warn(
+        f"model {model.name!r} has a preprocessor, which predict runs and an explanation does not, "
+        f"and this doc, with values up to {doc.max():g}, looks as if it had not gone through it; "
+        "if so, pass numpy.asarray(model.preprocessor(doc))",
+        stacklevel=_outside(),
+    )
+
+
+_PREPROCESSED = 16  # most preprocessing leaves values of about 1, and pixels go to 255
 
 
 def _name_of(target: int, names: TargetNames | None, classes: int) -> str | None:
@@ -355,8 +411,10 @@ def _validate_type(doc: Any) -> None:
             f"{type(doc).__module__}.{type(doc).__qualname__}; numpy.asarray(...) makes one of a "
             "tensor, a list or a Pillow image"
         )
-    if not (np.issubdtype(doc.dtype, np.number) or doc.dtype == np.bool_):
-        raise TypeError(f"doc must be an array of numbers, got dtype {doc.dtype}")
+    if doc.dtype.kind not in "biuf" or doc.dtype.itemsize > 8:
+        raise TypeError(
+            f"doc must be an array of numbers, real and of at most 64 bits, got dtype {doc.dtype}"
+        )
 
 
 def _validate_doc(model: keras.Model, doc: Any) -> None:
@@ -396,6 +454,17 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
 
 def _readable(shape: tuple[int | None, ...]) -> str:
     return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
+
+
+def picture_of(model: keras.Model, doc: np.ndarray) -> Image.Image:
+    """The picture that ``doc`` holds, in the layout that the model takes.
+
+    Raises:
+        ValueError: If no picture can be made of so many channels.
+    """
+    if not model.built:  # its layers do not know yet what they take
+        backends.current().forward(model, doc)
+    return _extract_image(doc, layers.doc_format(model, doc))
 
 
 def _extract_image(doc: np.ndarray, data_format: layers.DataFormat) -> Image.Image:

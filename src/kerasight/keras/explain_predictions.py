@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,19 +19,21 @@ from kerasight.keras.backends.common import TOP
 from kerasight.keras.explain_prediction import (
     LayerKeys,
     TargetNames,
-    _extract_image,
     _validate_doc,
+    check_image,
     check_layers,
     check_names,
     explain_prediction_keras_not_supported,
     explanation_of,
     find_layers,
+    hint_at_preprocessor,
     is_image_model,
+    picture_of,
     top_indices,
 )
 from kerasight.keras.heatmaps import Heatmap, Question, heatmaps_of
 from kerasight.keras.record import class_index
-from kerasight.progress import progress_bar
+from kerasight.progress import check_progress, progress_bar
 
 __all__ = ["explain_predictions_keras"]
 
@@ -65,8 +67,9 @@ def explain_predictions_keras(
         model: As in `explain_prediction_keras`.
         docs: An array ``(docs, height, width, channels)``; or anything to iterate over that holds
             docs ``(height, width, channels)`` or batches of them: a list, a generator, a
-            ``tf.data.Dataset``, a ``keras.utils.PyDataset``. Of a tuple, such as ``(docs,
-            labels)``, the first is taken. Channels first where the model has them so.
+            ``tf.data.Dataset``, a ``keras.utils.PyDataset``. A batch is an array, or a list of
+            docs; of a tuple, such as ``(docs, labels)``, the first is taken. Channels first where
+            the model has them so.
         targets: The classes to explain for each doc, a list of indices; or a list with one such
             list for each doc. None explains the class with the greatest score.
         top_targets: Explain this many classes, those with the greatest scores; if negative, those
@@ -112,8 +115,11 @@ def explain_predictions_keras(
             f"docs must have shape (docs, height, width, channels), got {docs.shape}; of one doc "
             "make a batch with docs[np.newaxis]"
         )
-    if isinstance(images, (str, bytes, Image.Image)):
+    if images is not None and (
+        isinstance(images, (str, bytes, Image.Image)) or not isinstance(images, Iterable)
+    ):
         raise TypeError(f"images must hold a picture for each doc, got {type(images).__name__}")
+    check_progress(progress)
     question = Question.of(
         method,
         logits=logits,
@@ -139,8 +145,16 @@ def explain_predictions_keras(
     for one in layer if isinstance(layer, list) else [layer]:
         if one is not None and (model.built or not isinstance(one, str)):
             layers.find(model, one)  # which refuses it now if it is not there
-    batches = _batches(_items(docs, images), int(batch_size), ends_at_error=errors == "raise")
-    return _with_progress(stream.run(batches), _length(docs), bool(progress))
+    number = _length(docs)
+    lengths = {"targets": len(targets)} if targets and _are_of_docs(targets) else {}
+    if isinstance(images, Sized):
+        lengths["images"] = len(images)
+    for what, length in lengths.items():
+        if number is not None and length != number:
+            raise _wrong_length(what, length, number)
+    items = _items(docs, images, lengths)
+    batches = _batches(items, int(batch_size), ends_at_error=errors == "raise")
+    return _with_progress(stream.run(batches), number, bool(progress))
 
 
 @dataclass
@@ -207,7 +221,9 @@ class _Stream:
             if self.is_for_images:
                 _validate_doc(self.model, doc)
                 if item.image is None:
-                    item.image = _extract_image(doc, layers.doc_format(self.model, doc))
+                    item.image = picture_of(self.model, doc)
+                if item.position == 0:
+                    hint_at_preprocessor(self.model, doc)
         except (TypeError, ValueError) as error:
             return error
         return None
@@ -286,9 +302,14 @@ def _targets_of_docs(targets: Any, top_targets: Any) -> Iterator[np.ndarray]:
             "targets must be a list of class indices, a list of such lists (one for each doc), or "
             f"None, got {type(targets).__name__}"
         )
-    if any(isinstance(item, (list, tuple, np.ndarray)) for item in targets):
+    if _are_of_docs(targets):
         return map(_indices, targets)
     return itertools.repeat(_indices(targets))
+
+
+def _are_of_docs(targets: list[Any]) -> bool:
+    """Whether a list holds a list of classes for each doc, and not the classes of all."""
+    return any(isinstance(item, (list, tuple, np.ndarray)) for item in targets)
 
 
 def _indices(targets: Any) -> np.ndarray:
@@ -301,8 +322,17 @@ def _indices(targets: Any) -> np.ndarray:
     return np.array([class_index(target) for target in targets])
 
 
-def _items(docs: Any, images: Iterable[Image.Image | None] | None) -> Iterator[_Item]:
-    """The docs one by one, with their pictures."""
+def _items(
+    docs: Any, images: Iterable[Image.Image | None] | None, lengths: Mapping[str, int]
+) -> Iterator[_Item]:
+    """The docs one by one, with their pictures.
+
+    Args:
+        docs: As in `explain_predictions_keras`.
+        images: As there.
+        lengths: The names of the arguments that hold something for each doc, and how much they
+            hold, where that can be told.
+    """
     pictures = itertools.repeat(None) if images is None else iter(images)
     position = 0
     try:
@@ -318,16 +348,23 @@ def _items(docs: Any, images: Iterable[Image.Image | None] | None) -> Iterator[_
                 except StopIteration:
                     picture = None
                     item.error = item.error or ValueError("images has no picture for this doc")
-                if picture is not None and not isinstance(picture, Image.Image):
-                    item.error = item.error or TypeError(
-                        f"image must be a PIL.Image.Image, got {type(picture).__name__}"
-                    )
-                else:
-                    item.image = picture
+                if picture is not None:
+                    try:
+                        check_image(picture)
+                        item.image = picture
+                    except (TypeError, ValueError) as error:
+                        item.error = item.error or error
                 yield item
                 position += 1
+        for what, length in lengths.items():
+            if length > position:
+                raise _wrong_length(what, length, position)
     except Exception as error:  # the stream's own: what came before it is still explained
         yield _Item(position, error=error, ends=True)
+
+
+def _wrong_length(what: str, length: int, number: int) -> ValueError:
+    return ValueError(f"{what} must hold one for each doc, and holds {length} for {number} docs")
 
 
 def _given(docs: Any) -> Iterator[Any]:
@@ -342,11 +379,25 @@ def _given(docs: Any) -> Iterator[Any]:
 
 def _docs_in(given: Any) -> Iterator[np.ndarray | Exception]:
     """The docs in what was given: itself, or each of a batch."""
-    if isinstance(given, (tuple, list)) and given and hasattr(given[0], "__array__"):
+    if isinstance(given, tuple) and given:
         given = given[0]  # (docs, labels)
-    if isinstance(given, Image.Image) or not hasattr(given, "__array__"):
+    if isinstance(given, list) and given and all(map(_is_array, given)):
+        if len({np.ndim(one) for one in given}) == 1:
+            for one in given:
+                yield from _docs_in(one)
+        else:
+            yield TypeError(
+                "a list of docs must hold arrays of one rank, got shapes "
+                f"{', '.join(str(np.shape(one)) for one in given)}; of docs with labels make a "
+                "tuple (docs, labels)"
+            )
+        return
+    if not _is_array(given):
+        kinds = sorted({type(one).__name__ for one in given}) if isinstance(given, list) else []
+        holding = f" of {' and '.join(kinds)}" if kinds else ""
         yield TypeError(
-            f"a doc must be an array of shape (height, width, channels), got {type(given).__name__}"
+            "a doc must be an array of shape (height, width, channels), and a batch an array or a "
+            f"list of docs, got {type(given).__name__}{holding}"
         )
         return
     array = np.asarray(given)
@@ -376,9 +427,19 @@ def _batches(items: Iterator[_Item], batch_size: int, ends_at_error: bool) -> It
         yield batch
 
 
+def _is_array(given: Any) -> bool:
+    return hasattr(given, "__array__") and not isinstance(given, Image.Image)
+
+
 def _length(docs: Any) -> int | None:
     """How many docs there are, where that can be told."""
-    return len(docs) if isinstance(docs, (np.ndarray, list, tuple)) else None
+    if isinstance(docs, np.ndarray):
+        return len(docs)
+    if isinstance(docs, (list, tuple)) and all(
+        _is_array(doc) and np.ndim(doc) == 3 for doc in docs
+    ):
+        return len(docs)
+    return None
 
 
 def _with_progress(

@@ -21,7 +21,7 @@ from kerasight.keras import backends, layers
 from kerasight.keras.gradcam import normalised
 from kerasight.keras.methods import METHODS, Method, find_method
 from kerasight.keras.record import Terms, record_batch, scores_of
-from kerasight.progress import progress_bar
+from kerasight.progress import check_progress, progress_bar
 
 __all__ = ["Heatmap", "Question", "heatmaps_of"]
 
@@ -73,6 +73,7 @@ class Question:
             value = getattr(question, name)
             if not isinstance(value, (bool, np.bool_)):
                 raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
+        check_progress(question.progress)
         for name, least in (("smooth", 0), ("seed", 0), ("batch_size", 1)):
             value = getattr(question, name)
             if not isinstance(value, Integral) or isinstance(value, bool):

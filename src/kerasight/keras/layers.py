@@ -290,15 +290,49 @@ PICTURE_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 def doc_format(model: keras.Model, doc: Any) -> DataFormat:
     """Where the channels of docs ``(docs, height, width, channels)``, or channels first, are.
 
-    Where the model's layers say one thing and the shape the other, the model starts with a
-    permutation, and the shape is right.
+    As the first layer that knows says. Where it takes fewer channels than the docs have on that
+    axis, and just as many as they have on the other, the model starts with a transposition. The
+    shape of the docs alone tells only where no layer does, or none can yet.
     """
-    said, (_, first, _, last) = data_format(model), doc.shape
-    if said == "channels_last" and last not in PICTURE_CHANNELS and first in PICTURE_CHANNELS:
-        return "channels_first"
-    if said == "channels_first" and first not in PICTURE_CHANNELS and last in PICTURE_CHANNELS:
-        return "channels_last"
-    return said
+    _, first, _, last = doc.shape
+
+    def sizes(data_format: DataFormat) -> tuple[int, int]:
+        """How many channels the docs have in a layout, and in the other."""
+        return (last, first) if data_format == "channels_last" else (first, last)
+
+    said: DataFormat | None = None
+    for _, layer in walk(model):
+        own = _own_format(layer)
+        # Augmentation has a layout by default, which does nothing once training is over.
+        if own is None or _only_drops_or_augments(layer):
+            continue
+        if said is None and isinstance(layer, keras.layers.Permute):  # which says what it makes
+            return _OTHER[own]
+        said = said or own
+        if own != said:
+            return said
+        channels = _channels_taken(layer, own)
+        if channels is not None:
+            here, there = sizes(own)
+            return _OTHER[own] if there == channels < here else own
+    if said is not None and model.built:
+        return said
+    default: DataFormat = said or keras.config.image_data_format()
+    here, there = sizes(default)
+    is_other = here not in PICTURE_CHANNELS and there in PICTURE_CHANNELS
+    return _OTHER[default] if is_other else default
+
+
+_OTHER: dict[DataFormat, DataFormat] = {
+    "channels_last": "channels_first",
+    "channels_first": "channels_last",
+}
+
+
+def _channels_taken(layer: keras.layers.Layer, data_format: DataFormat) -> int | None:
+    """How many channels a layer takes; None if it is not built yet, or takes any number."""
+    axes = getattr(layer.input_spec, "axes", None) or {}
+    return axes.get(1) if data_format == "channels_first" else axes.get(-1, axes.get(3))
 
 
 def _own_format(layer: keras.layers.Layer) -> DataFormat | None:

@@ -219,12 +219,20 @@ def target_index(targets: Any) -> int | None:
 
 
 def class_index(target: Any) -> int:
-    """A class index as a Python integer; raises TypeError if it is no integer."""
+    """A class index as a Python integer.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is negative: classes are not counted from the end, and what is negative
+            has a meaning of its own further inside.
+    """
     if not isinstance(target, Integral) or isinstance(target, bool):
         hint = "; of a name, pass names.index(name)" if isinstance(target, str) else ""
         raise TypeError(
             f"a target must be an integer class index, got {type(target).__name__}{hint}"
         )
+    if target < 0:
+        raise ValueError(f"target {target} is out of range: classes are counted from 0 upwards")
     return int(target)
 
 

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LOWEST", "TOP", "Call", "Candidates", "Pass", "check_scores", "check_targets"]
+__all__ = [
+    "LOWEST",
+    "TOP",
+    "Call",
+    "Candidates",
+    "Pass",
+    "check_scores",
+    "check_target",
+    "check_targets",
+]
 
 # In the place of a class index: the class with the greatest score, in the next column the second,
 # and so on; or from the lowest score upwards.
@@ -71,8 +80,14 @@ def check_targets(targets: np.ndarray, classes: int) -> np.ndarray:
         return targets[:, :classes]
     outside = targets[(targets < 0) | (targets >= classes)]
     if outside.size:
+        check_target(outside[0], classes)
+    return targets
+
+
+def check_target(target: int, classes: int) -> None:
+    """Raise ValueError unless a model of so many classes has this one."""
+    if not 0 <= target < classes:
         raise ValueError(
-            f"target {outside[0]} is out of range: the model puts out {classes} "
+            f"target {target} is out of range: the model puts out {classes} "
             f"{'class' if classes == 1 else 'classes'}, so that a target lies in [0, {classes})"
         )
-    return targets
