@@ -77,7 +77,8 @@ def explain_prediction(estimator: Any, doc: Any, *args: Any, **kwargs: Any) -> E
             this order.
         **kwargs: Passed on as well: for Keras models ``targets`` or ``top_targets``,
             ``target_names``, ``layer``, ``image``, ``method``, ``logits``, ``relu``,
-            ``counterfactual``, ``smooth``, ``seed``, ``batch_size`` and ``progress``.
+            ``counterfactual``, ``alpha``, ``references``, ``smooth``, ``seed``, ``batch_size`` and
+            ``progress``.
 
     Returns:
         The explanation. For a model of an unknown type, an ``Explanation`` whose ``error`` says so.
@@ -105,7 +106,8 @@ def explain_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Iterator[Ex
             that holds docs or batches.
         **kwargs: Passed on to the explainer: for Keras models ``targets`` or ``top_targets``,
             ``target_names``, ``layer``, ``images``, ``batch_size``, ``progress``, ``errors``,
-            ``method``, ``logits``, ``relu``, ``counterfactual``, ``smooth`` and ``seed``.
+            ``method``, ``logits``, ``relu``, ``counterfactual``, ``alpha``, ``references``,
+            ``smooth`` and ``seed``.
 
     Returns:
         An iterator over explanations, one for each doc and in order. For a model of an unknown

@@ -107,6 +107,19 @@ def test_a_method_without_counterfactual_refuses_one(name: str, reason: str) -> 
         ({"smooth": True}, TypeError, "smooth must be an integer, got bool"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"alpha": 0.5}, ValueError, "'grad-cam' has no use for alpha: .*, as finer-cam does"),
+        ({"references": [1]}, ValueError, "'grad-cam' has no use for references"),
+        ({"method": "finer-cam", "alpha": "1"}, TypeError, "alpha must be a number, got str"),
+        ({"method": "finer-cam", "alpha": True}, TypeError, "alpha must be a number, got bool"),
+        ({"method": "finer-cam", "alpha": -0.1}, ValueError, "at least 0, and finite, got -0.1"),
+        ({"method": "finer-cam", "alpha": np.nan}, ValueError, "at least 0, and finite, got nan"),
+        ({"method": "finer-cam", "references": 0}, ValueError, "must be at least 1, got 0"),
+        ({"method": "finer-cam", "references": True}, TypeError, "or a list .* got bool"),
+        ({"method": "finer-cam", "references": 1.5}, TypeError, "or a list .* got float"),
+        ({"method": "finer-cam", "references": []}, ValueError, "at least one class index, got"),
+        ({"method": "finer-cam", "references": ["a"]}, TypeError, "got str; of a name, pass"),
+        ({"method": "finer-cam", "references": [2]}, ValueError, r"reference 2 is .* \[0, 2\)"),
+        ({"method": "finer-cam", "references": [-1]}, ValueError, "reference -1 is out of range"),
         ({"layer": []}, ValueError, "at least one layer"),
         ({"layer": ["map", None]}, TypeError, "got None in the list"),
         ({"layer": ["map", "mop"]}, ValueError, "no layer 'mop'.*'map'"),
@@ -493,25 +506,158 @@ def test_a_bar_shows_how_far_a_slow_method_is(capsys: pytest.CaptureFixture[str]
 # Finer-CAM
 
 
-def test_finer_cam_explains_the_difference_to_the_nearest_classes() -> None:
-    classes = 6
-    model = keras.Sequential(
+def six_classes(last: str | None = "softmax") -> keras.Model:
+    """Linear from its map to the logits of six classes."""
+    return keras.Sequential(
         [
             keras.Input((4, 4, 2)),
-            kl.Conv2D(5, 1, name="map"),
+            kl.Conv2D(5, 1, use_bias=False, name="map"),
             kl.GlobalAveragePooling2D(),
-            kl.Dense(classes, activation="softmax"),
+            kl.Dense(6, activation=last),
         ]
     )
-    doc = make_doc((1, 4, 4, 2))
-    terms = record(model, doc, [2], model.get_layer("map"))
+
+
+SMALL = make_doc((1, 4, 4, 2))
+ON_GREY = {"image": Image.new("L", (4, 4)), "method": "finer-cam", "logits": True, "relu": False}
+
+
+def logits_by_hand(model: keras.Model, doc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The map, shape ``(4, 4, 5)``, and the logits of six classes."""
     kernel, bias = model.layers[-1].get_weights()
-    logits = terms.activations.mean(axis=(0, 1)) @ kernel + bias
-    order = [index for index in np.argsort(abs(logits - logits[2])) if index != 2][:3]
-    evidence = terms.activations @ (kernel[:, 2] - kernel[:, order].mean(axis=1))
-    for _ in range(WORTH_A_TRACE + 2):
-        found = heatmap(model, doc, targets=[2], method="finer-cam", logits=True, relu=False)
+    activations = doc[0] @ model.layers[0].get_weights()[0][0, 0]
+    return activations, activations.mean(axis=(0, 1)) @ kernel + bias
+
+
+def nearest(logits: np.ndarray, target: int, number: int) -> list[int]:
+    order = [int(index) for index in np.argsort(abs(logits - logits[target]))]
+    return [index for index in order if index != target][:number]
+
+
+def compared(
+    model: keras.Model, doc: np.ndarray, target: int, rivals: list[int], alpha: float
+) -> np.ndarray:
+    """The evidence of Finer-CAM, the score of a class less that of its rivals."""
+    kernel = model.layers[-1].get_weights()[0]
+    activations, _ = logits_by_hand(model, doc)
+    return activations @ (kernel[:, target] - alpha * kernel[:, rivals].mean(axis=1))
+
+
+def test_finer_cam_takes_a_share_of_the_nearest_classes_from_the_score() -> None:
+    model = six_classes()
+    _, logits = logits_by_hand(model, SMALL)
+    for time in range(WORTH_A_TRACE + 3):  # eager, and compiled
+        alpha, number = (None, 0.3, 2)[time % 3], (None, 1, 99)[time % 3]
+        found = heatmap(model, SMALL, targets=[2], alpha=alpha, references=number, **ON_GREY)
+        rivals = nearest(logits, 2, number or 3)
+        evidence = compared(model, SMALL, 2, rivals, 0.6 if alpha is None else alpha)
         np.testing.assert_allclose(found, evidence / abs(evidence).max(), atol=1e-4)
+
+
+def test_finer_cam_takes_classes_to_compare_with() -> None:
+    model = six_classes()
+    for references in ([1, 4], (4, 1), np.array([1, 2, 4, 4])):  # itself does not count
+        for _ in range(WORTH_A_TRACE + 1):
+            found = heatmap(model, SMALL, targets=[2], references=references, **ON_GREY)
+            evidence = compared(model, SMALL, 2, [1, 4], 0.6)
+            np.testing.assert_allclose(found, evidence / abs(evidence).max(), atol=1e-4)
+
+
+def test_finer_cam_with_no_strength_is_grad_cam() -> None:
+    model = six_classes()
+    asked = {**ON_GREY, "targets": [2]}
+    np.testing.assert_allclose(
+        heatmap(model, SMALL, alpha=0, **asked),
+        heatmap(model, SMALL, **{**asked, "method": "grad-cam"}),
+        atol=1e-5,
+    )
+
+
+def test_finer_cam_compares_the_score_that_is_explained() -> None:
+    # Of two probabilities, one is what the other is not: p - 0.6 (1 - p), a multiple of p.
+    model = by_hand("softmax")
+    probability = heatmap(model, DOC_BY_HAND, targets=[0], relu=False)
+    found = heatmap(model, DOC_BY_HAND, targets=[0], method="finer-cam", relu=False)
+    np.testing.assert_allclose(found, probability, atol=1e-5)
+
+
+def test_each_class_has_rivals_of_its_own() -> None:
+    model = six_classes()
+    _, logits = logits_by_hand(model, SMALL)
+    names = list("abcdef")
+    for number in (2, [0, 3, 5]):
+        expl = explain(
+            model, SMALL, top_targets=6, references=number, target_names=names, **ON_GREY
+        )
+        for one in expl.targets:
+            if number == 2:
+                rivals = nearest(logits, one.target, 2)
+            else:
+                rivals = [index for index in (0, 3, 5) if index != one.target]
+            evidence = compared(model, SMALL, one.target, rivals, 0.6)
+            np.testing.assert_allclose(one.heatmap, evidence / abs(evidence).max(), atol=1e-4)
+            rivals.sort(key=lambda index: -logits[index])
+            shown = ", ".join(f"{names[index]} ({index})" for index in rivals)
+            assert f"Compared: {one.label} with {shown}.\n" in expl.description
+    assert "Compared" not in explain(by_hand(), DOC_BY_HAND).description
+
+
+def test_a_long_list_of_rivals_is_cut_short() -> None:
+    model = keras.Sequential([*six_classes().layers[:2], kl.Dense(9)])
+    found = explain(model, SMALL, targets=[0], references=8, **{**ON_GREY, "logits": False})
+    assert found.description.endswith(" and 3 more.\n")
+    assert found.description.rpartition("Compared: ")[2].count("class ") == 1 + 5
+
+
+def test_a_class_that_is_its_own_only_rival_is_refused() -> None:
+    model = six_classes()
+    with pytest.raises(ValueError, match=r"class 2 has no class to be .* none but itself"):
+        explain(model, SMALL, targets=[2], references=[2], **ON_GREY)
+    asked = {name: value for name, value in ON_GREY.items() if name != "image"}
+    stream = kerasight.explain_predictions(
+        model,
+        np.concatenate([SMALL, SMALL]),
+        images=[ON_GREY["image"]] * 2,
+        targets=[[2], [1]],
+        references=[2],
+        errors="keep",
+        **asked,
+    )
+    failed, sound = stream
+    assert "class 2 has no class" in failed.error
+    assert not sound.error
+
+
+def test_with_noise_the_rivals_are_those_of_the_doc_itself() -> None:
+    model, random = six_classes(), np.random.default_rng(0)
+    model.layers[0].set_weights([random.normal(size=(1, 1, 2, 5))])
+    model.layers[-1].set_weights([random.normal(size=(5, 6)), np.zeros(6)])
+    # All others are all but as near to class 2.
+    bias = [1, -1.01, 0, 1.02, -1.03, 1.04] - logits_by_hand(model, SMALL)[1]
+    model.layers[-1].set_weights([model.layers[-1].get_weights()[0], bias])
+    deviation = 0.1 * np.ptp(SMALL)
+    noise = np.random.default_rng(3).normal(0, deviation, (8, 4, 4, 2)).astype(np.float32)
+    copies = [copy[np.newaxis] for copy in SMALL + noise]
+    of_doc = nearest(logits_by_hand(model, SMALL)[1], 2, 3)
+    of_copies = [nearest(logits_by_hand(model, copy)[1], 2, 3) for copy in copies]
+    assert any(set(of_copy) != set(of_doc) for of_copy in of_copies)
+    mean = np.mean([compared(model, copy, 2, of_doc, 0.6) for copy in copies], axis=0)
+    found = heatmap(model, SMALL, targets=[2], smooth=8, seed=3, **ON_GREY)
+    np.testing.assert_allclose(found, mean / abs(mean).max(), atol=1e-4)
+    # Of several classes with different numbers of rivals, too.
+    two = explain(
+        model,
+        SMALL,
+        top_targets=6,
+        references=[1, 2],
+        smooth=8,
+        seed=3,
+        **ON_GREY,
+    ).targets
+    for one in two:
+        rivals = [index for index in (1, 2) if index != one.target]
+        mean = np.mean([compared(model, copy, one.target, rivals, 0.6) for copy in copies], axis=0)
+        np.testing.assert_allclose(one.heatmap, mean / abs(mean).max(), atol=1e-4)
 
 
 def test_finer_cam_compares_two_classes_where_there_are_but_two() -> None:

@@ -451,7 +451,7 @@ def _check(
     with models.failing_on_the_picture():
         models.check_names(classifier.names, scores_of(classifier.model, doc).shape[1])
     for question in study.questions:
-        if not (study.leaves_out and question.method.rivals):
+        if not (study.leaves_out and question.method.compares):
             models.check_scores(classifier.model, doc, question)
 
 

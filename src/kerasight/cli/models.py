@@ -450,13 +450,13 @@ def check_scores(model: keras.Model, doc: np.ndarray, question: Question) -> Non
     """Raise RunError if a model's scores cannot answer a question, whatever the picture."""
     from kerasight.keras.record import scores_of
 
-    if not (question.logits or question.method.rivals):
+    if not (question.logits or question.method.compares):
         return
     try:
         scores = scores_of(model, doc)
     except Exception:  # of this picture, or of more than its scores: the explanation will say it
         return
-    if question.method.rivals and scores.shape[1] == 1:
+    if question.method.compares and scores.shape[1] == 1:
         raise RunError(
             f"--method {question.method.name} compares classes, and the model puts out one"
         )

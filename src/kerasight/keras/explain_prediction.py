@@ -48,6 +48,8 @@ def explain_prediction_keras(
     logits: bool = False,
     relu: bool = True,
     counterfactual: bool = False,
+    alpha: float | None = None,
+    references: int | list[int] | None = None,
     smooth: int | None = None,
     seed: int = 0,
     batch_size: int = 32,
@@ -97,9 +99,15 @@ def explain_prediction_keras(
             counterfactual explanations: the gradient is negated. Of a head of one sigmoid unit,
             this is what speaks for the other class, where ``targets=[0]`` is always that unit. Not
             with ``"eigen-cam"``, ``"eigengrad-cam"`` and ``"score-cam"``.
+        alpha: With ``"finer-cam"`` alone: how strongly to compare, at least 0, the paper's gamma.
+            None is its 0.6; 0 compares with nothing, as Grad-CAM.
+        references: With ``"finer-cam"`` alone: what to compare with. A number takes as many
+            classes, those whose scores are nearest to that of the explained one; a list holds
+            their indices, among which the explained class itself does not count. None is the
+            paper's 3.
         smooth: Average over this many copies of ``doc`` with normal noise of 10 % of its range, as
-            in SmoothGrad (Smilkov et al. 2017, https://arxiv.org/abs/1706.03825); the class is that
-            of ``doc`` itself. None does not.
+            in SmoothGrad (Smilkov et al. 2017, https://arxiv.org/abs/1706.03825); the class, and
+            what it is compared with, are those of ``doc`` itself. None does not.
         seed: Seed of that noise; equal seeds give equal heatmaps.
         batch_size: How many inputs go through the model at a time, where a method runs it often.
         progress: Whether to show a progress bar, by tqdm, for the methods that run the model
@@ -131,6 +139,8 @@ def explain_prediction_keras(
         logits=logits,
         relu=relu,
         counterfactual=counterfactual,
+        alpha=alpha,
+        references=references,
         smooth=smooth,
         seed=seed,
         batch_size=batch_size,
@@ -187,8 +197,8 @@ def explain_prediction_keras_image(
         layer: The layer to explain, or a list of them; None to have it chosen.
         top_targets: How many classes to explain, not together with ``targets``.
         target_names: Names of the classes.
-        **asked: ``method``, ``logits``, ``relu``, ``counterfactual``, ``smooth``, ``seed``,
-            ``batch_size`` and ``progress``.
+        **asked: ``method``, ``logits``, ``relu``, ``counterfactual``, ``alpha``, ``references``,
+            ``smooth``, ``seed``, ``batch_size`` and ``progress``.
 
     Returns:
         The explanation, with picture and heatmap.
@@ -252,7 +262,7 @@ def explanation_of(
             warnings.warn(message, HeatmapWarning, stacklevel=_outside())
     return Explanation(
         model.name,
-        description=_description(heatmaps[0].terms, question),
+        description=_description(heatmaps[0].terms, question) + _comparisons(heatmaps, names),
         error="",
         method=question.title,
         targets=targets,
@@ -279,6 +289,24 @@ def _description(terms: Terms, question: Question) -> str:
             "counterfactual=True shows what speaks for that one.\n"
         )
     return text
+
+
+def _comparisons(heatmaps: Sequence[Heatmap], names: TargetNames | None) -> str:
+    """What each class was compared with, a line for each, if it was."""
+    lines = []
+    for one in heatmaps:
+        rivals = one.terms.rivals
+        labels = [
+            TargetExplanation(index, name=_name_of(index, names, len(one.terms.scores))).label
+            for index in (one.target, *rivals[:_NAMED])
+        ]
+        more = f" and {len(rivals) - _NAMED} more" if len(rivals) > _NAMED else ""
+        if rivals:
+            lines.append(f"Compared: {labels[0]} with {', '.join(labels[1:])}{more}.\n")
+    return "".join(lines)
+
+
+_NAMED = 5  # so many rivals are named
 
 
 def _wanted(targets: list[int] | None, top_targets: int | None) -> np.ndarray:

@@ -55,6 +55,8 @@ def explain_predictions_keras(
     logits: bool = False,
     relu: bool = True,
     counterfactual: bool = False,
+    alpha: float | None = None,
+    references: int | list[int] | None = None,
     smooth: int | None = None,
     seed: int = 0,
 ) -> Iterator[Explanation]:
@@ -88,6 +90,8 @@ def explain_predictions_keras(
         logits: As in `explain_prediction_keras`.
         relu: As in `explain_prediction_keras`.
         counterfactual: As in `explain_prediction_keras`.
+        alpha: As in `explain_prediction_keras`.
+        references: As in `explain_prediction_keras`.
         smooth: As in `explain_prediction_keras`.
         seed: As in `explain_prediction_keras`; each doc gets the same noise.
 
@@ -125,6 +129,8 @@ def explain_predictions_keras(
         logits=logits,
         relu=relu,
         counterfactual=counterfactual,
+        alpha=alpha,
+        references=references,
         smooth=smooth,
         seed=seed,
         batch_size=batch_size,

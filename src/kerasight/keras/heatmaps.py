@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import keras
@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from kerasight.keras import backends, layers
+from kerasight.keras.backends.common import Rivals
 from kerasight.keras.gradcam import normalised
-from kerasight.keras.methods import METHODS, Method, find_method
+from kerasight.keras.methods import ALPHA, METHODS, REFERENCES, Method, find_method
 from kerasight.keras.record import Terms, record_batch, scores_of
 from kerasight.progress import check_progress, progress_bar
 
@@ -39,6 +40,8 @@ class Question:
         logits: Whether to explain the score before the final softmax or sigmoid.
         relu: Whether to cut off what speaks against the class.
         counterfactual: Whether to show what speaks against the class as if it spoke for it.
+        alpha: How strongly to compare the class with others; None for what the method does.
+        references: How many others, those with the nearest scores, or which; None likewise.
         smooth: Over how many noisy copies of the doc to average; 0 for the doc itself.
         seed: Seed of the noise.
         batch_size: How many inputs go through the model at a time.
@@ -50,6 +53,8 @@ class Question:
     logits: bool = False
     relu: bool = True
     counterfactual: bool = False
+    alpha: float | None = None
+    references: int | tuple[int, ...] | None = None
     smooth: int = 0
     seed: int = 0
     batch_size: int = 32
@@ -68,6 +73,10 @@ class Question:
             ValueError: If something has a value that it cannot have, or that the method cannot do.
         """
         given = {name: value for name, value in asked.items() if value is not None}
+        if "alpha" in given:
+            given["alpha"] = _strength(given["alpha"])
+        if "references" in given:
+            given["references"] = _number_or_classes(given["references"])
         question = cls(find_method(method), **given)
         for name in ("logits", "relu", "counterfactual"):
             value = getattr(question, name)
@@ -84,6 +93,13 @@ class Question:
             raise ValueError(question._refusal("relu=False", "is_signed"))
         if question.counterfactual and not question.method.has_counterfactual:
             raise ValueError(question._refusal("counterfactual=True", "has_counterfactual"))
+        for name in ("alpha", "references"):
+            if name in given and not question.method.compares:
+                able = ", ".join(name for name, method in METHODS.items() if method.compares)
+                raise ValueError(
+                    f"method {question.method.name!r} has no use for {name}: it compares no "
+                    f"classes, as {able} does"
+                )
         return question
 
     def _refusal(self, what: str, ability: str) -> str:
@@ -99,6 +115,16 @@ class Question:
         )
 
     @property
+    def rivals(self) -> Rivals | None:
+        """What the score of a class is compared with, if the method compares."""
+        if not self.method.compares:
+            return None
+        alpha = ALPHA if self.alpha is None else self.alpha
+        if isinstance(self.references, tuple):
+            return Rivals(alpha, references=np.array([self.references]))
+        return Rivals(alpha, REFERENCES if self.references is None else self.references)
+
+    @property
     def title(self) -> str:
         """What the heatmap is called."""
         notes = [
@@ -111,6 +137,38 @@ class Question:
             if holds
         ]
         return self.method.title + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _strength(alpha: Any) -> float:
+    """How strongly to compare, checked."""
+    if not isinstance(alpha, Real) or isinstance(alpha, (bool, np.bool_)):
+        raise TypeError(f"alpha must be a number, got {type(alpha).__name__}")
+    strength = float(alpha)
+    if not 0 <= strength < np.inf:  # also False for NaN
+        raise ValueError(f"alpha must be at least 0, and finite, got {alpha}")
+    return strength
+
+
+def _number_or_classes(references: Any) -> int | tuple[int, ...]:
+    """How many classes to compare with, or which, checked."""
+    if isinstance(references, (list, tuple, np.ndarray)):
+        if len(references) == 0:
+            raise ValueError("references must hold at least one class index, got none")
+        for one in references:
+            if not isinstance(one, Integral) or isinstance(one, bool):
+                hint = "; of a name, pass names.index(name)" if isinstance(one, str) else ""
+                raise TypeError(
+                    f"references must hold integer class indices, got {type(one).__name__}{hint}"
+                )
+        return tuple(dict.fromkeys(int(one) for one in references))
+    if not isinstance(references, Integral) or isinstance(references, bool):
+        raise TypeError(
+            "references must be a number of classes, or a list of their indices, got "
+            f"{type(references).__name__}"
+        )
+    if references < 1:
+        raise ValueError(f"references must be at least 1, got {references}")
+    return int(references)
 
 
 @dataclass(frozen=True)
@@ -232,6 +290,7 @@ def _recorded(
     targets: np.ndarray,
     layer: keras.layers.Layer | None,
     question: Question,
+    rivals: Rivals | None = None,
 ) -> list[list[Terms] | ValueError]:
     return record_batch(
         model,
@@ -239,7 +298,7 @@ def _recorded(
         targets,
         layer,
         logits=question.logits,
-        rivals=question.method.rivals,
+        rivals=rivals or question.rivals,
         # Where the layer is chosen, that it has a gradient is what tells it from others.
         needs_gradients=layer is None or question.method.needs == "gradients",
     )
@@ -272,12 +331,15 @@ def _smooth_evidence(
     """The mean evidence over noisy copies of a doc."""
     random = np.random.default_rng(question.seed)
     targets = np.array([[one.target for one in terms]])
+    rivals = _rivals_of_doc(terms, question)
     deviation = _NOISE * float(np.ptp(doc))
     sums = [np.zeros(one.activations.shape[:2]) for one in terms]
     for size in _sizes(question.smooth, question.batch_size):
         noise = random.normal(0, deviation, (size, *doc.shape[1:]))
         noisy = _floating(doc) + noise.astype(_floating(doc).dtype)
-        found = _recorded(model, noisy, np.repeat(targets, size, axis=0), terms[0].layer, question)
+        found = _recorded(
+            model, noisy, np.repeat(targets, size, axis=0), terms[0].layer, question, rivals
+        )
         for position, of_copy in enumerate(found):
             if isinstance(of_copy, ValueError):
                 raise of_copy
@@ -287,6 +349,21 @@ def _smooth_evidence(
             ):
                 total += evidence
     return [total / question.smooth for total in sums]
+
+
+def _rivals_of_doc(terms: Sequence[Terms], question: Question) -> Rivals | None:
+    """The rivals of the classes of a doc, for its noisy copies, whose scores are nearest to others.
+
+    Args:
+        terms: The terms of the doc, one for each class.
+        question: Says how strongly to compare.
+    """
+    if question.rivals is None:
+        return None
+    most = max(len(one.rivals) for one in terms)
+    # Of unequal numbers the shorter are filled up with the class itself, which does not count.
+    padded = [[*one.rivals, *[one.target] * (most - len(one.rivals))] for one in terms]
+    return Rivals(question.rivals.alpha, references=np.array(padded))
 
 
 def _scores_through_channels(

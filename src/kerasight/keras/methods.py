@@ -21,7 +21,9 @@ import numpy as np
 from kerasight.keras.gradcam import channel_weights, weighted_sum
 
 __all__ = [
+    "ALPHA",
     "METHODS",
+    "REFERENCES",
     "Method",
     "ablation_cam",
     "eigen_cam",
@@ -266,13 +268,17 @@ def finer_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
 
     .. math::
         \sum_k \Big(\frac{1}{hw} \sum_{ij} g^k_{ij}\Big) A^k, \qquad
-        g = \frac{\partial}{\partial A} \Big(y_c - \frac{1}{n} \sum_{d} y_d\Big)
+        g = \frac{\partial}{\partial A} \Big(y_c - \alpha \frac{1}{n} \sum_{d} y_d\Big)
 
-    where :math:`d` runs over the `RIVALS` classes whose scores are nearest to that of the class
-    :math:`c` (:math:`n` of them, fewer if the model has no more).
+    where :math:`d` runs over the :math:`n` = `REFERENCES` classes whose scores are nearest to that
+    of the class :math:`c` (fewer if the model has no more), and :math:`\alpha` = `ALPHA` is how
+    strong the comparison is: the paper's :math:`\gamma`. The ``references`` and ``alpha`` of
+    `kerasight.explain_prediction` take others. The paper's scores are logits.
 
     Paper: Zhang et al. 2025, "Finer-CAM: Spotting the Difference Reveals Finer Details for Visual
-    Explanation", https://arxiv.org/abs/2501.11309; the comparison strength is 1 here.
+    Explanation", https://arxiv.org/abs/2501.11309. The authors' code,
+    https://github.com/Imageomics/Finer-CAM, weighs the references by their softmax probabilities
+    since March 2025, and takes 1 for :math:`\alpha`; this is the paper's formula.
 
     Args:
         activations: The layer's output for one image, shape ``(height, width, channels)``.
@@ -284,7 +290,11 @@ def finer_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return grad_cam(activations, gradients)
 
 
-RIVALS = 3  # the similar classes that `finer_cam` compares with
+REFERENCES = 3
+"""How many similar classes `finer_cam` compares with, unless told otherwise."""
+
+ALPHA = 0.6
+"""How strongly `finer_cam` compares, unless told otherwise: the paper's gamma."""
 
 Needs = Literal["gradients", "nothing", "scores", "drops"]
 
@@ -304,7 +314,7 @@ class Method:
         is_of_class: Whether it depends on the class.
         has_counterfactual: Whether it can show what speaks against a class: with
             ``counterfactual=True``.
-        rivals: How many similar classes the score is compared with, as in `finer_cam`.
+        compares: Whether it compares the score with those of other classes, as `finer_cam`.
     """
 
     name: str
@@ -314,7 +324,7 @@ class Method:
     is_signed: bool = True
     is_of_class: bool = True
     has_counterfactual: bool = True
-    rivals: int = 0
+    compares: bool = False
 
 
 METHODS: dict[str, Method] = {
@@ -351,7 +361,7 @@ METHODS: dict[str, Method] = {
             has_counterfactual=False,
         ),
         Method("ablation-cam", "Ablation-CAM", ablation_cam, "drops"),
-        Method("finer-cam", "Finer-CAM", finer_cam, rivals=RIVALS),
+        Method("finer-cam", "Finer-CAM", finer_cam, compares=True),
     )
 }
 """The methods by the names that ``method`` takes."""

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from kerasight.keras import backends, layers
-from kerasight.keras.backends.common import TOP, Call, Pass
+from kerasight.keras.backends.common import TOP, Call, Pass, Rivals
 from kerasight.keras.traces import traces_of
 
 __all__ = ["Terms", "record", "record_batch", "scores_of", "target_index"]
@@ -29,6 +29,7 @@ class Terms:
         gradients: Gradients of ``score`` with respect to ``activations``, same shape and type.
         target: Index of the explained class.
         scores: The model's output, shape ``(classes,)``, or the logits that it was made of.
+        rivals: Indices of the classes that ``target`` was compared with, the greatest score first.
     """
 
     layer: keras.layers.Layer
@@ -37,6 +38,7 @@ class Terms:
     gradients: np.ndarray
     target: int
     scores: np.ndarray
+    rivals: tuple[int, ...] = ()
 
     @property
     def score(self) -> float:
@@ -78,7 +80,7 @@ def record_batch(
     layer: keras.layers.Layer | None = None,
     *,
     logits: bool = False,
-    rivals: int = 0,
+    rivals: Rivals | None = None,
     needs_gradients: bool = True,
 ) -> list[list[Terms] | ValueError]:
     """Run a model forward and backward once, for several classes of several inputs.
@@ -90,19 +92,19 @@ def record_batch(
             `common.LOWEST` for those with the greatest or the lowest scores.
         layer: As in `record`.
         logits: Whether the scores are to be those before the final softmax or sigmoid.
-        rivals: If not 0, what is differentiated is the score of a class less the mean score of this
-            many others, those whose scores are nearest to its own.
+        rivals: If given, what is differentiated is the score of a class less a share of the mean
+            score of these others.
         needs_gradients: Whether it is an error if the scores do not depend on the layer in a way
             that can be differentiated; else the gradients are zero.
 
     Returns:
         For each doc its terms, one for each target; or the error, if there is NaN or infinity in
-        those of this doc.
+        those of this doc, or a class has no rivals but itself.
 
     Raises:
         ValueError: If there is no such class; if the layer was not reached, has no map, or no
-            gradient to the score; if there are no logits to be found, or no other classes to
-            compare with.
+            gradient to the score; if there are no logits to be found, or there is but one class and
+            it is to be compared.
     """
 
     def candidates(calls: Sequence[Call]) -> Iterator[int]:
@@ -113,7 +115,7 @@ def record_batch(
     recorded = backends.current().forward_backward(
         model, docs, targets, layer, candidates, logits, rivals
     )
-    if rivals and recorded.scores.shape[1] == 1:
+    if rivals is not None and recorded.scores.shape[1] == 1:
         raise ValueError(
             "there is no class to compare with: the model puts out one; pass another method than "
             "finer-cam"
@@ -148,6 +150,7 @@ def record_batch(
         activations, gradients = np.moveaxis(activations, 1, -1), np.moveaxis(gradients, 2, -1)
     return [
         _not_finite(name, activations[doc], gradients[:, doc])
+        or _not_compared(recorded, doc)
         or [
             Terms(
                 layer=recorded.layer,
@@ -156,6 +159,7 @@ def record_batch(
                 gradients=gradients[rank, doc],
                 target=int(target),
                 scores=recorded.scores[doc],
+                rivals=_rivals_of(recorded, doc, rank),
             )
             for rank, target in enumerate(recorded.targets[doc])
         ]
@@ -192,6 +196,27 @@ def _not_finite(name: str, activations: np.ndarray, gradients: np.ndarray) -> Va
             return ValueError(
                 f"there is NaN or infinity in the {what} of layer {name!r}; look at the model's "
                 "weights and at the range of doc"
+            )
+    return None
+
+
+def _rivals_of(recorded: Pass, doc: int, rank: int) -> tuple[int, ...]:
+    """The classes that a class was compared with, the greatest score first."""
+    if recorded.rivals is None:
+        return ()
+    found = np.flatnonzero(recorded.rivals[rank, doc])
+    order = np.argsort(-recorded.scores[doc, found], kind="stable")
+    return tuple(int(index) for index in found[order])
+
+
+def _not_compared(recorded: Pass, doc: int) -> ValueError | None:
+    if recorded.rivals is None:
+        return None
+    for rank, target in enumerate(recorded.targets[doc]):
+        if not recorded.rivals[rank, doc].any():
+            return ValueError(
+                f"class {target} has no class to be compared with: references holds none but "
+                "itself; pass others"
             )
     return None
 

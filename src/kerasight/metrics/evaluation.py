@@ -840,7 +840,7 @@ class Study:
         questions = [
             replace(question, logits=self.logits)
             for question in self.questions
-            if not (self.leaves_out and question.method.rivals and len(scores) == 1)
+            if not (self.leaves_out and question.method.compares and len(scores) == 1)
         ]
         layers = self._ready(doc, targets, questions)
         steps = len(questions) + len(self.metrics) * len(targets)

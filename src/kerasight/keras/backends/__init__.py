@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 import keras
 
-from kerasight.keras.backends.common import Candidates, Pass
+from kerasight.keras.backends.common import Candidates, Pass, Rivals
 
 __all__ = ["Backend", "current"]
 
@@ -43,7 +43,7 @@ class Backend(Protocol):
         layer: keras.layers.Layer | None,
         candidates: Candidates,
         logits: bool,
-        rivals: int,
+        rivals: Rivals | None,
     ) -> Pass:
         """Run the model once, and differentiate scores with respect to a layer's output.
 
@@ -57,8 +57,8 @@ class Backend(Protocol):
             candidates: Given the calls of the pass, the positions of those to explain, the best
                 first.
             logits: As in `scores`.
-            rivals: If not 0, what is differentiated is the score of a class less the mean score of
-                this many others, those whose scores are nearest to its own.
+            rivals: If given, what is differentiated is the score of a class less a share of the
+                mean score of these others.
         """
 
     def scores_after(

@@ -14,6 +14,8 @@ __all__ = [
     "Call",
     "Candidates",
     "Pass",
+    "Rivals",
+    "check_references",
     "check_scores",
     "check_target",
     "check_targets",
@@ -29,6 +31,22 @@ Call = tuple[Any, tuple[int | None, ...] | None]
 Candidates = Callable[[Sequence[Call]], Iterator[int]]
 
 
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """The classes that the score of a class is compared with, all with the same weight.
+
+    Attributes:
+        alpha: How much of the mean of their scores is taken away from that of the class.
+        number: How many there are, those whose scores are nearest to that of the class.
+        references: Which they are, in the place of a number: indices of shape ``(1, rivals)``, or
+            ``(targets, rivals)``. A class among its own rivals does not count.
+    """
+
+    alpha: float
+    number: int = 0
+    references: np.ndarray | None = None
+
+
 @dataclass(frozen=True)
 class Pass:
     """What one forward and one backward pass gave.
@@ -42,6 +60,8 @@ class Pass:
             if the scores do not depend on it.
         targets: Indices of the explained classes, shape ``(docs, targets)``.
         scores: The model's output for all classes, shape ``(docs, classes)``.
+        rivals: If the scores of classes were compared with others, the weight of each class in the
+            mean of those, shape ``(targets, docs, classes)``.
     """
 
     layer: Any
@@ -50,6 +70,7 @@ class Pass:
     gradients: np.ndarray | None
     targets: np.ndarray
     scores: np.ndarray
+    rivals: np.ndarray | None = None
 
 
 def check_scores(shape: tuple[int | None, ...]) -> int:
@@ -78,16 +99,33 @@ def check_targets(targets: np.ndarray, classes: int) -> np.ndarray:
     """
     if ((targets == TOP) | (targets == LOWEST)).all():
         return targets[:, :classes]
-    outside = targets[(targets < 0) | (targets >= classes)]
+    return _check_indices(targets, classes, "target")
+
+
+def check_references(references: np.ndarray, classes: int) -> np.ndarray:
+    """The classes to compare with, if they are there.
+
+    Args:
+        references: Class indices, of any shape.
+        classes: How many classes the model has.
+
+    Raises:
+        ValueError: If there is no such class.
+    """
+    return _check_indices(references, classes, "reference")
+
+
+def _check_indices(indices: np.ndarray, classes: int, what: str) -> np.ndarray:
+    outside = indices[(indices < 0) | (indices >= classes)]
     if outside.size:
-        check_target(outside[0], classes)
-    return targets
+        check_target(outside[0], classes, what)
+    return indices
 
 
-def check_target(target: int, classes: int) -> None:
+def check_target(target: int, classes: int, what: str = "target") -> None:
     """Raise ValueError unless a model of so many classes has this one."""
     if not 0 <= target < classes:
         raise ValueError(
-            f"target {target} is out of range: the model puts out {classes} "
-            f"{'class' if classes == 1 else 'classes'}, so that a target lies in [0, {classes})"
+            f"{what} {target} is out of range: the model puts out {classes} "
+            f"{'class' if classes == 1 else 'classes'}, so that a {what} lies in [0, {classes})"
         )

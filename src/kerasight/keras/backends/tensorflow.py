@@ -21,6 +21,8 @@ from kerasight.keras.backends.common import (
     TOP,
     Candidates,
     Pass,
+    Rivals,
+    check_references,
     check_scores,
     check_targets,
 )
@@ -111,7 +113,7 @@ def forward_backward(
     layer: keras.layers.Layer | None,
     candidates: Candidates,
     logits: bool = False,
-    rivals: int = 0,
+    rivals: Rivals | None = None,
 ) -> Pass:
     """Run the model once, and differentiate scores with respect to a layer's output.
 
@@ -124,7 +126,8 @@ def forward_backward(
     several = targets.shape[1] > 1
 
     def counted(layer: keras.layers.Layer) -> tuple[Any, ...]:
-        return (weakref.ref(layer), shape, inputs.dtype, logits, rivals)
+        compares = None if rivals is None else (rivals.number, rivals.references is None)
+        return (weakref.ref(layer), shape, inputs.dtype, logits, compares)
 
     def traced(layer: keras.layers.Layer) -> _Trace | None:
         key = counted(layer)
@@ -157,7 +160,7 @@ def forward_backward(
         if trace is not None:
             # What fails compiled is run again eagerly, where it fails with a better message.
             with contextlib.suppress(tf.errors.OpError):
-                return trace.run(known, inputs, targets)
+                return trace.run(known, inputs, targets, rivals)
         return run_first(len(inputs))
     except _HiddenLogitsError:
         # A graph tells more: what each operation is, and what went into it.
@@ -168,7 +171,7 @@ def forward_backward(
         trace = traced(result.layer)
         if trace is None:
             raise
-        return trace.run(result.layer, inputs, targets)
+        return trace.run(result.layer, inputs, targets, rivals)
 
 
 def _count(
@@ -258,7 +261,7 @@ def _run_eagerly(
     layer: keras.layers.Layer | None,
     candidates: Candidates,
     logits: bool = False,
-    rivals: int = 0,
+    rivals: Rivals | None = None,
     watch_all: bool = False,
 ) -> Pass:
     """Run a pass operation by operation, which takes no preparation."""
@@ -271,6 +274,10 @@ def _run_eagerly(
             f"{len(inputs)} {'doc' if len(inputs) == 1 else 'docs'}"
         )
     chosen = _class_indices(scores, check_targets(targets, classes))
+    shares = less = None
+    if rivals is not None:
+        shares = _shares_of_rivals(scores, chosen, rivals.number, _references(rivals, classes))
+        less = tf.cast(rivals.alpha, shares.dtype) * shares
     calls = [(call.layer, call.shape) for call in recorder.calls]
     activations = gradients = None
     for position in range(len(calls))[-1:] if layer is not None else candidates(calls):
@@ -283,7 +290,7 @@ def _run_eagerly(
                 model, inputs, targets, None, candidates, logits, rivals, watch_all=True
             )
         for scale in recorder.scales():
-            gradients = _gradients(tape, scores, activations, chosen, scale, rivals)
+            gradients = _gradients(tape, scores, activations, chosen, scale, less)
             if gradients is None or _is_finite(gradients):
                 break
         if gradients is not None:
@@ -295,6 +302,7 @@ def _run_eagerly(
         gradients=None if gradients is None else gradients.numpy(),
         targets=chosen.numpy(),
         scores=scores.numpy(),
+        rivals=None if shares is None else shares.numpy(),
     )
 
 
@@ -309,7 +317,7 @@ class _Trace:
         dtype: tf.DType,
         several: bool,
         logits: bool,
-        rivals: int,
+        rivals: Rivals | None,
     ) -> None:
         """Trace the pass.
 
@@ -320,25 +328,38 @@ class _Trace:
             dtype: Their type.
             several: Whether several classes are explained in one pass.
             logits: As in `forward_backward`.
-            rivals: As in `forward_backward`.
+            rivals: As in `forward_backward`; strength and references may be others at each run.
         """
         # The function lives on in its trace, and must not keep the model alive.
         weak_model, weak_layer = weakref.ref(model), weakref.ref(layer)
         scales: list[float] = []
+        compares, number = rivals is not None, 0 if rivals is None else rivals.number
 
-        def run(inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def run(
+            inputs: tf.Tensor,
+            targets: tf.Tensor,
+            scale: tf.Tensor,
+            references: tf.Tensor,
+            alpha: tf.Tensor,
+        ) -> tuple[tf.Tensor, ...]:
             tape, recorder, scores = _record(weak_model(), inputs, weak_layer(), logits=logits)
             check_scores(tuple(scores.shape))
             activations = recorder.calls[-1].output
             scales.extend(recorder.scales())
             chosen = _class_indices(scores, targets)
-            gradients = _gradients(tape, scores, activations, chosen, scale, rivals, several)
+            shares, less = tf.zeros((0, 0, 0), scores.dtype), None
+            if compares:
+                shares = _shares_of_rivals(scores, chosen, number, references)
+                less = tf.cast(alpha, shares.dtype) * shares
+            gradients = _gradients(tape, scores, activations, chosen, scale, less, several)
             if gradients is None:
                 raise ValueError("no gradient")  # which the eager pass reports as it should be
-            return activations, gradients, chosen, scores
+            return activations, gradients, chosen, shares, scores
 
         signature = [
             tf.TensorSpec(shape, dtype),
+            tf.TensorSpec((None, None), tf.int32),
+            tf.TensorSpec((), tf.float32),
             tf.TensorSpec((None, None), tf.int32),
             tf.TensorSpec((), tf.float32),
         ]
@@ -346,12 +367,20 @@ class _Trace:
         self._classes = self._function.structured_outputs[-1].shape[1]
         self._scales = scales
 
-    def run(self, layer: keras.layers.Layer, inputs: tf.Tensor, targets: np.ndarray) -> Pass:
+    def run(
+        self,
+        layer: keras.layers.Layer,
+        inputs: tf.Tensor,
+        targets: np.ndarray,
+        rivals: Rivals | None,
+    ) -> Pass:
         """Run the pass."""
         given = tf.constant(check_targets(targets, self._classes), tf.int32)
+        references = _references(rivals, self._classes)
+        alpha = tf.constant(0.0 if rivals is None else rivals.alpha, tf.float32)
         for place, scale in enumerate(self._scales):
-            activations, gradients, chosen, scores = self._function(
-                inputs, given, tf.constant(scale, tf.float32)
+            activations, gradients, chosen, shares, scores = self._function(
+                inputs, given, tf.constant(scale, tf.float32), references, alpha
             )
             if len(self._scales) == 1 or _is_finite(gradients):
                 # One that overflowed would most likely do so again.
@@ -364,6 +393,7 @@ class _Trace:
             gradients=gradients.numpy(),
             targets=chosen.numpy(),
             scores=scores.numpy(),
+            rivals=None if rivals is None else shares.numpy(),
         )
 
 
@@ -590,7 +620,7 @@ def _gradients(
     activations: tf.Tensor,
     chosen: tf.Tensor,
     scale: Any,
-    rivals: int,
+    less: tf.Tensor | None = None,
     several: bool | None = None,
 ) -> tf.Tensor | None:
     """Gradients of the chosen scores, shape ``(targets, docs, ...)``; None if there are none.
@@ -603,13 +633,13 @@ def _gradients(
         activations: What to differentiate by.
         chosen: Indices of the classes, shape ``(docs, targets)``.
         scale: What to multiply the scores by on the way.
-        rivals: As in `forward_backward`.
+        less: How much of each score to take away from the chosen one, shape ``(targets, docs,
+            classes)``.
         several: Where the number of targets is not known yet, whether it is more than one.
     """
     seeds = tf.one_hot(tf.transpose(chosen), scores.shape[1], dtype=scores.dtype)
-    rivals = min(rivals, scores.shape[1] - 1)
-    if rivals:
-        seeds -= _shares_of_rivals(scores, chosen, rivals)
+    if less is not None:
+        seeds -= less
     seeds *= tf.cast(scale, scores.dtype)
 
     def gradient(seed: tf.Tensor) -> tf.Tensor | None:
@@ -627,18 +657,42 @@ def _gradients(
     return found / tf.cast(scale, found.dtype)
 
 
-def _shares_of_rivals(scores: tf.Tensor, chosen: tf.Tensor, rivals: int) -> tf.Tensor:
-    """The mean over the classes whose scores are nearest to that of each chosen one.
+def _references(rivals: Rivals | None, classes: int) -> tf.Tensor:
+    """The classes to compare with, where they are named, shape ``(targets, rivals)``."""
+    named = None if rivals is None else rivals.references
+    if named is None:
+        return tf.zeros((0, 0), tf.int32)
+    return tf.constant(check_references(named, classes), tf.int32)
+
+
+def _shares_of_rivals(
+    scores: tf.Tensor, chosen: tf.Tensor, number: int, references: tf.Tensor
+) -> tf.Tensor:
+    """What the score of each chosen class is compared with.
+
+    Args:
+        scores: The scores, shape ``(docs, classes)``.
+        chosen: Indices of the classes, shape ``(docs, targets)``.
+        number: How many to compare with, those whose scores are nearest; 0 for ``references``.
+        references: Indices of those to compare with, shape ``(targets, rivals)``.
 
     Returns:
-        The weight of each class in that mean, shape ``(targets, docs, classes)``.
+        The weight of each class in the mean, shape ``(targets, docs, classes)``; zero throughout if
+        there is none but the class itself.
     """
-    chosen = tf.transpose(chosen)
-    itself = tf.one_hot(chosen, scores.shape[1], dtype=scores.dtype)
-    score = tf.reduce_sum(itself * scores, axis=-1, keepdims=True)
-    distance = tf.where(itself > 0, tf.constant(float("inf"), scores.dtype), abs(scores - score))
-    nearest = tf.math.top_k(-distance, rivals).indices
-    return tf.reduce_mean(tf.one_hot(nearest, scores.shape[1], dtype=scores.dtype), axis=-2)
+    classes = scores.shape[1]
+    itself = tf.one_hot(tf.transpose(chosen), classes, dtype=scores.dtype)
+    if number:
+        score = tf.reduce_sum(itself * scores, axis=-1, keepdims=True)
+        far = tf.constant(float("inf"), scores.dtype)
+        distance = tf.where(itself > 0, far, abs(scores - score))
+        nearest = tf.math.top_k(-distance, min(number, classes)).indices
+        rivals = tf.reduce_sum(tf.one_hot(nearest, classes, dtype=scores.dtype), axis=-2)
+    else:
+        rivals = tf.reduce_sum(tf.one_hot(references, classes, dtype=scores.dtype), axis=-2)
+        rivals = tf.expand_dims(rivals, axis=1)
+    rivals *= 1 - itself
+    return tf.math.divide_no_nan(rivals, tf.reduce_sum(rivals, axis=-1, keepdims=True))
 
 
 def _is_finite(values: tf.Tensor) -> bool:
