@@ -99,6 +99,19 @@ def save_picture(
 
 
 def run(*arguments: str | Path) -> Result:
+    """Run the command; where a model file is passed, with the pixels as most models here want them.
+
+    Without --preprocess, it would say each time that it takes them so.
+    """
+    if (
+        any(Path(one).suffix in (".keras", ".h5") for one in arguments)
+        and "--preprocess" not in arguments
+    ):
+        arguments = (*arguments, "--preprocess", "none")
+    return run_as_it_is(*arguments)
+
+
+def run_as_it_is(*arguments: str | Path) -> Result:
     try:
         runner = CliRunner(mix_stderr=False)
     except TypeError:  # newer ones always keep the two apart

@@ -93,7 +93,7 @@ class TestLayersOfOnesOwn:
         if way == "module":  # in the folder where the command runs
             monkeypatch.chdir("own")
             passed = "my_layers"
-        result = explain(picture, "-m", model, "--import", passed, "--preprocess", "none")
+        result = explain(picture, "-m", model, "--import", passed)
         assert rows_of(result)[0][2] == "766"
         assert result.stderr == ""
 
@@ -107,9 +107,8 @@ class TestLayersOfOnesOwn:
     def test_may_be_functions(self, own: Any) -> None:
         file = save_model(around(layers.Activation(own.negative)))
         assert "the function 'negative' in it " in refused(save_picture(), "-m", file)
-        arguments = ("--preprocess", "none", "-t", "0")
         result = explain(
-            save_picture(), "-m", file, "--import", "own/my_layers.py", "--signed", *arguments
+            save_picture(), "-m", file, "--import", "own/my_layers.py", "--signed", "-t", "0"
         )
         assert rows_of(result)[0][2] == "-383"
 
@@ -123,7 +122,7 @@ class TestLayersOfOnesOwn:
     def test_never_stand_for_functions_of_keras(self) -> None:
         Path("other_my_layers.py").write_text("def relu(inputs):\n    raise RuntimeError")
         file = save_model(around(layers.Activation("relu")))
-        arguments = ("--import", "other_my_layers.py", "--preprocess", "none")
+        arguments = ("--import", "other_my_layers.py")
         assert rows_of(explain(save_picture(), "-m", file, *arguments))[0][2] == "383"
 
     @pytest.mark.parametrize(
@@ -164,7 +163,7 @@ class TestCode:
             f"{file} holds Python code, in 'triple', which runs when the model is loaded; pass "
             "--unsafe if you trust whoever made the file"
         )
-        result = explain(save_picture(), "-m", file, "--unsafe", "--preprocess", "none")
+        result = explain(save_picture(), "-m", file, "--unsafe")
         assert rows_of(result)[0][2] == "1149"
 
     def test_in_a_function_of_a_layer_is_seen(self) -> None:

@@ -285,24 +285,6 @@ class TestApplication:
             "Warning: the names of the classes cannot be had: URL fetch failure\n"
         )
 
-    @pytest.mark.parametrize(
-        ("application", "module"),
-        [
-            ("MobileNetV3Small", "mobilenet_v3"),
-            ("MobileNet", "mobilenet"),
-            ("ResNet50V2", "resnet_v2"),
-            ("EfficientNetV2B0", "efficientnet_v2"),
-            ("NASNetMobile", "nasnet"),
-        ],
-    )
-    def test_is_preprocessed_by_its_own_module(self, application: str, module: str) -> None:
-        found = models._application_module(application)
-        assert found is getattr(keras.applications, module)
-
-    def test_each_has_a_module(self) -> None:
-        for name in models._application_names():
-            assert callable(models._application_module(name).preprocess_input)
-
 
 class TestFramework:
     def test_without_a_backend_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from kerasight.cli import model_files
+from kerasight.cli import model_files, preprocessing
 from kerasight.cli.console import PictureError, RunError, as_options, nearest, plain, reason, say
 
 if TYPE_CHECKING:
@@ -41,9 +41,6 @@ __all__ = [
 ]
 
 QUIET = "3"  # TF_CPP_MIN_LOG_LEVEL: nothing but what ends the process
-
-_PIXEL_RANGES = ("none", "unit", "signed")
-_IMAGENET_MODES = ("caffe", "torch")
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's modes by number of channels
 
@@ -228,22 +225,26 @@ def _load_demo() -> Classifier:
 
 
 def _load_file(path: Path, options: ModelOptions, names: Sequence[str] | None) -> Classifier:
-    preprocess = options.preprocess or "none"
-    prepare = _preprocessing(preprocess)
+    preprocess = options.preprocess
+    if preprocess is not None:
+        preprocessing.by_name(preprocess)  # which is refused if there is none
     model = model_files.load(path, options.imports, options.unsafe)
     form = _form(model)
-    if form.channels != 3 and preprocess not in _PIXEL_RANGES:
+    if preprocess is None:
+        preprocess = preprocessing.of_model(path, model, form.channels)
+    if form.channels != 3 and preprocess not in preprocessing.RANGES:
+        *ranges, last = preprocessing.RANGES
         raise RunError(
             f"--preprocess {preprocess} is for RGB, and {path} takes {_MODES[form.channels]}; pass "
-            f"{', '.join(_PIXEL_RANGES[:-1])} or {_PIXEL_RANGES[-1]}"
+            f"{', '.join(ranges)} or {last}"
         )
-    return Classifier(model, names, _to_doc(form, prepare))
+    return Classifier(model, names, _to_doc(form, preprocessing.by_name(preprocess)))
 
 
 def _load_application(name: str) -> Classifier:
     import keras
 
-    known = {plain(item): item for item in _application_names()}
+    known = {plain(item): item for item in preprocessing.applications()}
     found = known.get(plain(name))
     if found is None:
         near = nearest(name, list(known.values()))
@@ -251,7 +252,7 @@ def _load_application(name: str) -> Classifier:
             f"--model {name!r} is neither a .keras or .h5 file nor a model of keras.applications"
             f"{near}"
         )
-    module = _application_module(found)
+    module = getattr(keras.applications, preprocessing.module_of(found))
     try:
         model = getattr(keras.applications, found)(weights="imagenet")
     except Exception as error:  # Keras raises plain Exception where a download fails
@@ -259,36 +260,6 @@ def _load_application(name: str) -> Classifier:
     return Classifier(
         model, _imagenet_names(module), _to_doc(_form(model), module.preprocess_input)
     )
-
-
-def _application_names() -> list[str]:
-    import keras
-
-    public = [name for name in dir(keras.applications) if not name.startswith("_")]
-    return [name for name in public if callable(getattr(keras.applications, name))]
-
-
-def _application_modules() -> dict[str, Any]:
-    """The modules of ``keras.applications`` that preprocess for a family of models."""
-    import keras
-
-    members = {name: getattr(keras.applications, name) for name in dir(keras.applications)}
-    return {
-        name: member
-        for name, member in members.items()
-        if hasattr(member, "preprocess_input") and name != "imagenet_utils"
-    }
-
-
-def _application_module(application: str) -> Any:
-    """The module of an application, with its ``preprocess_input`` and ``decode_predictions``."""
-    modules = _application_modules()
-    for module in modules.values():
-        if hasattr(module, application):
-            return module
-    # MobileNetV3Small and its like stand in no module; its name begins as theirs.
-    families = [name for name in modules if plain(application).startswith(plain(name))]
-    return modules[max(families, key=len)]
 
 
 def _imagenet_names(module: Any) -> list[str] | None:
@@ -302,28 +273,6 @@ def _imagenet_names(module: Any) -> list[str] | None:
         say("Warning", "yellow", f"the names of the classes cannot be had: {reason(error)}")
         return None
     return [str(name) for _, name, _ in reversed(decoded)]
-
-
-def _preprocessing(name: str) -> Callable[..., Any]:
-    """A function as ``preprocess_input`` of the applications, by its name.
-
-    It takes a float array ``(1, height, width, channels)`` of pixels 0..255, which it may change,
-    and ``data_format``.
-    """
-    import keras
-
-    if name in _PIXEL_RANGES:
-        divisor, offset = {"none": (1, 0), "unit": (255, 0), "signed": (127.5, 1)}[name]
-        return lambda pixels, data_format: pixels / divisor - offset
-    if name in _IMAGENET_MODES:
-        of_mode = keras.applications.imagenet_utils.preprocess_input
-        return lambda pixels, data_format: of_mode(pixels, data_format=data_format, mode=name)
-    modules = _application_modules()
-    if name not in modules:
-        known = ", ".join([*_PIXEL_RANGES, *_IMAGENET_MODES, *modules])
-        raise RunError(f"unknown --preprocess {name!r}; known are {known}")
-    preprocess_input: Callable[..., Any] = modules[name].preprocess_input
-    return preprocess_input
 
 
 # Inputs

@@ -64,7 +64,8 @@ Preprocess = Annotated[
         show_default=False,
         help="For model files: how pixels become the model's input. none (0..255), unit "
         "(0..1), signed (-1..1), caffe, torch, or a module of keras.applications, such as "
-        "resnet50. Default: none.",
+        "resnet50. Default: its own for a model of keras.applications, known by its name; else "
+        "none, with a warning unless the model rescales pixels itself.",
     ),
 ]
 ClassNames = Annotated[
