@@ -65,7 +65,7 @@ def test_it_shows_itself_as_the_overlay() -> None:
         assert (picture.format, picture.size, picture.mode) == ("PNG", (4, 4), "RGBA")
     html = expl._repr_html_()
     assert html == format_as_html(expl)
-    assert 'alt="Overlay for class 243, score 0.7500' in html
+    assert 'alt="Overlay for class 243, score 0.75' in html
     assert "backbone/out" in html
 
 
@@ -78,7 +78,7 @@ def test_an_error_is_shown_in_the_place_of_a_picture() -> None:
 
 def test_without_a_picture_the_class_and_the_score_are_shown() -> None:
     html = make(image=None)._repr_html_()
-    for words in ("net", "class 243", "0.7500", "backbone/out"):
+    for words in ("net", "class 243", "0.75", "backbone/out"):
         assert words in html
     assert "<img" not in html
 

@@ -65,6 +65,8 @@ class TargetExplanation(_ComparesByField):
             values in [-1, 1]: what is below zero speaks against it.
         name: Name of the class, where it is known. Not part of ``repr``, which is eli5's.
         signed: Whether the heatmap has a sign, as ``relu=False`` gives it. Not part of ``repr``.
+        is_probability: Whether ``score`` is told in per cent: all scores of the model lie in
+            [0, 1], and no logits were asked for. Not part of ``repr``.
     """
 
     target: int | str
@@ -75,6 +77,7 @@ class TargetExplanation(_ComparesByField):
     heatmap: np.ndarray | None = None
     name: str | None = field(default=None, repr=False)
     signed: bool = field(default=False, repr=False)
+    is_probability: bool = field(default=False, repr=False)
 
     @property
     def label(self) -> str:

@@ -115,7 +115,7 @@ def test_a_class_shows_its_cards_its_heatmaps_and_its_scores(show: Any) -> None:
     # The heatmap of the class, whichever place it has on the card.
     expect(page.locator(CARDS).first.get_by_label("dog")).to_be_checked()
     expect(page.locator(".ks-stage img").first).to_have_attribute(
-        "alt", "Picture and heatmap for dog (1), score 0.0500, hottest at the lower right"
+        "alt", "Picture and heatmap for dog (1), score 0.05, hottest at the lower right"
     )
     page.get_by_label("Order").select_option("Score, highest first")
     expect(page.locator(f"{CARDS} h2")).to_have_text(["b9.png", "b10.png", "none.png"])

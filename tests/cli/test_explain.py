@@ -146,12 +146,6 @@ class TestClasses:
         ((*_, score, _, _),) = rows_of(explain(save_picture(), "-m", save_model(make_mean())))
         assert score == "255"
 
-    @pytest.mark.parametrize(
-        ("score", "text"), [(0.5, "50.0%"), (1, "100.0%"), (1e-4, "<0.1%"), (0, "0.0%")]
-    )
-    def test_probabilities_are_percent(self, score: float, text: str) -> None:
-        assert command._format_score(score, True) == text
-
     def test_one_sigmoid_is_one_class(self) -> None:
         arguments = (save_picture(), "-m", save_model(make_unit()), "--top", "3")
         ((_, label, score, *_),) = rows_of(explain(*arguments))

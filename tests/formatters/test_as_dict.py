@@ -41,6 +41,7 @@ def test_it_is_what_json_makes_of_it() -> None:
             "heatmap": [[0.0, 0.5]],
             "name": "house",
             "signed": False,
+            "is_probability": False,
         }
     ]
 

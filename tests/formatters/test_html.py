@@ -30,7 +30,13 @@ def noise(size: tuple[int, int] = (200, 160)) -> Image.Image:
 
 def make(number: int = 2, **kwargs: Any) -> Explanation:
     targets = [
-        TargetExplanation(k, score=0.5 / (k + 1), heatmap=np.roll(HEAT, k), name=f"class{k}")
+        TargetExplanation(
+            k,
+            score=0.5 / (k + 1),
+            heatmap=np.roll(HEAT, k),
+            name=f"class{k}",
+            is_probability=True,
+        )
         for k in range(number)
     ]
     arguments = {
@@ -116,8 +122,8 @@ def test_without_styles_and_script_there_is_the_overlay_of_each_class_with_a_cap
     found = Reader(format_as_html(make(image=grey)))
     overlays = [item for item in found.all("img") if item["alt"].startswith("Overlay")]
     assert [item["alt"] for item in overlays] == [
-        "Overlay for class0 (0), score 0.5000, hottest at the lower right",
-        "Overlay for class1 (1), score 0.2500, hottest at the upper left",
+        "Overlay for class0 (0), score 50.0%, hottest at the lower right",
+        "Overlay for class1 (1), score 25.0%, hottest at the upper left",
     ]
     for number, item in enumerate(overlays):
         alone = make(targets=[make().targets[number]], image=grey)
@@ -125,7 +131,7 @@ def test_without_styles_and_script_there_is_the_overlay_of_each_class_with_a_cap
         wanted = np.asarray(format_as_image(alone).convert("RGB"), dtype=int)
         assert drawn.shape == wanted.shape
         assert np.abs(drawn - wanted).mean() < 3  # what a JPEG loses
-    for caption in ("class0 (0), score 0.5000", "class1 (1), score 0.2500"):
+    for caption in ("class0 (0), score 50.0%", "class1 (1), score 25.0%"):
         assert caption in found.visible()
     for words in (
         "net",
@@ -261,7 +267,7 @@ def test_without_a_picture_there_are_the_classes_and_nothing_to_choose() -> None
     assert not found.all("img")
     assert not found.all("input")
     assert not [item for item in found.all("div", "ks-targets") if "hidden" in item]
-    for words in ("class0", "0.5000", "class1", "0.2500"):
+    for words in ("class0", "50.0%", "class1", "25.0%"):
         assert words in found.visible()
 
 
@@ -415,7 +421,7 @@ def test_what_was_escaped_reads_as_it_was() -> None:
     expl = make(1)
     expl.targets[0].name = 'a "quoted" <b>name</b> & more'
     found = Reader(format_as_html(expl))
-    assert 'a "quoted" <b>name</b> & more (0), score 0.5000' in found.visible()
+    assert 'a "quoted" <b>name</b> & more (0), score 50.0%' in found.visible()
     [label] = json.loads(Reader(report([expl])).all("article")[0]["data-labels"])
     assert label == 'a "quoted" <b>name</b> & more (0)'
 
@@ -445,7 +451,7 @@ def test_without_scripts_a_report_shows_the_overlay_of_the_first_class() -> None
     assert len(overlays) == 2
     for overlay in overlays:
         [image] = Reader(overlay).all("img")
-        assert image["alt"].startswith("Overlay for class0 (0), score 0.5000")
+        assert image["alt"].startswith("Overlay for class0 (0), score 50.0%")
         assert picture_at(image["src"]).size == (200, 160)
 
 

@@ -25,7 +25,7 @@ def test_a_card_worked_out_by_hand() -> None:
             "",
             "Where.",
             "",
-            "house (3)  score 0.7500",
+            "house (3)  score 0.75",
             "hottest at the lower right: 1.00 in row 2, column 3 of 2 x 3",
             "┌──────┐",
             "│  ··░░│",
@@ -70,7 +70,7 @@ def test_nothing_in_it_is_obeyed_by_a_terminal() -> None:
     assert lines[:3] == [rf"{escaped}\n", rf"method: {escaped}\n", rf"layer: {escaped}\n"]
     assert f"Error: {escaped}." in lines
     assert f"two\nlines {escaped}." in text
-    assert rf"{escaped}\n (3)  score 0.7500" in lines
+    assert rf"{escaped}\n (3)  score 0.75" in lines
     assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e", "\r", "\udcff"}
 
 
@@ -93,7 +93,7 @@ def test_what_is_no_explanation_is_refused(expl: Any) -> None:
     ],
 )
 def test_a_heatmap_that_cannot_be_drawn_is_left_out(heatmap: Any) -> None:
-    assert format_as_text(make(heatmap)).endswith("house (3)  score 0.7500")
+    assert format_as_text(make(heatmap)).endswith("house (3)  score 0.75")
     assert place_in_words(heatmap) == ""
 
 
@@ -167,10 +167,10 @@ def test_a_single_cell_is_in_the_centre_and_a_blank_map_is_blank() -> None:
     [
         (None, ""),
         (0.93125, "0.9313"),
-        (1.0, "1.0000"),
-        (0, "0.0000"),
-        (np.float32(12.5), "12.5000"),
-        (-3.25, "-3.2500"),
+        (1.0, "1"),
+        (0, "0"),
+        (np.float32(12.5), "12.5"),
+        (-3.25, "-3.25"),
         (0.00012, "0.00012"),
         (12345.6, "1.235e+04"),
         (float("nan"), "nan"),
@@ -179,3 +179,24 @@ def test_a_single_cell_is_in_the_centre_and_a_blank_map_is_blank() -> None:
 )
 def test_scores_are_short(score: Any, text: str) -> None:
     assert format_score(score) == text
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        (None, ""),
+        (0.93125, "93.1%"),
+        (0, "0.0%"),
+        (1e-7, "<0.1%"),
+        (0.00051, "0.1%"),
+        (0.9994, "99.9%"),
+        (np.float32(0.99999), ">99.9%"),
+        (1.0, "100.0%"),
+        (float("nan"), "nan%"),
+    ],
+)
+def test_probabilities_are_told_in_per_cent(score: Any, text: str) -> None:
+    assert format_score(score, is_probability=True) == text
+    expl = make(None)
+    expl.targets[0].score, expl.targets[0].is_probability = score, True
+    assert format_as_text(expl).endswith(f"score {text}" if text else "house (3)")

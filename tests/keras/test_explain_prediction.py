@@ -145,6 +145,7 @@ def test_a_swapped_activation_shows_in_the_next_explanation() -> None:
     after = kerasight.explain_prediction(model, DOC_BY_HAND, targets=[0]).targets[0]
     assert before.score == pytest.approx(1 / (1 + np.exp(0.5)))
     assert after.score == -0.25
+    assert (before.is_probability, after.is_probability) == (True, False)
 
 
 def test_new_weights_show_in_the_next_explanation() -> None:

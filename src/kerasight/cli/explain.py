@@ -86,18 +86,6 @@ class _Request:
         return Question.of(self.method.name, **self.asked)
 
 
-class _Answer(NamedTuple):
-    """What came of a picture.
-
-    Attributes:
-        expl: The explanation; if that failed, one with the error.
-        are_probabilities: Whether its scores can be told in per cent.
-    """
-
-    expl: Explanation
-    are_probabilities: bool = False
-
-
 class _Row(NamedTuple):
     """A line of the table."""
 
@@ -344,10 +332,9 @@ def _explain(
         for number, source in enumerate(sources, start=1):
             at = f"{source.name}, {number} of {len(sources)}"
             describe(bar, f"{source.name} ({number} of {len(sources)})")
-            answer = _answer(source, classifier, request, is_first=not rows)
-            expl = answer.expl
+            expl = _answer(source, classifier, request, is_first=not rows)
             try:
-                for row in _write_overlays(answer, source, request, guard):
+                for row in _write_overlays(expl, source, request, guard):
                     rows.append(row)  # one by one: those before an error count
             except PictureError as error:
                 expl = replace(expl, error=str(error))
@@ -377,7 +364,9 @@ def _explain(
     return code or (2 if failures else 0)
 
 
-def _answer(source: Source, classifier: Classifier, request: _Request, is_first: bool) -> _Answer:
+def _answer(
+    source: Source, classifier: Classifier, request: _Request, is_first: bool
+) -> Explanation:
     from kerasight.base import Explanation
 
     picture = None
@@ -385,7 +374,7 @@ def _answer(source: Source, classifier: Classifier, request: _Request, is_first:
         picture = source.read()
         return _explained(source, picture, classifier, request, is_first)
     except PictureError as error:
-        return _Answer(Explanation(classifier.model.name, error=str(error), image=picture))
+        return Explanation(classifier.model.name, error=str(error), image=picture)
 
 
 def _explained(
@@ -394,7 +383,7 @@ def _explained(
     classifier: Classifier,
     request: _Request,
     is_first: bool,
-) -> _Answer:
+) -> Explanation:
     from kerasight.base import HeatmapWarning
     from kerasight.keras.explain_prediction import explanation_of, top_indices
     from kerasight.keras.heatmaps import heatmaps_of
@@ -419,8 +408,7 @@ def _explained(
         expl = explanation_of(model, doc, found, picture, classifier.names, question)
     for warning in caught:
         say("Warning", "yellow", f"{source.name}: {as_options(reason(warning.message))}")
-    in_range = bool((scores >= 0).all() and (scores <= 1).all())
-    return _Answer(expl, are_probabilities=in_range and not question.logits)
+    return expl
 
 
 def _target_index(target: str, classifier: Classifier) -> int:
@@ -457,27 +445,23 @@ def _target_index(target: str, classifier: Classifier) -> int:
 
 
 def _write_overlays(
-    answer: _Answer, source: Source, request: _Request, guard: Guard
+    expl: Explanation, source: Source, request: _Request, guard: Guard
 ) -> Iterator[_Row]:
     """Write an overlay for each class, and give its line of the table."""
-    for target in answer.expl.targets or ():
+    from kerasight.formatters.text import format_score
+
+    for target in expl.targets or ():
         index = int(target.target)
         part = f"{source.stem}-{_file_part(target.name, index)}"
-        overlay = _write_overlay(replace(answer.expl, targets=[target]), part, request, guard)
+        overlay = _write_overlay(replace(expl, targets=[target]), part, request, guard)
         assert target.score is not None
         yield _Row(
             image=source.name,
             label=str(index) if target.name is None else target.label,
-            score=_format_score(target.score, answer.are_probabilities),
-            layer=answer.expl.layer or "",
+            score=format_score(target.score, target.is_probability),
+            layer=expl.layer or "",
             overlay=str(overlay),
         )
-
-
-def _format_score(score: float, is_probability: bool) -> str:
-    if not is_probability:
-        return f"{score:.4g}"
-    return "<0.1%" if 0 < score < 0.0005 else f"{score:.1%}"
 
 
 def _file_part(name: str | None, index: int) -> str:

@@ -338,7 +338,7 @@ def _img(image: Image.Image, alt: str, quality: int) -> str:
 
 
 def _caption(target: TargetExplanation) -> str:
-    score = format_score(target.score)
+    score = format_score(target.score, target.is_probability)
     return f"{target.label}, score {score}" if score else target.label
 
 
@@ -377,7 +377,8 @@ def _choice(targets: Sequence[TargetExplanation], has_picture: bool) -> str:
 def _row(target: TargetExplanation) -> str:
     name = f'<bdi class="ks-name">{_escaped(target.name or target.label)}</bdi>'
     index = f' <span class="ks-index">({_escaped(target.target)})</span>' if target.name else ""
-    return f'{name}{index} <span class="ks-score">{format_score(target.score)}</span>'
+    score = format_score(target.score, target.is_probability)
+    return f'{name}{index} <span class="ks-score">{score}</span>'
 
 
 def _kind(target: TargetExplanation) -> str:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from kerasight.base import check_explanation
 from kerasight.formatters.sheet import Panel, enlarged, sheet
+from kerasight.formatters.text import format_score
 
 if TYPE_CHECKING:
     from kerasight.base import Explanation, TargetExplanation
@@ -160,7 +161,9 @@ def _panels(
         Panel(
             _overlay(image.copy(), target, resampling_filter, colormap, alpha_limit),
             target.label,
-            "" if target.score is None else f"score {target.score:.3g}",
+            ""
+            if target.score is None
+            else f"score {format_score(target.score, target.is_probability)}",
         )
         for target in expl.targets
     ]

@@ -73,11 +73,25 @@ def _paragraph(text: str) -> str:
     return printable(text.strip(), keep="\n\t")
 
 
-def format_score(score: float | None) -> str:
-    """A score with four places, such as ``0.9312``, where that says it; empty if there is none."""
+def format_score(score: float | None, is_probability: bool = False) -> str:
+    """A score as people read it, the same in all that is shown and printed.
+
+    Args:
+        score: The score, or None.
+        is_probability: Whether it is told in per cent.
+
+    Returns:
+        Such as ``"93.1%"``, or ``"12.34"`` of what is no probability. What is neither certain nor
+        impossible is not called so: ``">99.9%"``, ``"<0.1%"``. Empty if there is none.
+    """
     if score is None:
         return ""
-    return f"{score:.4f}" if score == 0 or 0.0005 <= abs(score) < 100 else f"{score:.4g}"
+    if not is_probability:
+        return f"{score:.4g}"
+    text = f"{score:.1%}"
+    if text == "0.0%" and score > 0:
+        return "<0.1%"
+    return ">99.9%" if text == "100.0%" and score < 1 else text
 
 
 def place_in_words(heatmap: np.ndarray | None) -> str:
@@ -136,7 +150,7 @@ def _target(target: TargetExplanation) -> str:
     """A class, its score, and its heatmap, where it has one that can be drawn."""
     title = printable(target.label)
     if target.score is not None:
-        title += f"  score {format_score(target.score)}"
+        title += f"  score {format_score(target.score, target.is_probability)}"
     heatmap = target.heatmap
     if not is_drawable(heatmap):
         return title

@@ -255,6 +255,8 @@ def explanation_of(
             heatmap=one.values,
             name=_name_of(one.target, names, len(one.terms.scores)),
             signed=not question.relu,
+            is_probability=not question.logits
+            and bool((one.terms.scores >= 0).all() and (one.terms.scores <= 1).all()),
         )
         targets.append(target)
         if np.abs(one.values).max() < FAINT and _is_heard():
