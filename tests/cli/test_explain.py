@@ -231,6 +231,16 @@ class TestMethod:
                 {"method": "ablation-cam", "counterfactual": True, "relu": False},
                 "Ablation-CAM (counterfactual, signed)",
             ),
+            (
+                ["--method", "finer-cam", "--similar", "1", "--strength", "2"],
+                {"method": "finer-cam", "references": 1, "alpha": 2},
+                "Finer-CAM",
+            ),
+            (
+                ["--method", "finer-cam", "--reference", "0", "--reference", "1"],
+                {"method": "finer-cam", "references": [0]},
+                "Finer-CAM",
+            ),
         ],
     )
     @pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
@@ -285,6 +295,24 @@ class TestMethod:
         assert refused(*pictures, "-m", save_model(make_unit()), "--method", "finer-cam") == (
             "--method finer-cam compares classes, and the model puts out one"
         )
+
+    def test_references_are_classes_of_the_model(self) -> None:
+        arguments = (save_picture(), "-m", save_model(make_softmax()), "--method", "finer-cam")
+        assert refused(*arguments, "--reference", "3") == (
+            "reference 3 is out of range: the model puts out 3 classes, so that a reference lies "
+            "in [0, 3)"
+        )
+        assert refused(*arguments, "--reference", "cat").startswith(
+            "--reference 'cat' is no index, and the names of the classes are not known"
+        )
+        Path("names.txt").write_text("cat\ndog\nfox\n")
+        arguments += ("--class-names", "names.txt", "--target", "fox")
+        assert "'dogg'; the nearest name is dog" in refused(*arguments, "--reference", "dogg")
+        assert refused(*arguments, "--reference", "fox").endswith(
+            "class 2 has no class to be compared with: --reference names none but itself; pass "
+            "others"
+        )
+        assert rows_of(explain(*arguments, "--reference", "cat", "--reference", "dog"))
 
     def test_a_warning_names_the_option_that_shows_more(self) -> None:
         model = make_softmax()
@@ -445,6 +473,27 @@ class TestOptions:
         else:
             with pytest.raises(AssertionError, match="Keras was asked for"):
                 raise run("explain", "--method", method, option).exception
+
+    @pytest.mark.parametrize("option", ["--similar", "--reference", "--strength"])
+    def test_methods_that_compare_nothing_have_no_use_for_references(self, option: str) -> None:
+        assert refused(option, "1") == (
+            f"--method grad-cam has no use for {option}: it compares no classes, as finer-cam does"
+        )
+
+    @pytest.mark.parametrize(
+        ("arguments", "error"),
+        [
+            (["--similar", "0"], "--similar must be at least 1, got 0"),
+            (["--strength", "-1"], "--strength must be at least 0, and finite, got -1"),
+            (["--strength", "nan"], "--strength must be at least 0, and finite, got nan"),
+            (
+                ["--similar", "1", "--reference", "1"],
+                "--similar and --reference exclude each other: pass one of them",
+            ),
+        ],
+    )
+    def test_references_are_such_as_there_can_be(self, arguments: list[str], error: str) -> None:
+        assert refused("--method", "finer-cam", *arguments) == error
 
     def test_smooth_is_not_below_0(self) -> None:
         assert refused("--smooth", "-1") == "--smooth must be at least 0, got -1"

@@ -120,6 +120,7 @@ _OPTIONS = {
     "logits=True": "--logits",
     "relu=False": "--signed",
     "counterfactual=True": "--counterfactual",
+    "references holds": "--reference names",
 }
 
 

@@ -66,6 +66,7 @@ class _Request:
         alpha: The greatest opacity of the heatmap.
         method: The method.
         asked: What else is asked of it, as `kerasight.explain_prediction` takes it.
+        references: The classes to compare with, as the user names them.
     """
 
     target: str | None
@@ -77,6 +78,7 @@ class _Request:
     alpha: float
     method: Method
     asked: dict[str, Any]
+    references: Sequence[str]
 
     @property
     def question(self) -> Question:
@@ -84,6 +86,13 @@ class _Request:
         from kerasight.keras.heatmaps import Question
 
         return Question.of(self.method.name, **self.asked)
+
+    def question_of(self, classifier: Classifier) -> Question:
+        """The same with the classes to compare with, once the model is there."""
+        if not self.references:
+            return self.question
+        indices = [_class_index("--reference", one, classifier) for one in self.references]
+        return replace(self.question, references=tuple(dict.fromkeys(indices)))
 
 
 class _Row(NamedTuple):
@@ -138,6 +147,33 @@ def command(
         bool,
         typer.Option("--counterfactual", help="Show what speaks against the class."),
     ] = False,
+    similar: Annotated[
+        int | None,
+        typer.Option(
+            "--similar",
+            metavar="N",
+            show_default=False,
+            help="With finer-cam: compare with the N classes whose scores are nearest. Default: 3.",
+        ),
+    ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference",
+            metavar="INDEX|NAME",
+            show_default=False,
+            help="With finer-cam: compare with this class; may be passed several times.",
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            "--strength",
+            metavar="A",
+            show_default=False,
+            help="With finer-cam: which share of their mean score to take away. Default: 0.6.",
+        ),
+    ] = None,
     smooth: Annotated[
         int | None,
         typer.Option(
@@ -200,6 +236,9 @@ def command(
         logits: Whether to explain the score before the final softmax or sigmoid.
         signed: Whether the heatmap keeps its sign.
         counterfactual: Whether to show what speaks against the class.
+        similar: How many classes to compare with, those whose scores are nearest.
+        reference: Indices or names of the classes to compare with.
+        strength: How strongly to compare.
         smooth: Over how many noisy copies of a picture to average.
         output: Folder for the overlays.
         html: File for the report.
@@ -218,6 +257,8 @@ def command(
     try:
         if target is not None and top is not None:
             raise RunError("--top and --target exclude each other: pass one of them")
+        if similar is not None and reference:
+            raise RunError("--similar and --reference exclude each other: pass one of them")
         request = _Request(
             target=target,
             # The embedded picture holds two objects.
@@ -232,8 +273,11 @@ def command(
                 "logits": logits,
                 "relu": not signed,
                 "counterfactual": counterfactual,
+                "references": similar,
+                "alpha": strength,
                 "smooth": smooth,
             },
+            references=reference or (),
         )
         _check(request)
         of_model = models.ModelOptions(model, preprocess, class_names, imports or (), unsafe)
@@ -268,6 +312,11 @@ def _check(request: _Request) -> None:
         raise RunError(f"--alpha must lie between 0 and 1, got {request.alpha:g}")
     if (request.asked["smooth"] or 0) < 0:
         raise RunError(f"--smooth must be at least 0, got {request.asked['smooth']}")
+    similar, strength = request.asked["references"], request.asked["alpha"]
+    if similar is not None and similar < 1:
+        raise RunError(f"--similar must be at least 1, got {similar}")
+    if strength is not None and not 0 <= strength < np.inf:  # also False for NaN
+        raise RunError(f"--strength must be at least 0, and finite, got {strength:g}")
     _check_method(request)
     check_writable("--output", request.output, is_folder=True)
     if request.html is not None:
@@ -297,6 +346,17 @@ def _check_method(request: _Request) -> None:
             able = ", ".join(name for name, other in METHODS.items() if getattr(other, ability))
             raise RunError(
                 f"--method {request.method.name} cannot do {option}; those that can are {able}"
+            )
+    for option, is_asked in (
+        ("--similar", request.asked["references"] is not None),
+        ("--reference", bool(request.references)),
+        ("--strength", request.asked["alpha"] is not None),
+    ):
+        if is_asked and not request.method.compares:
+            able = ", ".join(name for name, other in METHODS.items() if other.compares)
+            raise RunError(
+                f"--method {request.method.name} has no use for {option}: it compares no classes, "
+                f"as {able} does"
             )
 
 
@@ -388,13 +448,13 @@ def _explained(
     from kerasight.keras.explain_prediction import explanation_of, top_indices
     from kerasight.keras.heatmaps import heatmaps_of
 
-    model, question = classifier.model, request.question
+    model, question = classifier.model, request.question_of(classifier)
     doc = classifier.to_doc(picture)
     chosen = models.find_layers(model, doc, request.layers)
     if request.target is None:
         wanted = top_indices(request.top)
     else:
-        wanted = np.array([_target_index(request.target, classifier)])
+        wanted = np.array([_class_index("--target", request.target, classifier)])
     if is_first:
         models.check_scores(model, doc, question)
     with models.failing_on_the_picture():
@@ -411,8 +471,8 @@ def _explained(
     return expl
 
 
-def _target_index(target: str, classifier: Classifier) -> int:
-    """The index of the class that ``--target`` names."""
+def _class_index(option: str, target: str, classifier: Classifier) -> int:
+    """The index of the class that an option names."""
     from kerasight.keras.backends.common import check_target
     from kerasight.keras.record import class_index
 
@@ -421,13 +481,13 @@ def _target_index(target: str, classifier: Classifier) -> int:
         classes = models.number_of_classes(classifier.model)
         try:
             if classes is not None:  # or each picture would be answered so
-                check_target(int(target), classes)
+                check_target(int(target), classes, option.strip("-"))
             return class_index(int(target))
         except ValueError as error:
             raise RunError(reason(error)) from None
     if names is None:
         raise RunError(
-            f"--target {target!r} is no index, and the names of the classes are not known; pass an "
+            f"{option} {target!r} is no index, and the names of the classes are not known; pass an "
             "index, or --class-names"
         )
     found = [index for index, name in enumerate(names) if plain(name) == plain(target)]

@@ -95,10 +95,11 @@ class Question:
             raise ValueError(question._refusal("counterfactual=True", "has_counterfactual"))
         for name in ("alpha", "references"):
             if name in given and not question.method.compares:
-                able = ", ".join(name for name, method in METHODS.items() if method.compares)
+                able = ", ".join(known for known, method in METHODS.items() if method.compares)
+                opacity = "; how opaque a heatmap is drawn is alpha_limit" * (name == "alpha")
                 raise ValueError(
                     f"method {question.method.name!r} has no use for {name}: it compares no "
-                    f"classes, as {able} does"
+                    f"classes, as {able} does{opacity}"
                 )
         return question
 
