@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -15,6 +15,8 @@ from tiny_models import CLASSES, MODELS, make_doc
 
 import kerasight
 from kerasight.base import Explanation, HeatmapWarning
+from kerasight.keras import explain_predictions
+from kerasight.keras.heatmaps import heatmaps_of
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +99,57 @@ def test_every_kind_of_model_gives_what_it_gives_one_by_one(name: str) -> None:
     for _ in range(4):  # eager and compiled
         expls = list(kerasight.explain_predictions(model, docs, batch_size=2))
         assert_as_one_by_one(model, docs, expls)
+
+
+class InTraining(kl.Layer):
+    """Runs a layer in training mode, always."""
+
+    def __init__(self, inner: kl.Layer) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def call(self, inputs: Any) -> Any:
+        return self.inner(inputs, training=True)
+
+
+class LessTheMean(kl.Layer):
+    """Takes half the mean of all docs from each."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return inputs - 0.5 * keras.ops.mean(inputs, axis=0, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: kl.BatchNormalization(), lambda: LessTheMean()],
+    ids=["batch normalisation", "own"],
+)
+@pytest.mark.parametrize("layer", [None, "conv"])
+def test_a_model_that_mixes_docs_is_run_doc_by_doc(
+    make: Callable[[], kl.Layer], layer: str | None
+) -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = InTraining(make())(kl.Conv2D(4, 3, name="conv")(inputs))
+    model = keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling2D()(kl.ReLU()(x))))
+    docs = make_docs(6) * np.arange(1, 7).reshape(-1, 1, 1, 1)
+    for _ in range(3):  # eager and compiled
+        expls = list(kerasight.explain_predictions(model, docs, batch_size=4, layer=layer))
+        assert_as_one_by_one(model, docs, expls, layer=layer)
+
+
+def test_other_models_are_run_batch_by_batch(
+    model: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = []
+
+    def counting(model: keras.Model, docs: np.ndarray, *args: Any) -> Any:
+        batches.append(len(docs))
+        return heatmaps_of(model, docs, *args)
+
+    monkeypatch.setattr(explain_predictions, "heatmaps_of", counting)
+    for _ in range(3):
+        list(kerasight.explain_predictions(model, make_docs(6), batch_size=4))
+    assert batches == [4, 2] * 3
 
 
 def test_several_classes_are_explained_for_every_doc(model: keras.Model) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as kl
 from tiny_models import MODELS, Chain, Shift, backbone, doc_for, head, make_doc, scores_of, state_of
 
@@ -334,6 +335,57 @@ def test_an_output_that_is_no_class_scores_is_refused() -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), kl.Conv2D(2, 3)], name="segments")
     with pytest.raises(ValueError, match=r"class scores of shape \(1, classes\).*\(1, 6, 6, 2\)"):
         record(model, make_doc())
+
+
+class Making(keras.Model):
+    """Puts out what a function makes of its scores."""
+
+    def __init__(self, make: Any) -> None:
+        super().__init__(name="making")
+        self.conv, self.scores, self.make = kl.Conv2D(2, 3), kl.Dense(3), make
+
+    def call(self, inputs: Any) -> Any:
+        return self.make(self.scores(keras.ops.mean(self.conv(inputs), (1, 2))))
+
+
+@pytest.mark.parametrize(
+    ("make", "got"),
+    [
+        (lambda scores: None, r"none; does its call return them\?"),
+        (lambda scores: [], "none;"),
+        (lambda scores: {}, "none;"),
+        (lambda scores: [None, scores], "none;"),
+        (lambda scores: tf.cast(scores, tf.complex64), "dtype complex64"),
+        (tf.strings.as_string, "dtype string"),
+        (tf.RaggedTensor.from_tensor, "RaggedTensor"),
+    ],
+)
+def test_an_output_that_is_no_real_tensor_is_refused(make: Any, got: str) -> None:
+    with pytest.raises(ValueError, match=f"first output of model 'making' must be .* got {got}"):
+        record(Making(make), make_doc())
+
+
+def raising(scores: Any) -> Any:
+    raise RuntimeError("of my own")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda scores: kl.Conv2D(2, 3)(scores), ValueError, "is incompatible with the layer"),
+        (lambda scores: tf.matmul(scores, tf.zeros((7, 7))), ValueError, "1,3.*7,7"),
+        (lambda scores: tf.cast(tf.constant("a"), tf.float32), tf.errors.UnimplementedError, ""),
+        (raising, RuntimeError, "of my own"),
+    ],
+)
+def test_errors_of_the_models_own_come_in_plain_words(
+    make: Any, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says) as raised:
+        record(Making(make), make_doc())
+    assert "calling Making.call()" in str(raised.value)  # Keras says where
+    assert "\x1b" not in str(raised.value)
+    assert "{{" not in str(raised.value)
 
 
 def test_one_unit_without_an_axis_of_its_own_is_class_zero() -> None:

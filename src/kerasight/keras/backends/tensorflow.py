@@ -7,6 +7,7 @@ the second time on.
 from __future__ import annotations
 
 import contextlib
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -534,13 +535,45 @@ def _scores(model: keras.Model, inputs: tf.Tensor, logits: bool = False) -> tf.T
         outputs = model(_as_made(model, inputs), training=False)
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
-            f"model {model.name!r} cannot be run on a doc of this shape: {error.message}"
+            f"model {model.name!r} cannot be run on a doc of this shape: {_plain(error.message)}"
         ) from error
-    scores = tf.convert_to_tensor(tf.nest.flatten(outputs)[0])
+    except tf.errors.OpError as error:
+        raise type(error)(error.node_def, error.op, _plain(error.message)) from error
+    except Exception as error:
+        error.args = tuple(_plain(one) if isinstance(one, str) else one for one in error.args)
+        raise
+    scores = _first_output(model, outputs)
     if logits:
         scores = _logits(model, scores)
     # Of one class, some models leave out the axis.
     return tf.expand_dims(scores, axis=-1) if scores.shape.rank == 1 else scores
+
+
+# Where an operation ran, as TensorFlow names it, and the colours of Keras.
+_NOISE = re.compile(r"\x1b\[[0-9;]*m|\{\{function_node [^}]*\}\} ?")
+
+
+def _plain(message: str) -> str:
+    """A message of Keras or TensorFlow, as it is shown where there is no terminal."""
+    return _NOISE.sub("", message)
+
+
+def _first_output(model: keras.Model, outputs: Any) -> tf.Tensor:
+    """The first output, a tensor of real numbers."""
+    flat = tf.nest.flatten(outputs)
+    if not flat or flat[0] is None:
+        got = "none; does its call return them?"
+    else:
+        got = type(flat[0]).__name__
+        with contextlib.suppress(TypeError, ValueError):
+            first = tf.convert_to_tensor(flat[0])
+            if first.dtype.is_floating or first.dtype.is_integer or first.dtype.is_bool:
+                return first
+            got = f"dtype {first.dtype.name}"
+    raise ValueError(
+        f"the first output of model {model.name!r} must be class scores, real numbers of shape (1, "
+        f"classes), got {got}"
+    )
 
 
 def _logits(model: keras.Model, scores: tf.Tensor) -> tf.Tensor:
