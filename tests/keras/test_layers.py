@@ -103,43 +103,6 @@ def test_other_types_are_refused(nested: keras.Model, layer: Any) -> None:
         layers.find(nested, layer)
 
 
-def choose(calls: list[tuple[kl.Layer, tuple[int | None, ...] | None]]) -> list[int]:
-    model = Chain([layer for layer, _ in calls], name="chain")
-    return list(layers.candidates(model, calls))
-
-
-def test_the_last_map_is_chosen_first() -> None:
-    conv, relu, pool = kl.Conv2D(2, 1), kl.ReLU(), kl.GlobalAveragePooling2D()
-    shape = (1, 4, 4, 2)
-    assert choose([(conv, shape), (relu, shape), (pool, (1, 2))]) == [1, 0]
-
-
-def test_maps_of_one_cell_are_not_chosen() -> None:
-    conv = kl.Conv2D(2, 1)
-    assert choose([(conv, (1, 4, 4, 2)), (kl.ReLU(), (1, 1, 1, 2))]) == [0]
-    assert choose([(conv, (1, 1, 4, 2))]) == [0]
-    first = kl.Conv2D(2, 1, data_format="channels_first")
-    assert choose([(first, (1, 2, 1, 1))]) == []
-    assert choose([(first, (1, 1, 4, 4))]) == [0]
-
-
-def test_layers_that_drop_out_or_augment_are_not_chosen() -> None:
-    shape = (1, 4, 4, 2)
-    calls = [
-        (kl.Conv2D(2, 1), shape),
-        (kl.Dropout(0.5), shape),
-        (kl.SpatialDropout2D(0.5), shape),
-        (kl.GaussianNoise(0.1), shape),
-        (kl.RandomFlip(), shape),
-        (keras.Sequential([kl.RandomFlip(), kl.RandomZoom(0.1)]), shape),
-    ]
-    assert choose(calls) == [0]
-
-
-def test_outputs_that_are_no_tensor_are_not_chosen() -> None:
-    assert choose([(kl.Conv2D(2, 1), (1, 4, 4, 2)), (kl.ReLU(), None)]) == [0]
-
-
 def test_layout_is_that_of_the_nearest_layer_that_knows() -> None:
     first = MODELS["channels first"]()
     assert layers.data_format(first) == "channels_first"

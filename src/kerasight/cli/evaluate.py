@@ -447,7 +447,7 @@ def _check(
     from kerasight.keras.record import scores_of
 
     if layers:
-        study.layer = models.find_layers(classifier.model, doc, layers)
+        study.layer = models.find_sites(classifier.model, doc, layers)
     with models.failing_on_the_picture():
         models.check_names(classifier.names, scores_of(classifier.model, doc).shape[1])
     for question in study.questions:

@@ -450,7 +450,7 @@ def _explained(
 
     model, question = classifier.model, request.question_of(classifier)
     doc = classifier.to_doc(picture)
-    chosen = models.find_layers(model, doc, request.layers)
+    chosen = models.find_sites(model, doc, request.layers)
     if request.target is None:
         wanted = top_indices(request.top)
     else:

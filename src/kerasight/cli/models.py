@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from kerasight.keras.heatmaps import Question
+    from kerasight.keras.sites import Site
 
 __all__ = [
     "QUIET",
@@ -32,7 +33,7 @@ __all__ = [
     "check_names",
     "check_scores",
     "failing_on_the_picture",
-    "find_layers",
+    "find_sites",
     "import_keras",
     "is_integer",
     "load",
@@ -353,16 +354,14 @@ def _input_shape(model: keras.Model) -> tuple[int | None, ...]:
 # What a model has
 
 
-def find_layers(
-    model: keras.Model, doc: np.ndarray, keys: Sequence[int | str]
-) -> list[keras.layers.Layer | None]:
-    """The layers that ``--layer`` names; None in place of one to be chosen.
+def find_sites(model: keras.Model, doc: np.ndarray, keys: Sequence[int | str]) -> list[Site | None]:
+    """The sites that ``--layer`` names; None in place of one to be chosen.
 
     Raises:
         RunError: If there is no such layer.
         PictureError: If the model has to be run to tell, and cannot be.
     """
-    from kerasight.keras import backends, layers
+    from kerasight.keras import backends, sites
 
     if not keys:
         return [None]
@@ -370,7 +369,7 @@ def find_layers(
         with failing_on_the_picture():
             backends.current().forward(model, doc)
     try:
-        return [layers.find(model, key) for key in keys]
+        return [sites.find(model, key) for key in keys]
     except ValueError as error:
         raise RunError(reason(error)) from None
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from kerasight.base import FAINT, Explanation, HeatmapWarning, TargetExplanation
 from kerasight.explain import explain_prediction
-from kerasight.keras import backends, layers
+from kerasight.keras import backends, layers, sites
 from kerasight.keras.backends.common import LOWEST, TOP
 from kerasight.keras.gradcam import normalised
 from kerasight.keras.heatmaps import Heatmap, Question, heatmaps_of
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 TargetNames = Sequence[str] | Mapping[int, str]
-LayerKey: TypeAlias = int | str | keras.layers.Layer
+LayerKey: TypeAlias = int | str | keras.layers.Layer | sites.Site
 LayerKeys: TypeAlias = LayerKey | list[LayerKey]
 
 
@@ -231,7 +231,7 @@ def _explained(
         image = picture_of(model, doc)
     check_image(image)
     hint_at_preprocessor(model, doc)
-    chosen = find_layers(model, doc, layer)
+    chosen = find_sites(model, doc, layer)
     (found,) = heatmaps_of(model, doc, wanted, chosen, question)
     if isinstance(found, ValueError):
         raise found
@@ -537,14 +537,14 @@ def _get_activation_layer(
 _SIDE = 224  # for axes that may have any size
 
 
-def find_layers(
+def find_sites(
     model: keras.Model, doc: np.ndarray, layer: LayerKeys | None
-) -> list[keras.layers.Layer | None]:
-    """The layers to explain: as given, or None in the place of one to be chosen."""
+) -> list[sites.Site | None]:
+    """Where to look: as given, or None in the place of what is to be chosen."""
     check_layers(layer)
     if isinstance(layer, list):
-        return [_find_layer(model, doc, one) for one in layer]
-    return [None if layer is None else _find_layer(model, doc, layer)]
+        return [_find_site(model, doc, one) for one in layer]
+    return [None if layer is None else _find_site(model, doc, layer)]
 
 
 def check_layers(layer: Any) -> None:
@@ -558,15 +558,15 @@ def check_layers(layer: Any) -> None:
         )
 
 
-def _find_layer(model: keras.Model, doc: np.ndarray, layer: LayerKey) -> keras.layers.Layer:
-    """Find a layer, also one that is made when the model is first called."""
+def _find_site(model: keras.Model, doc: np.ndarray, layer: LayerKey) -> sites.Site:
+    """Find a site, also at a layer that is made when the model is first called."""
     try:
-        return layers.find(model, layer)
+        return sites.find(model, layer)
     except ValueError:
         if model.built:
             raise
     backends.current().forward(model, doc)
-    return layers.find(model, layer)
+    return sites.find(model, layer)
 
 
 def _is_heard() -> bool:
@@ -618,7 +618,7 @@ def _remedy(
     target = np.array([[heatmap.target]])
     try:
         (found,) = heatmaps_of(
-            model, doc, target, [heatmap.terms.layer], replace(question, logits=True)
+            model, doc, target, [heatmap.terms.site], replace(question, logits=True)
         )
     except ValueError as error:
         found = error

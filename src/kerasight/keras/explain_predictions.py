@@ -15,7 +15,7 @@ from PIL import Image
 
 from kerasight.base import Explanation
 from kerasight.explain import explain_predictions
-from kerasight.keras import layers
+from kerasight.keras import sites
 from kerasight.keras.backends.common import TOP
 from kerasight.keras.explain_prediction import (
     LayerKeys,
@@ -26,7 +26,7 @@ from kerasight.keras.explain_prediction import (
     check_names,
     explain_prediction_keras_not_supported,
     explanation_of,
-    find_layers,
+    find_sites,
     hint_at_preprocessor,
     is_image_model,
     picture_of,
@@ -154,7 +154,7 @@ def explain_predictions_keras(
     check_layers(layer)
     for one in layer if isinstance(layer, list) else [layer]:
         if one is not None and (model.built or not isinstance(one, str)):
-            layers.find(model, one)  # which refuses it now if it is not there
+            sites.find(model, one)  # which refuses it now if it is not there
     number = _length(docs)
     lengths = {"targets": len(targets)} if targets and _are_of_docs(targets) else {}
     if isinstance(images, Sized):
@@ -281,7 +281,7 @@ class _Stream:
         targets = np.stack([targets for _, targets in group])
         if len(group) == 1 or not self.mixes_docs:
             try:
-                chosen = find_layers(self.model, docs, self.layer)
+                chosen = find_sites(self.model, docs, self.layer)
                 found = heatmaps_of(self.model, docs, targets, chosen, self.question)
                 if len(group) == 1 or not self._mixes_docs(docs, targets, found):
                     return found
@@ -316,7 +316,7 @@ class _Stream:
             self.model,
             doc,
             targets,
-            terms.layer,
+            terms.site,
             logits=self.question.logits,
             needs_gradients=False,
         )

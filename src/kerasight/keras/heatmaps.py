@@ -22,6 +22,7 @@ from kerasight.keras.backends.common import Rivals
 from kerasight.keras.gradcam import normalised
 from kerasight.keras.methods import ALPHA, METHODS, REFERENCES, Method, find_method
 from kerasight.keras.record import Terms, record_batch, scores_of
+from kerasight.keras.sites import Site
 from kerasight.progress import check_progress, progress_bar
 
 __all__ = ["Heatmap", "Question", "heatmaps_of"]
@@ -206,7 +207,7 @@ def heatmaps_of(
     model: keras.Model,
     docs: np.ndarray,
     targets: np.ndarray,
-    chosen: Sequence[keras.layers.Layer | None],
+    chosen: Sequence[Site | None],
     question: Question,
 ) -> Found:
     """The heatmaps of several classes of several docs.
@@ -215,8 +216,7 @@ def heatmaps_of(
         model: The classifier.
         docs: Inputs, shape ``(docs, height, width, channels)``, or channels first.
         targets: Classes as `record_batch` takes them, shape ``(docs, targets)``.
-        chosen: The layers to explain, fused if there are several; None in place of one to have it
-            chosen.
+        chosen: Where to look, fused if there are several; None in place of one to have it chosen.
         question: How to explain.
 
     Returns:
@@ -225,7 +225,7 @@ def heatmaps_of(
     Raises:
         ValueError: As `record_batch`.
     """
-    of_layers = [_of_layer(model, docs, targets, layer, question) for layer in chosen]
+    of_layers = [_of_site(model, docs, targets, site, question) for site in chosen]
     return [_fused_doc(list(of_doc), question) for of_doc in zip(*of_layers, strict=True)]
 
 
@@ -254,15 +254,15 @@ def _fused(maps: Sequence[Heatmap], question: Question) -> Heatmap:
     )
 
 
-def _of_layer(
+def _of_site(
     model: keras.Model,
     docs: np.ndarray,
     targets: np.ndarray,
-    layer: keras.layers.Layer | None,
+    site: Site | None,
     question: Question,
 ) -> Found:
-    """The heatmaps at one layer."""
-    found = _recorded(model, docs, targets, layer, question)
+    """The heatmaps at one site."""
+    found = _recorded(model, docs, targets, site, question)
     answers: Found = []
     for position, terms in enumerate(found):
         if isinstance(terms, ValueError):
@@ -289,7 +289,7 @@ def _recorded(
     model: keras.Model,
     docs: np.ndarray,
     targets: np.ndarray,
-    layer: keras.layers.Layer | None,
+    site: Site | None,
     question: Question,
     rivals: Rivals | None = None,
 ) -> list[list[Terms] | ValueError]:
@@ -297,11 +297,11 @@ def _recorded(
         model,
         docs,
         targets,
-        layer,
+        site,
         logits=question.logits,
         rivals=rivals or question.rivals,
-        # Where the layer is chosen, that it has a gradient is what tells it from others.
-        needs_gradients=layer is None or question.method.needs == "gradients",
+        # Where the site is chosen, that it has a gradient is what tells it from others.
+        needs_gradients=site is None or question.method.needs == "gradients",
     )
 
 
@@ -339,7 +339,7 @@ def _smooth_evidence(
         noise = random.normal(0, deviation, (size, *doc.shape[1:]))
         noisy = _floating(doc) + noise.astype(_floating(doc).dtype)
         found = _recorded(
-            model, noisy, np.repeat(targets, size, axis=0), terms[0].layer, question, rivals
+            model, noisy, np.repeat(targets, size, axis=0), terms[0].site, question, rivals
         )
         for position, of_copy in enumerate(found):
             if isinstance(of_copy, ValueError):
@@ -416,9 +416,9 @@ def _drops(model: keras.Model, doc: np.ndarray, terms: Terms, question: Question
     Returns:
         Array of shape ``(channels, classes)``.
     """
-    scores = backends.current().scores_after(model, doc, terms.layer, question.logits)
+    scores = backends.current().scores_after(model, doc, terms.site, question.logits)
     # In the model's own layout, which `Terms` has no more.
-    axis = -1 if layers.data_format(model, terms.layer) == "channels_last" else 1
+    axis = -1 if terms.site.data_format == "channels_last" else 1
     activations = np.moveaxis(terms.activations, -1, axis if axis < 0 else axis - 1)
 
     def ablated(start: int, stop: int) -> np.ndarray:

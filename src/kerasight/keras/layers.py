@@ -5,23 +5,25 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import keras
 
 __all__ = [
     "PICTURE_CHANNELS",
-    "candidates",
     "children",
     "children_with_maps",
     "data_format",
     "declared_inputs",
     "doc_format",
     "find",
-    "guessed",
+    "input_format",
     "is_image_model",
+    "only_drops_or_augments",
+    "output_format",
     "path_of",
     "walk",
+    "walk_with_maps",
 ]
 
 DataFormat = Literal["channels_last", "channels_first"]
@@ -38,6 +40,7 @@ IMAGE_LAYERS = (
 )
 
 _PLAIN = frozenset({bool, float, int, str, type(None)})
+
 
 # Layers that pass a picture on as it is once training is over, by the words in their class names:
 # every library has its own, and Keras adds new ones with each version.
@@ -71,8 +74,11 @@ def children_with_maps(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers directly inside a layer that may have a map of the image.
 
     Not those of an attention: what they put out has the rank of one, and tokens and heads for axes.
+    Nor that of a `TimeDistributed`, which has a map of one step at a time.
     """
-    return [] if "Attention" in type(layer).__name__ else children(layer)
+    if "Attention" in type(layer).__name__ or isinstance(layer, keras.layers.TimeDistributed):
+        return []
+    return children(layer)
 
 
 def _collect(values: Iterable[Any], found: dict[int, keras.layers.Layer]) -> None:
@@ -109,6 +115,12 @@ def _walk(
         path = prefix + child.name
         yield path, child
         yield from _walk(child, path + "/", (*above, id(child)), children_of)
+
+
+def walk_with_maps(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """All layers inside a model that may have a map of the image."""
+    for _, layer in _walk(model, "", (id(model),), children_with_maps):
+        yield layer
 
 
 def path_of(model: keras.Model, layer: keras.layers.Layer) -> str:
@@ -199,69 +211,18 @@ def is_image_model(model: keras.Model) -> bool:
     return any(isinstance(layer, IMAGE_LAYERS) for _, layer in walk(model))
 
 
-Called = TypeVar("Called", bound=tuple[Any, ...])
-
-
-def candidates(
-    model: keras.Model, calls: Sequence[tuple[keras.layers.Layer, tuple[int | None, ...] | None]]
-) -> Iterator[int]:
-    """Choose among the calls of one pass: the positions of those to explain, the best first.
-
-    eli5's rule: the last layer to run whose output has the rank of an image batch. Not taken are
-    maps of a single cell, of which a heatmap would be one flat colour, and layers that only drop
-    out or augment.
-
-    Args:
-        model: The model that ran.
-        calls: ``(layer, shape)`` in the order in which the layers ran, ``shape`` with the batch
-            axis, or None where the output was no single tensor.
-    """
-    for position in reversed(range(len(calls))):
-        layer, shape = calls[position]
-        if shape is None or len(shape) != 4 or _only_drops_or_augments(layer):
-            continue
-        if spatial_shape(shape, data_format(model, layer)) != (1, 1):
-            yield position
-
-
-def guessed(model: keras.Model) -> keras.layers.Layer | None:
-    """The layer that will most likely be chosen, as far as that can be told before a run.
-
-    Only a hint where to look: the choice is made among the calls that a run really has.
-    """
-    if len(getattr(model, "output_names", ())) > 1:  # the last layer may be of another output
-        return None
-    for _, layer in reversed(list(_walk(model, "", (id(model),), children_with_maps))):
-        try:
-            shape = layer.output.shape
-        except (AttributeError, ValueError):  # of several calls, or in no graph
-            continue
-        if len(shape) == 4 and not children(layer) and not _only_drops_or_augments(layer):
-            if 1 in shape[1:3] + shape[2:4] and spatial_shape(shape, data_format(model, layer)) == (
-                1,
-                1,
-            ):
-                continue
-            return layer
-    return None
-
-
-def _only_drops_or_augments(layer: keras.layers.Layer) -> bool:
+def only_drops_or_augments(layer: keras.layers.Layer) -> bool:
+    """Whether a layer passes a picture on as it is, once training is over."""
     inner = children(layer)
     if inner and isinstance(layer, keras.Model):
         return all(
-            _only_drops_or_augments(item) or isinstance(item, keras.layers.InputLayer)
+            only_drops_or_augments(item) or isinstance(item, keras.layers.InputLayer)
             for item in inner
         )
-    name = type(layer).__name__
-    return any(word in name for word in _DROPS_OR_AUGMENTS)
-
-
-def spatial_shape(
-    shape: tuple[int | None, ...], data_format: DataFormat
-) -> tuple[int | None, int | None]:
-    """Height and width of a shape with batch axis and channels."""
-    return (shape[1], shape[2]) if data_format == "channels_last" else (shape[2], shape[3])
+    if not any(word in type(layer).__name__ for word in _DROPS_OR_AUGMENTS):
+        return False
+    # A `ResidualDropoutBlock` does more than its name says. What is drawn at random is whole.
+    return not any("float" in str(weight.dtype) for weight in layer.weights)
 
 
 def data_format(model: keras.Model, layer: keras.layers.Layer | None = None) -> DataFormat:
@@ -304,7 +265,7 @@ def doc_format(model: keras.Model, doc: Any) -> DataFormat:
     for _, layer in walk(model):
         own = _own_format(layer)
         # Augmentation has a layout by default, which does nothing once training is over.
-        if own is None or _only_drops_or_augments(layer):
+        if own is None or only_drops_or_augments(layer):
             continue
         if said is None and isinstance(layer, keras.layers.Permute):  # which says what it makes
             return _OTHER[own]
@@ -333,6 +294,23 @@ def _channels_taken(layer: keras.layers.Layer, data_format: DataFormat) -> int |
     """How many channels a layer takes; None if it is not built yet, or takes any number."""
     axes = getattr(layer.input_spec, "axes", None) or {}
     return axes.get(1) if data_format == "channels_first" else axes.get(-1, axes.get(3))
+
+
+def output_format(layer: keras.layers.Layer) -> DataFormat | None:
+    """The layout of what a layer puts out, if it says so, or else the last one inside it."""
+    inside = [item for _, item in _walk(layer, "", (id(layer),), children)]
+    return next(filter(None, map(_own_format, [layer, *reversed(inside)])), None)
+
+
+def input_format(layer: keras.layers.Layer) -> DataFormat | None:
+    """The layout of what goes into a layer, if it says so, or else the first one inside it."""
+    for item in [layer, *(item for _, item in _walk(layer, "", (id(layer),), children))]:
+        own = _own_format(item)
+        if own is not None and isinstance(item, keras.layers.Permute):
+            return "channels_first" if own == "channels_last" else "channels_last"
+        if own is not None:
+            return own
+    return None
 
 
 def _own_format(layer: keras.layers.Layer) -> DataFormat | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -12,7 +11,8 @@ import keras
 import numpy as np
 
 from kerasight.keras import backends, layers
-from kerasight.keras.backends.common import TOP, Call, Pass, Rivals
+from kerasight.keras.backends.common import TOP, Pass, Rivals
+from kerasight.keras.sites import Choice, Site, rows_differ, spatial_shape
 from kerasight.keras.traces import traces_of
 
 __all__ = ["Terms", "record", "record_batch", "scores_of", "target_index"]
@@ -23,22 +23,27 @@ class Terms:
     """The terms of a heatmap.
 
     Attributes:
-        layer: The recorded layer.
-        path: Its path in the model.
-        activations: Its output, shape ``(height, width, channels)``, float32 or float64.
+        site: Where the model was looked at.
+        path: What that is called: the layer's path in the model.
+        activations: What was seen there, shape ``(height, width, channels)``, float32 or float64.
         gradients: Gradients of ``score`` with respect to ``activations``, same shape and type.
         target: Index of the explained class.
         scores: The model's output, shape ``(classes,)``, or the logits that it was made of.
         rivals: Indices of the classes that ``target`` was compared with, the greatest score first.
     """
 
-    layer: keras.layers.Layer
+    site: Site
     path: str
     activations: np.ndarray
     gradients: np.ndarray
     target: int
     scores: np.ndarray
     rivals: tuple[int, ...] = ()
+
+    @property
+    def layer(self) -> keras.layers.Layer:
+        """The recorded layer."""
+        return self.site.layer
 
     @property
     def score(self) -> float:
@@ -50,7 +55,7 @@ def record(
     model: keras.Model,
     doc: np.ndarray,
     targets: list[int] | None = None,
-    layer: keras.layers.Layer | None = None,
+    layer: keras.layers.Layer | Site | None = None,
 ) -> Terms:
     """Run a model forward and backward once, and see one layer, for one class of one input.
 
@@ -58,8 +63,8 @@ def record(
         model: The classifier. Of several outputs the first is explained.
         doc: One input, shape ``(1, height, width, channels)``, or channels first.
         targets: The index of the class, as a list of one, or None for the top class.
-        layer: The layer, at any depth; None to have it chosen, see `layers.candidates`. Of a layer
-            called several times the last call is taken.
+        layer: The layer, at any depth, or the site; None to have it chosen, see `sites.Choice`. Of
+            a layer called several times the last call with a map is taken.
 
     Raises:
         TypeError: If ``targets`` is neither a list nor None, or its item no integer.
@@ -67,7 +72,8 @@ def record(
             has no map, or no gradient to the score; if there is NaN or infinity in either.
     """
     target = target_index(targets)
-    (found,) = record_batch(model, doc, np.array([[TOP if target is None else target]]), layer)
+    wanted = Site(layer) if isinstance(layer, keras.layers.Layer) else layer
+    (found,) = record_batch(model, doc, np.array([[TOP if target is None else target]]), wanted)
     if isinstance(found, ValueError):
         raise found
     return found[0]
@@ -77,7 +83,7 @@ def record_batch(
     model: keras.Model,
     docs: np.ndarray,
     targets: np.ndarray,
-    layer: keras.layers.Layer | None = None,
+    site: Site | None = None,
     *,
     logits: bool = False,
     rivals: Rivals | None = None,
@@ -90,7 +96,7 @@ def record_batch(
         docs: Inputs, shape ``(docs, height, width, channels)``, or channels first.
         targets: Integers, shape ``(docs, targets)``: indices of classes, or all `common.TOP` or all
             `common.LOWEST` for those with the greatest or the lowest scores.
-        layer: As in `record`.
+        site: Where to look; None to have it chosen.
         logits: Whether the scores are to be those before the final softmax or sigmoid.
         rivals: If given, what is differentiated is the score of a class less a share of the mean
             score of these others.
@@ -106,35 +112,32 @@ def record_batch(
             gradient to the score; if there are no logits to be found, or there is but one class and
             it is to be compared.
     """
-
-    def candidates(calls: Sequence[Call]) -> Iterator[int]:
-        return layers.candidates(model, calls)
-
+    chooser = Choice(model, site, len(docs))
     traces = traces_of(model)
     traces.refresh()
-    recorded = backends.current().forward_backward(
-        model, docs, targets, layer, candidates, logits, rivals
-    )
+    recorded = backends.current().forward_backward(model, docs, targets, chooser, logits, rivals)
     if rivals is not None and recorded.scores.shape[1] == 1:
         raise ValueError(
             "there is no class to compare with: the model puts out one; pass another method than "
             "finer-cam"
         )
-    _check_reached(model, recorded, given=layer)
-    of_layer = weakref.ref(recorded.layer)
-    name = traces.once(("path", of_layer), lambda: layers.path_of(model, recorded.layer))
+    found = recorded.site
+    if found is None:
+        raise ValueError(_why_nothing(model, chooser, recorded))
+    assert found.data_format is not None
+    of_site = (weakref.ref(found.layer), found.at_input)
+    name = traces.once(("path", of_site), lambda: found.path(model))
     activations, gradients = recorded.activations, recorded.gradients
-    if activations is None or activations.ndim != 4 or len(activations) != len(docs):
+    if activations is not None and activations.ndim == 4 and len(activations) != len(docs):
+        raise ValueError(f"layer {name!r} has " + rows_differ(len(activations), len(docs)))
+    if activations is None or activations.ndim != 4:
         was = "no single float tensor" if activations is None else f"shape {activations.shape}"
         raise ValueError(
             f"layer {name!r} has no spatial axes to draw a heatmap over: its output has {was}, "
             "where (1, height, width, channels) is needed; pass a convolution, an activation or a "
             "pooling layer before the last global pooling"
         )
-    data_format = traces.once(
-        ("data_format", of_layer), lambda: layers.data_format(model, recorded.layer)
-    )
-    if layers.spatial_shape(activations.shape, data_format) == (1, 1):
+    if spatial_shape(activations.shape, found.data_format) == (1, 1):
         raise ValueError(
             f"layer {name!r} has a map of one cell (output shape {activations.shape}), of which a "
             "heatmap would be one flat colour; pass a layer before the last global pooling"
@@ -144,16 +147,18 @@ def record_batch(
     if gradients is None:
         raise ValueError(
             f"layer {name!r} has no gradient to the score: the score does not depend on its "
-            "output, or only through an operation that cannot be differentiated"
+            "output, or only through an operation that cannot be differentiated, or that "
+            "is rematerialised (keras.remat, tf.recompute_grad): what runs inside of it cannot be "
+            "seen, and the layer around it can"
         )
-    if data_format == "channels_first":
+    if found.data_format == "channels_first":
         activations, gradients = np.moveaxis(activations, 1, -1), np.moveaxis(gradients, 2, -1)
     return [
         _not_finite(name, activations[doc], gradients[:, doc])
         or _not_compared(recorded, doc)
         or [
             Terms(
-                layer=recorded.layer,
+                site=found,
                 path=name,
                 activations=activations[doc],
                 gradients=gradients[rank, doc],
@@ -261,21 +266,14 @@ def class_index(target: Any) -> int:
     return int(target)
 
 
-def _check_reached(model: keras.Model, recorded: Pass, given: keras.layers.Layer | None) -> None:
-    """Raise if there is no recorded layer, or it never ran."""
-    if recorded.layer is None:
-        raise ValueError(
-            f"no layer of model {model.name!r} is suitable: none has an output of shape (1, "
-            "height, width, channels) with more than one cell; pass layer= if there is one"
-        )
-    if recorded.reached:
-        return
-    name = layers.path_of(model, recorded.layer)
-    if not any(item is given for _, item in layers.walk(model)):
-        raise ValueError(
-            f"layer {name!r} is not in model {model.name!r}, nor does the model call it"
-        )
-    raise ValueError(
+def _why_nothing(model: keras.Model, chooser: Choice, recorded: Pass) -> str:
+    """Why a run has shown nowhere to look."""
+    if chooser.wanted is None:
+        return chooser.why_none(recorded.calls)
+    name = chooser.wanted.path(model)
+    if not any(item is chooser.wanted.layer for _, item in layers.walk(model)):
+        return f"layer {name!r} is not in model {model.name!r}, nor does the model call it"
+    return (
         f"layer {name!r} is never reached when model {model.name!r} runs, or only inside a "
         "tf.function, where it cannot be seen"
     )

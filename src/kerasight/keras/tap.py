@@ -21,9 +21,13 @@ __all__ = ["tapped", "untapped_attributes"]
 
 See = Callable[[Any, Any], Any]
 Children = Callable[[Any], Iterable[Any]]
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Enter = Callable[[Any, tuple[Any, ...], dict[str, Any]], Arguments]
 
 # Keras runs a quantised layer through the second one.
 _METHODS = ("call", "quantized_call")
+# And one under `keras.RematScope` (of Keras 3.9 and later) through what this makes of them.
+_REMAT = "rematerialized_call"
 _MISSING = object()
 
 
@@ -42,6 +46,7 @@ class _Session:
 
     see: See
     children: Children | None
+    enter: Enter | None
     layers: dict[int, Any] = field(default_factory=dict)
 
     def add(self, layer: Any) -> None:
@@ -60,7 +65,12 @@ _here = threading.local()
 
 
 @contextmanager
-def tapped(layers: Iterable[Any], see: See, children: Children | None = None) -> Iterator[None]:
+def tapped(
+    layers: Iterable[Any],
+    see: See,
+    children: Children | None = None,
+    enter: Enter | None = None,
+) -> Iterator[None]:
     """Pass the output of each call of ``layers`` through ``see`` while the block runs.
 
     Args:
@@ -69,8 +79,10 @@ def tapped(layers: Iterable[Any], see: See, children: Children | None = None) ->
             it returns goes on in the output's place.
         children: Called as ``children(layer)`` when a tapped layer is about to run; the layers that
             it returns are tapped as well. None taps only ``layers``.
+        enter: Called as ``enter(layer, args, kwargs)`` when a tapped layer is about to run; what it
+            returns are the arguments that the layer runs with. None leaves them as they are.
     """
-    session = _Session(see, children)
+    session = _Session(see, children, enter)
     sessions = _sessions()
     sessions.append(session)
     try:
@@ -111,10 +123,11 @@ def _wrap(layer: Any) -> None:
         entry = _Wrapped(layer)
         # Through the instance's dictionary: Keras tracks what is set as an attribute.
         attributes = vars(layer)
-        for name in _METHODS:
+        wrappers = {**dict.fromkeys(_METHODS, _passing_through), _REMAT: _not_rematerialised}
+        for name, wrapper in wrappers.items():
             if hasattr(layer, name):
                 entry.before[name] = attributes.get(name, _MISSING)
-                attributes[name] = _passing_through(layer, getattr(layer, name))
+                attributes[name] = wrapper(layer, getattr(layer, name))
         _wrapped[id(layer)] = entry
 
 
@@ -146,8 +159,26 @@ def _passing_through(layer: Any, method: Callable[..., Any]) -> Callable[..., An
         if session.children is not None:
             for child in session.children(layer):
                 session.add(child)
+        if session.enter is not None:
+            args, kwargs = session.enter(layer, args, kwargs)
         # A method under @tf.function would run from its own trace, past every tap inside it.
         function = getattr(method, "python_function", method)
         return session.see(layer, function(*args, **kwargs))
 
     return call
+
+
+def _not_rematerialised(layer: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+    """``method`` of ``layer``, which makes its ``call`` run again when gradients are asked for.
+
+    Where a tap is on, it is left alone: what is computed twice cannot be seen once.
+    """
+
+    @functools.wraps(method)
+    def rematerialized_call(layer_call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        sessions = _sessions()
+        if sessions and id(layer) in sessions[-1].layers:
+            return layer_call
+        return method(layer_call, *args, **kwargs)
+
+    return rematerialized_call

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from kerasight.keras.layers import walk
+from kerasight.keras.sites import Site
 from kerasight.keras.state import Snapshot
 
 __all__ = ["WORTH_A_TRACE", "Traces", "traces_of"]
@@ -37,7 +38,7 @@ class Traces:
         self._snapshot: Snapshot | None = None
         self._facts: dict[Hashable, Any] = {}
         self._docs: OrderedDict[Hashable, int] = OrderedDict()
-        self._chosen: OrderedDict[Hashable, weakref.ref[Any]] = OrderedDict()
+        self._chosen: OrderedDict[Hashable, Any] = OrderedDict()
         self._traces: OrderedDict[Hashable, Any] = OrderedDict()
 
     def refresh(self) -> None:
@@ -78,17 +79,23 @@ class Traces:
                 self._facts[key] = compute()
             return self._facts[key]
 
-    def choose(self, key: Hashable, layer: Any) -> None:
-        """Remember the layer that was chosen for inputs of a shape."""
+    def choose(self, key: Hashable, site: Site) -> None:
+        """Remember the site that was chosen for inputs of a shape."""
         with self._lock:
-            self._chosen[key] = weakref.ref(layer)
+            self._chosen[key] = (
+                weakref.ref(site.layer),
+                site.at_input,
+                site.call,
+                site.data_format,
+            )
             _keep_most(self._chosen)
 
-    def chosen(self, key: Hashable) -> Any:
-        """The layer that was chosen before; None if none was."""
+    def chosen(self, key: Hashable) -> Site | None:
+        """The site that was chosen before; None if none was."""
         with self._lock:
-            reference = self._chosen.get(key)
-        return None if reference is None else reference()
+            reference, *rest = self._chosen.get(key, (lambda: None,))
+        layer = reference()
+        return None if layer is None else Site(layer, *rest)
 
     def get(self, key: Hashable, counted: Hashable, trace: Callable[[], Any]) -> Any:
         """The trace of a pass, made by ``trace`` where it is not there yet.

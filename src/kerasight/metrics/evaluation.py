@@ -909,14 +909,14 @@ class Study:
 
         What a method costs is then what it costs from the second doc on.
         """
-        from kerasight.keras.explain_prediction import find_layers
+        from kerasight.keras.explain_prediction import find_sites
         from kerasight.keras.heatmaps import heatmaps_of
         from kerasight.keras.record import scores_of
         from kerasight.keras.traces import WORTH_A_TRACE
 
         several = len(targets) > 1
         if several not in self._warm:
-            layers = find_layers(self.model, doc, self.layer)
+            layers = find_sites(self.model, doc, self.layer)
             docs = np.repeat(doc, WORTH_A_TRACE, axis=0)
             each = np.repeat([targets], WORTH_A_TRACE, axis=0)
             for question in questions:
@@ -925,7 +925,7 @@ class Study:
                     if isinstance(first, ValueError):
                         raise first
                     if self.layer is None:
-                        layers = [first[0].terms.layer]
+                        layers = [first[0].terms.site]
                 else:
                     for _ in range(2):
                         scores_of(self.model, docs, logits=question.logits)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import keras
 
-from kerasight.keras.backends.common import Candidates, Pass, Rivals
+from kerasight.keras.backends.common import Chooser, Pass, Rivals
+
+if TYPE_CHECKING:
+    from kerasight.keras.sites import Site
 
 __all__ = ["Backend", "current"]
 
@@ -40,12 +43,11 @@ class Backend(Protocol):
         model: keras.Model,
         docs: Any,
         targets: Any,
-        layer: keras.layers.Layer | None,
-        candidates: Candidates,
+        chooser: Chooser,
         logits: bool,
         rivals: Rivals | None,
     ) -> Pass:
-        """Run the model once, and differentiate scores with respect to a layer's output.
+        """Run the model once, and differentiate scores with respect to what is seen at a site.
 
         Args:
             model: The classifier.
@@ -53,29 +55,28 @@ class Backend(Protocol):
             targets: Integer array of shape ``(docs, targets)``: indices of classes, not negative;
                 or all `common.TOP` or all `common.LOWEST` for the classes with the greatest or
                 the lowest scores.
-            layer: The layer, or None to take the first of ``candidates`` that has a gradient.
-            candidates: Given the calls of the pass, the positions of those to explain, the best
-                first.
+            chooser: Says where to look; of the positions that it gives, the first that has a
+                gradient is taken.
             logits: As in `scores`.
             rivals: If given, what is differentiated is the score of a class less a share of the
                 mean score of these others.
         """
 
     def scores_after(
-        self, model: keras.Model, doc: Any, layer: keras.layers.Layer, logits: bool
+        self, model: keras.Model, doc: Any, site: Site, logits: bool
     ) -> Callable[[Any], Any]:
-        """The scores of one doc as a function of what a layer puts out.
+        """The scores of one doc as a function of what is seen at a site.
 
         No more of the model is run than needs to be, as far as it can be told.
 
         Args:
             model: The classifier.
             doc: Array of shape ``(1, ...)``.
-            layer: The layer. Of one called several times, the output of the last call is replaced.
+            site: The site, as a pass gave it.
             logits: As in `scores`.
 
         Returns:
-            A function from outputs of the layer ``(outputs, ...)``, in the model's layout, to
+            A function from what could be seen there ``(outputs, ...)``, in the model's layout, to
             scores ``(outputs, classes)``.
         """
 

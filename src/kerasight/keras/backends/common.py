@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from kerasight.keras.sites import Site
 
 __all__ = [
     "LOWEST",
     "TOP",
     "Call",
-    "Candidates",
+    "Chooser",
     "Pass",
     "Rivals",
+    "Run",
     "check_references",
     "check_scores",
     "check_target",
@@ -26,9 +30,77 @@ __all__ = [
 TOP = -(2**30)
 LOWEST = TOP - 1
 
-# (layer, shape of its output with batch axis, or None where that was no single float tensor)
-Call = tuple[Any, tuple[int | None, ...] | None]
-Candidates = Callable[[Sequence[Call]], Iterator[int]]
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What a layer put out at one of its calls, or what went into it and no layer had put out.
+
+    Attributes:
+        layer: The layer.
+        number: Which of the layer's calls in the run it was, from 0.
+        shape: Its shape with batch axis; empty if it was no single float tensor.
+        at_input: Whether it is what went in.
+        sources: Positions in the run of what it was made of; None in the place of what was not
+            seen.
+    """
+
+    layer: Any
+    number: int
+    shape: tuple[int, ...]
+    at_input: bool = False
+    sources: tuple[int | None, ...] = ()
+
+    @property
+    def has_rank_of_pictures(self) -> bool:
+        """Whether it has the rank of a batch of pictures."""
+        return len(self.shape) == 4
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether it has the rank of a batch of sequences, of more than one item."""
+        return len(self.shape) == 3 and self.shape[1] != 1
+
+    def is_of(self, site: Site) -> bool:
+        """Whether it is what is seen at a site."""
+        return (
+            self.layer is site.layer
+            and self.at_input == site.at_input
+            and site.call in (None, self.number)
+        )
+
+
+class Run(Protocol):
+    """An eager run of a model, that can be asked about."""
+
+    @property
+    def calls(self) -> Sequence[Call]:
+        """What was seen, in the order in which it came to be."""
+
+    def gradient_of_token(self, position: int, tokens: int, number: int) -> np.ndarray | None:
+        """The gradient of one token, its channels weighed, by what was seen at a position.
+
+        Args:
+            position: The position of what to differentiate by.
+            tokens: The position of a batch of sequences.
+            number: Which item of the sequences.
+
+        Returns:
+            Array of the shape of what was seen; None if there is no path.
+        """
+
+
+class Chooser(Protocol):
+    """Who says where to look."""
+
+    @property
+    def wanted(self) -> Site | None:
+        """The site that is wished for; None to have one chosen."""
+
+    def positions(self, calls: Sequence[Call]) -> Iterator[int]:
+        """The positions of those to explain, the best first."""
+
+    def site(self, run: Run, position: int) -> Site:
+        """The site at a position of a run; raises ValueError if it is not to be taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,25 +124,25 @@ class Pass:
     """What one forward and one backward pass gave.
 
     Attributes:
-        layer: The layer that was recorded; None if there was none to choose.
-        reached: Whether the layer ran.
-        activations: Its output, shape ``(docs, ...)``, in the model's layout; None if it did not
-            run or put out something else than one float tensor.
+        site: Where the model was looked at; None if there was nowhere.
+        activations: What was seen there, shape ``(docs, ...)``, in the model's layout; None if it
+            was no single float tensor.
         gradients: Gradients of the scores with respect to it, shape ``(targets, docs, ...)``; None
             if the scores do not depend on it.
         targets: Indices of the explained classes, shape ``(docs, targets)``.
         scores: The model's output for all classes, shape ``(docs, classes)``.
         rivals: If the scores of classes were compared with others, the weight of each class in the
             mean of those, shape ``(targets, docs, classes)``.
+        calls: The calls of the run; none if it was compiled.
     """
 
-    layer: Any
-    reached: bool
+    site: Site | None
     activations: np.ndarray | None
     gradients: np.ndarray | None
     targets: np.ndarray
     scores: np.ndarray
     rivals: np.ndarray | None = None
+    calls: Sequence[Call] = ()
 
 
 def check_scores(shape: tuple[int | None, ...]) -> int:

@@ -20,16 +20,18 @@ import tensorflow as tf
 from kerasight.keras.backends.common import (
     LOWEST,
     TOP,
-    Candidates,
+    Call,
+    Chooser,
     Pass,
     Rivals,
     check_references,
     check_scores,
     check_targets,
 )
-from kerasight.keras.layers import children, children_with_maps, declared_inputs, guessed, walk
+from kerasight.keras.layers import children, children_with_maps, declared_inputs, walk
+from kerasight.keras.sites import Site, guessed
 from kerasight.keras.tap import tapped
-from kerasight.keras.traces import WORTH_A_TRACE, Traces, traces_of
+from kerasight.keras.traces import WORTH_A_TRACE, traces_of
 
 __all__ = ["forward", "forward_backward", "scores", "scores_after"]
 
@@ -86,7 +88,7 @@ def scores(model: keras.Model, docs: np.ndarray, logits: bool = False) -> np.nda
                 raise
             found = trace(inputs)
     check_scores(tuple(found.shape))
-    return tf.cast(found, _wide(found.dtype)).numpy()  # type: ignore[no-any-return]
+    return _as_wide(found)
 
 
 def _traced_scores(
@@ -111,93 +113,93 @@ def forward_backward(
     model: keras.Model,
     docs: np.ndarray,
     targets: np.ndarray,
-    layer: keras.layers.Layer | None,
-    candidates: Candidates,
+    chooser: Chooser,
     logits: bool = False,
     rivals: Rivals | None = None,
 ) -> Pass:
-    """Run the model once, and differentiate scores with respect to a layer's output.
+    """Run the model once, and differentiate scores with respect to what is seen at a site.
 
     `kerasight.keras.backends.Backend` has the arguments.
     """
     inputs = tf.convert_to_tensor(docs)
     shape = _traced_shape(model, inputs)
     traces = traces_of(model)
-    choice = (inputs.shape[1:], inputs.dtype)
+    wanted = chooser.wanted
+    # What is chosen may depend on the size; where a layer is wished for, it hardly does.
+    choice: tuple[Any, ...] = (inputs.dtype, inputs.shape[1:])
+    if wanted is not None:
+        choice = (inputs.dtype, shape, weakref.ref(wanted.layer), wanted.at_input)
     several = targets.shape[1] > 1
 
-    def counted(layer: keras.layers.Layer) -> tuple[Any, ...]:
+    def counted(site: Site) -> tuple[Any, ...]:
+        key = (weakref.ref(site.layer), site.at_input, site.call)
         compares = None if rivals is None else (rivals.number, rivals.references is None)
-        return (weakref.ref(layer), shape, inputs.dtype, logits, compares)
+        return (key, shape, inputs.dtype, logits, compares)
 
-    def traced(layer: keras.layers.Layer) -> _Trace | None:
-        key = counted(layer)
+    def count(site: Site, docs: int) -> None:
+        """Note that docs went through an eager pass, and where it was looked at."""
+        if traces.count(model, counted(site), docs):
+            traces.choose(choice, site)
+
+    def traced(site: Site) -> _Trace | None:
+        key = counted(site)
         found = traces.get(
             (*key, several),
             key,
-            lambda: _Trace(model, layer, shape, inputs.dtype, several, logits, rivals),
+            lambda: _Trace(model, site, shape, inputs.dtype, several, logits, rivals),
         )
         return found if isinstance(found, _Trace) else None
 
     def run_first(docs: int) -> Pass:
-        """Run some of the docs eagerly, which tells which layer it is."""
-        result = _run_eagerly(
-            model, inputs[:docs], targets[:docs], layer, candidates, logits, rivals
-        )
-        if result.gradients is not None:
-            _count(traces, model, counted(result.layer), docs, choice, layer)
+        """Run some of the docs eagerly, which tells where to look."""
+        result = _run_eagerly(model, inputs[:docs], targets[:docs], chooser, logits, rivals)
+        if result.gradients is not None and result.site is not None:
+            count(result.site, docs)
         return result
 
-    known = traces.chosen(choice) if layer is None else layer
+    known = wanted if wanted is not None and wanted.call is not None else traces.chosen(choice)
     trace = None if known is None else traced(known)
     try:
         if trace is None and len(inputs) >= WORTH_A_TRACE:
             # Many at once, eagerly, would take longer than a trace, and more memory by far: Keras
             # keeps what every layer put out.
-            known = known or run_first(1).layer
+            known = known or run_first(1).site
             if known is not None:
-                _count(traces, model, counted(known), len(inputs), choice, layer)
+                count(known, len(inputs))
                 trace = traced(known)
-        if trace is not None:
+        if trace is not None and known is not None:
             # What fails compiled is run again eagerly, where it fails with a better message.
             with contextlib.suppress(tf.errors.OpError):
                 return trace.run(known, inputs, targets, rivals)
         return run_first(len(inputs))
     except _HiddenLogitsError:
         # A graph tells more: what each operation is, and what went into it.
-        result = _run_eagerly(model, inputs, targets, layer, candidates)
-        if result.gradients is None:
+        result = _run_eagerly(model, inputs, targets, chooser)
+        if result.gradients is None or result.site is None:
             return result
-        _count(traces, model, counted(result.layer), WORTH_A_TRACE, choice, layer)
-        trace = traced(result.layer)
+        count(result.site, WORTH_A_TRACE)
+        trace = traced(result.site)
         if trace is None:
             raise
-        return trace.run(result.layer, inputs, targets, rivals)
-
-
-def _count(
-    traces: Traces, model: keras.Model, key: Any, docs: int, choice: Any, given: Any
-) -> None:
-    """Note that docs went through an eager pass, and which layer was chosen for them."""
-    if traces.count(model, key, docs) and given is None:
-        traces.choose(choice, key[0]())
+        return trace.run(result.site, inputs, targets, rivals)
 
 
 def scores_after(
-    model: keras.Model, doc: np.ndarray, layer: keras.layers.Layer, logits: bool = False
+    model: keras.Model, doc: np.ndarray, site: Site, logits: bool = False
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The scores of one doc as a function of what a layer puts out.
+    """The scores of one doc as a function of what is seen at a site.
 
     `kerasight.keras.backends.Backend` has the arguments.
     """
     inputs = tf.convert_to_tensor(doc)
     shape = _traced_shape(model, inputs)
     traces = traces_of(model)
-    key = ("after", weakref.ref(layer), shape, inputs.dtype, logits)
+    place = (weakref.ref(site.layer), site.at_input, site.call)
+    key = ("after", place, shape, inputs.dtype, logits)
     traces.count(model, key, WORTH_A_TRACE)  # there are many outputs to come
     rest = traces.get(
-        key, key, lambda: _traced_rest(model, layer, shape, inputs.dtype, logits)
-    ) or _eager_rest(model, layer, inputs, logits)
+        key, key, lambda: _traced_rest(model, site, shape, inputs.dtype, logits)
+    ) or _eager_rest(model, site, logits)
     repeated: tf.Tensor = inputs
 
     def run(outputs: np.ndarray) -> np.ndarray:
@@ -205,28 +207,28 @@ def scores_after(
         if len(repeated) != len(outputs):
             repeated = tf.repeat(inputs, len(outputs), axis=0)
         found = rest(tf.convert_to_tensor(outputs), repeated)
-        return tf.cast(found, _wide(found.dtype)).numpy()  # type: ignore[no-any-return]
+        return _as_wide(found)
 
     return run
 
 
 def _traced_rest(
     model: keras.Model,
-    layer: keras.layers.Layer,
+    site: Site,
     shape: tuple[int | None, ...],
     dtype: tf.DType,
     logits: bool,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """The part of the model's graph that a layer's output leads to, as a function of that output.
+    """The part of the model's graph that a site leads to, as a function of what is seen there.
 
-    And of the inputs: where a branch goes round the layer, what it needs runs as well.
+    And of the inputs: where a branch goes round the site, what it needs runs as well.
     """
     # The function lives on in its trace, and must not keep the model alive.
-    weak_model, weak_layer = weakref.ref(model), weakref.ref(layer)
+    weak_model, weak_site = weakref.ref(model), _weak(site)
 
     def run(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        _, recorder, scores = _record(weak_model(), inputs, weak_layer(), logits=logits)
-        return recorder.calls[-1].output, scores
+        _, recorder, scores = _record(weak_model(), inputs, weak_site(), logits=logits)
+        return recorder.at(weak_site()).output, scores
 
     # Nothing else in TensorFlow's public API cuts a graph.
     whole = tf.compat.v1.wrap_function(run, [tf.TensorSpec(shape, dtype)])
@@ -235,39 +237,37 @@ def _traced_rest(
 
 
 def _eager_rest(
-    model: keras.Model, layer: keras.layers.Layer, inputs: tf.Tensor, logits: bool
+    model: keras.Model, site: Site, logits: bool
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """The whole model, with the output of a layer's last call replaced."""
-    _, recorder, _ = _record(model, inputs, layer, logits=logits)
-    last = len(recorder.calls)
+    """The whole model, with what is seen at a site replaced."""
 
     def run(outputs: tf.Tensor, repeated: tf.Tensor) -> tf.Tensor:
-        calls = 0
-
-        def replace(called: keras.layers.Layer, output: Any) -> Any:
-            nonlocal calls
-            calls += called is layer
-            return tf.cast(outputs, output.dtype) if called is layer and calls == last else output
-
-        with tapped([layer, *_compiled(model)], replace), _changing_nothing(model):
-            return _scores(model, repeated, logits)
+        _, _, scores = _record(model, repeated, site, logits=logits, replacement=outputs)
+        return scores
 
     return run
+
+
+def _weak(site: Site) -> Callable[[], Site]:
+    """The site, without keeping its layer alive."""
+    layer = weakref.ref(site.layer)
+    rest = (site.at_input, site.call, site.data_format)
+    return lambda: Site(layer(), *rest)
 
 
 def _run_eagerly(
     model: keras.Model,
     inputs: tf.Tensor,
     targets: np.ndarray,
-    layer: keras.layers.Layer | None,
-    candidates: Candidates,
+    chooser: Chooser,
     logits: bool = False,
     rivals: Rivals | None = None,
     watch_all: bool = False,
 ) -> Pass:
     """Run a pass operation by operation, which takes no preparation."""
-    guess = guessed(model) if layer is None and not watch_all else None
-    tape, recorder, scores = _record(model, inputs, layer, guess, logits)
+    wanted = chooser.wanted
+    guess = guessed(model) if wanted is None and not watch_all else None
+    tape, recorder, scores = _record(model, inputs, wanted, guess, logits)
     classes = check_scores(tuple(scores.shape))
     if len(scores) != len(inputs):
         raise ValueError(
@@ -279,41 +279,69 @@ def _run_eagerly(
     if rivals is not None:
         shares = _shares_of_rivals(scores, chosen, rivals.number, _references(rivals, classes))
         less = tf.cast(rivals.alpha, shares.dtype) * shares
-    calls = [(call.layer, call.shape) for call in recorder.calls]
-    activations = gradients = None
-    for position in range(len(calls))[-1:] if layer is not None else candidates(calls):
-        layer, activations = recorder.calls[position].layer, recorder.calls[position].output
-        if activations is None:
-            if not recorder.calls[position].shape:
-                continue
+    first: int | None = None
+    gradients = None
+    for position in chooser.positions(recorder.calls):
+        activations = recorder.seen[position].output
+        if activations is None and recorder.calls[position].shape:
             # Guessed wrong, and not watched: once more, with an eye on all.
-            return _run_eagerly(
-                model, inputs, targets, None, candidates, logits, rivals, watch_all=True
-            )
+            return _run_eagerly(model, inputs, targets, chooser, logits, rivals, watch_all=True)
+        first = position if first is None else first
         for scale in recorder.scales():
+            if activations is None:
+                break
             gradients = _gradients(tape, scores, activations, chosen, scale, less)
             if gradients is None or _is_finite(gradients):
                 break
         if gradients is not None:
+            first = position
             break
+    site = output = None
+    if first is not None:
+        site = chooser.site(_Run(tape, recorder), first)
+        output = recorder.seen[first].output
     return Pass(
-        layer=layer,
-        reached=bool(calls),
-        activations=None if activations is None else activations.numpy(),
-        gradients=None if gradients is None else gradients.numpy(),
+        site=site,
+        activations=None if output is None else _as_wide(output),
+        gradients=None if gradients is None else _as_wide(gradients),
         targets=chosen.numpy(),
         scores=scores.numpy(),
         rivals=None if shares is None else shares.numpy(),
+        calls=recorder.calls,
     )
 
 
+@dataclass(frozen=True)
+class _Run:
+    """An eager run, as `backends.common.Run` describes it."""
+
+    _tape: tf.GradientTape
+    _recorder: _Recorder
+
+    @property
+    def calls(self) -> list[Call]:
+        return self._recorder.calls
+
+    def gradient_of_token(self, position: int, tokens: int, number: int) -> np.ndarray | None:
+        seen = self._recorder.seen
+        source, target = seen[position].output, seen[tokens].tensor
+        if source is None or target is None:
+            return None
+        # Weighed unevenly: the sum of what a layer normalisation puts out never changes.
+        seed = np.zeros(target.shape)
+        seed[:, number] = np.random.default_rng(0).normal(size=target.shape[2])
+        seed = tf.constant(seed, target.dtype)
+        found = self._tape.gradient(target, source, output_gradients=seed)
+        return None if found is None else tf.convert_to_tensor(found).numpy()
+
+
 class _Trace:
-    """A pass, compiled for one model, layer and shape."""
+    """A pass, compiled for one model, site and shape."""
 
     def __init__(
         self,
         model: keras.Model,
-        layer: keras.layers.Layer,
+        site: Site,
         shape: tuple[int | None, ...],
         dtype: tf.DType,
         several: bool,
@@ -324,7 +352,7 @@ class _Trace:
 
         Args:
             model: The model.
-            layer: The layer to record.
+            site: Where to look.
             shape: Shape of the inputs, None where any size goes.
             dtype: Their type.
             several: Whether several classes are explained in one pass.
@@ -332,7 +360,7 @@ class _Trace:
             rivals: As in `forward_backward`; strength and references may be others at each run.
         """
         # The function lives on in its trace, and must not keep the model alive.
-        weak_model, weak_layer = weakref.ref(model), weakref.ref(layer)
+        weak_model, weak_site = weakref.ref(model), _weak(site)
         scales: list[float] = []
         compares, number = rivals is not None, 0 if rivals is None else rivals.number
 
@@ -343,9 +371,9 @@ class _Trace:
             references: tf.Tensor,
             alpha: tf.Tensor,
         ) -> tuple[tf.Tensor, ...]:
-            tape, recorder, scores = _record(weak_model(), inputs, weak_layer(), logits=logits)
+            tape, recorder, scores = _record(weak_model(), inputs, weak_site(), logits=logits)
             check_scores(tuple(scores.shape))
-            activations = recorder.calls[-1].output
+            activations = recorder.at(weak_site()).output
             scales.extend(recorder.scales())
             chosen = _class_indices(scores, targets)
             shares, less = tf.zeros((0, 0, 0), scores.dtype), None
@@ -369,11 +397,7 @@ class _Trace:
         self._scales = scales
 
     def run(
-        self,
-        layer: keras.layers.Layer,
-        inputs: tf.Tensor,
-        targets: np.ndarray,
-        rivals: Rivals | None,
+        self, site: Site, inputs: tf.Tensor, targets: np.ndarray, rivals: Rivals | None
     ) -> Pass:
         """Run the pass."""
         given = tf.constant(check_targets(targets, self._classes), tf.int32)
@@ -388,10 +412,9 @@ class _Trace:
                 self._scales = self._scales[place:]
                 break
         return Pass(
-            layer=layer,
-            reached=True,
-            activations=activations.numpy(),
-            gradients=gradients.numpy(),
+            site=site,
+            activations=_as_wide(activations),
+            gradients=_as_wide(gradients),
             targets=chosen.numpy(),
             scores=scores.numpy(),
             rivals=None if rivals is None else shares.numpy(),
@@ -408,22 +431,22 @@ def _traced_shape(model: keras.Model, inputs: tf.Tensor) -> tuple[int | None, ..
 def _record(
     model: keras.Model,
     inputs: tf.Tensor,
-    layer: keras.layers.Layer | None,
+    wanted: Site | None,
     guess: keras.layers.Layer | None = None,
     logits: bool = False,
+    replacement: tf.Tensor | None = None,
 ) -> tuple[tf.GradientTape, _Recorder, tf.Tensor]:
-    """Run the model forward, and record ``layer``, or all that could be chosen.
+    """Run the model forward, and record what is seen at a site, or at all that could be chosen.
 
-    If there is a ``guess`` which that will be, gradients are only prepared for from there on.
+    If there is a ``guess`` which layer that will be, gradients are only prepared for from there on.
+    If there is a ``replacement``, the model goes on with that in place of what is seen.
     """
     # Persistent, so that it can be asked for several gradients. Variables need no watching: the
-    # gradients sought end at the layer's output.
+    # gradients sought end at the site.
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        recorder = _Recorder(tape, model, layer, guess)
-        if layer is None:
-            tap = tapped([model], recorder.see, children_with_maps)
-        else:
-            tap = tapped([layer, *_compiled(model)], recorder.see)
+        recorder = _Recorder(tape, model, wanted, guess, replacement)
+        tapped_layers = [model, *_compiled(model), *([] if wanted is None else [wanted.layer])]
+        tap = tapped(tapped_layers, recorder.see, children_with_maps, recorder.enter)
         with tap, _changing_nothing(model):
             scores = _scores(model, inputs, logits)
         recorder.is_float16 |= scores.dtype == tf.float16
@@ -433,66 +456,154 @@ def _record(
 
 @dataclass
 class _Seen:
-    """One call of a tapped layer.
+    """What was seen at a call.
 
     Attributes:
-        layer: The layer.
-        shape: Shape of its output, if that was a tensor to differentiate by.
-        output: That output, if it was watched.
+        output: It, if it was watched, so that it can be differentiated by.
+        tensor: It, if it was a batch of sequences.
     """
 
-    layer: keras.layers.Layer
-    shape: tuple[int | None, ...] | None = None
     output: tf.Tensor | None = None
+    tensor: tf.Tensor | None = None
 
 
 @dataclass
 class _Recorder:
-    """Keeps what tapped layers put out, and has the tape watch it.
+    """Keeps what tapped layers put out, and what goes into them, and has the tape watch it.
 
-    Of all layers inside ``model`` (from the first call of ``guess`` on, if there is one), or of
+    Of all layers inside ``model`` (from the first call of ``guess`` on, if there is one), or at
     ``wanted`` alone.
     """
 
     tape: tf.GradientTape
     model: keras.Model
-    wanted: keras.layers.Layer | None
+    wanted: Site | None
     guess: keras.layers.Layer | None
-    calls: list[_Seen] = field(default_factory=list)
+    replacement: tf.Tensor | None = None
+    calls: list[Call] = field(default_factory=list)
+    seen: list[_Seen] = field(default_factory=list)
     is_float16: bool = False
-    _returned: dict[int, tf.Tensor] = field(default_factory=dict)
+    # By id: each tensor that goes on, and the position at which it was seen.
+    _positions: dict[int, tuple[Any, int | None]] = field(default_factory=dict)
+    # By id of a layer: how often it was called.
+    _numbers: dict[int, int] = field(default_factory=dict)
+    # Of the calls that have begun: layer, number (None of a dry run), positions of what went in.
+    _begun: list[tuple[Any, int | None, tuple[int | None, ...]]] = field(default_factory=list)
     _graph: Any = field(default_factory=lambda: _current_graph())
+
+    def at(self, site: Site) -> _Seen:
+        """What was seen at a site; raises ValueError if nothing was."""
+        for call, seen in zip(self.calls, self.seen, strict=True):
+            if call.is_of(site):
+                return seen
+        raise ValueError(f"layer {site.layer.name!r} is not reached")
+
+    def enter(
+        self, layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Record what goes into a layer, and return what is to go in."""
+        given = tf.nest.flatten((args, kwargs))
+        if any(isinstance(one, keras.KerasTensor) or self._is_out_of_reach(one) for one in given):
+            self._begun.append((layer, None, ()))
+            return args, kwargs
+        number = self._numbers.get(id(layer), 0)
+        self._numbers[id(layer)] = number + 1
+        tensors = [one for one in given if _is_floating(one)]
+        if layer is self.model:
+            for one in tensors:
+                self._positions[id(one)] = (weakref.ref(one), None)
+        if len(tensors) == 1 and self._is_worth_seeing(layer, tensors[0]):
+            (given_in,) = tensors
+            source = self._position_of(given_in)
+            onwards = self._see(layer, number, given_in, True, (source,))
+            if onwards is not given_in:
+                args, kwargs = tf.nest.map_structure(
+                    lambda one: onwards if one is given_in else one, (args, kwargs)
+                )
+            tensors = [onwards]
+        self._begun.append((layer, number, tuple(map(self._position_of, tensors))))
+        return args, kwargs
 
     def see(self, layer: keras.layers.Layer, output: Any) -> Any:
         """Record an output, and return the tensor to go on with in its place."""
-        if layer is not self.wanted and (self.wanted is not None or layer is self.model):
+        begun, number, sources = self._begun.pop()
+        while begun is not layer:  # whose call raised, and the user's code went on
+            begun, number, sources = self._begun.pop()
+        if number is None or isinstance(output, keras.KerasTensor) or self._is_out_of_reach(output):
             return output
-        # A model returns what a layer inside it did; that call is recorded already.
-        if id(output) in self._returned and children(layer):
+        is_wanted = self.wanted is not None and layer is self.wanted.layer
+        # The model is not to be looked at as a layer. What a model or layer returns of a layer
+        # inside it is recorded already.
+        if not is_wanted and (layer is self.model or (self._is_known(output) and children(layer))):
             return output
-        if isinstance(output, keras.KerasTensor) or self._is_out_of_reach(output):
-            return output
-        if not tf.is_tensor(output) or not output.dtype.is_floating:
-            self.calls.append(_Seen(layer))
+        return self._see(layer, number, output, False, sources)
+
+    def _see(
+        self,
+        layer: keras.layers.Layer,
+        number: int,
+        output: Any,
+        at_input: bool,
+        sources: tuple[int | None, ...],
+    ) -> Any:
+        """Record what is seen at a call, and return what is to go on in its place."""
+        shape = tuple(output.shape) if _is_floating(output) else ()
+        call = Call(layer, number, shape, at_input, sources)
+        self.calls.append(call)
+        self.seen.append(_Seen(tensor=output if call.has_tokens else None))
+        if not _is_floating(output):
             return output
         self.is_float16 |= output.dtype == tf.float16
-        shape = tuple(output.shape)
-        if self.guess is not None:
-            if layer is not self.guess:
-                self.calls.append(_Seen(layer, shape))
-                return output
+        if layer is self.guess:
             self.guess = None
-        # A tensor of its own: a layer that returns its input would else be taken for the layer
-        # before it, with all the other paths from there to the score. Wide enough for gradients
-        # that float16 cannot hold.
-        watched = tf.cast(tf.identity(output), _wide(output.dtype))
-        self.tape.watch(watched)
-        self.calls.append(_Seen(layer, shape, watched))
-        onwards = tf.cast(watched, output.dtype)
-        if hasattr(output, _KERAS_LOGITS):
-            setattr(onwards, _KERAS_LOGITS, getattr(output, _KERAS_LOGITS))
-        self._returned[id(onwards)] = onwards
-        return onwards
+        is_wanted = self.wanted is None or call.is_of(self.wanted)
+        # Of an input all uses count, also those before the layer that it is the input of.
+        is_before_wanted = self.wanted is not None and self.wanted.at_input
+        if is_wanted and self.replacement is not None:
+            output = tf.cast(self.replacement, output.dtype)
+        elif self.guess is None and (
+            call.has_rank_of_pictures if self.wanted is None or is_before_wanted else is_wanted
+        ):
+            watched = output if at_input else _copy(output)
+            self.tape.watch(watched)
+            if is_wanted:
+                self.seen[-1].output = watched
+            output = output if at_input else _onwards(watched, output)
+        self._positions[id(output)] = (weakref.ref(output), len(self.calls) - 1)
+        return output
+
+    def _is_worth_seeing(self, layer: keras.layers.Layer, given: tf.Tensor) -> bool:
+        """Whether to record what goes into a layer: if that is wanted, or no layer put it out."""
+        if layer is self.model:
+            return False
+        if self.wanted is not None and self.wanted.at_input and layer is self.wanted.layer:
+            return True
+        if given.shape.rank not in (3, 4) or self._is_known(given):
+            return False
+        source = self._before_a_cast(given)
+        if source is not None:
+            self._positions[id(given)] = (weakref.ref(given), source)
+        return source is None
+
+    def _is_known(self, tensor: tf.Tensor) -> bool:
+        reference, _ = self._positions.get(id(tensor), (None, None))
+        return reference is not None and reference() is tensor
+
+    def _position_of(self, tensor: tf.Tensor) -> int | None:
+        return self._positions[id(tensor)][1] if self._is_known(tensor) else None
+
+    def _before_a_cast(self, given: tf.Tensor) -> int | None:
+        """The position of what a tensor is but for its type: Keras casts what goes into layers."""
+        if tf.is_symbolic_tensor(given):  # the site is known then
+            return None
+        position: int | None
+        for reference, position in reversed(list(self._positions.values())):
+            other = reference()
+            if other is not None and position is not None and other.shape == given.shape:
+                is_cast = other.dtype != given.dtype
+                is_same = is_cast and bool(tf.reduce_all(tf.cast(other, given.dtype) == given))
+                return position if is_same else None
+        return None
 
     def _is_out_of_reach(self, output: Any) -> bool:
         """Whether a tensor is of another graph than the one that runs.
@@ -505,6 +616,27 @@ class _Recorder:
     def scales(self) -> tuple[float, ...]:
         """The multiples of the scores to try, the first that does not overflow to be taken."""
         return _FLOAT16_SCALES if self.is_float16 else (1.0,)
+
+
+def _copy(output: tf.Tensor) -> tf.Tensor:
+    """A tensor of its own, wide enough for gradients that float16 cannot hold.
+
+    A layer that returns its input would else be taken for the layer before it, with all the other
+    paths from there to the score.
+    """
+    return tf.cast(tf.identity(output), _wide(output.dtype))
+
+
+def _onwards(copy: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
+    """The copy of an output, to go on in its place."""
+    onwards = tf.cast(copy, output.dtype)
+    if hasattr(output, _KERAS_LOGITS):
+        setattr(onwards, _KERAS_LOGITS, getattr(output, _KERAS_LOGITS))
+    return onwards
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, tf.Tensor) and value.dtype.is_floating
 
 
 def _current_graph() -> Any:
@@ -735,3 +867,7 @@ def _is_finite(values: tf.Tensor) -> bool:
 def _wide(dtype: tf.DType) -> tf.DType:
     """The type that results are given in: float64 for float64, else float32."""
     return tf.float64 if dtype == tf.float64 else tf.float32
+
+
+def _as_wide(values: tf.Tensor) -> np.ndarray:
+    return tf.cast(values, _wide(values.dtype)).numpy()  # type: ignore[no-any-return]

@@ -1,0 +1,331 @@
+"""Where to look: which call of which layer, chosen among those of a run, and the layout of its map.
+
+The choice is made on what a run really did: which layers were called, in which order, and which
+call's output went into which other (`backends.common.Call`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from kerasight.keras import layers
+from kerasight.keras.backends.common import Call, Run
+
+__all__ = ["Choice", "Site", "find", "guessed"]
+
+# At the end of the name of a layer: not what it puts out, but what goes into it.
+_INPUT = ":input"
+
+# Of these, and of the layers around them, it is known that they work on pictures.
+_OF_PICTURES = (
+    *layers.IMAGE_LAYERS,
+    keras.layers.UpSampling2D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.Cropping2D,
+)
+
+# Layers that mix neighbouring tokens, as those of a signal: the map before them still tells where.
+_OF_SEQUENCES = (
+    keras.layers.AveragePooling1D,
+    keras.layers.Bidirectional,
+    keras.layers.Conv1D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.MaxPooling1D,
+    keras.layers.RNN,
+    keras.layers.SeparableConv1D,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Where a model is looked at.
+
+    Attributes:
+        layer: The layer.
+        at_input: Whether it is what goes into the layer, and not what it puts out.
+        call: Which of the layer's calls in a run, from 0; None until a run has told.
+        data_format: Where the channels are; None until a run has told.
+    """
+
+    layer: keras.layers.Layer
+    at_input: bool = False
+    call: int | None = None
+    data_format: layers.DataFormat | None = None
+
+    def path(self, model: keras.Model) -> str:
+        """What it is called, as `find` takes it."""
+        return layers.path_of(model, self.layer) + (_INPUT if self.at_input else "")
+
+
+def find(model: keras.Model, key: int | str | keras.layers.Layer | Site) -> Site:
+    """Find a site in a model.
+
+    Args:
+        model: The model to look in.
+        key: What `layers.find` takes, for the output of a layer; a name or path with ``:input`` at
+            its end, for what goes into it; or a site, which is returned as it is.
+
+    Raises:
+        TypeError: If ``key`` is of another type.
+        ValueError: If there is no such layer, or several.
+    """
+    if isinstance(key, Site):
+        return key
+    if isinstance(key, str) and key.endswith(_INPUT):
+        return Site(layers.find(model, key.removesuffix(_INPUT)), at_input=True)
+    return Site(layers.find(model, key))
+
+
+class Choice:
+    """Which call of a run to look at.
+
+    Without a wish, eli5's rule: the last layer to run whose output has the rank of an image batch.
+    Where what goes on to the next layer was put out by none, being the sum of two or the like, it
+    is that sum. Not taken are maps of a single cell, of which a heatmap would be one flat colour;
+    layers that only drop out or augment; and what looks like a map, but is made of tokens and
+    heads.
+    """
+
+    def __init__(self, model: keras.Model, wanted: Site | None, docs: int) -> None:
+        """Choose in runs of ``model``.
+
+        Args:
+            model: The model.
+            wanted: The site that is wished for; None to have one chosen.
+            docs: How many docs the runs have.
+        """
+        self._model = model
+        self.wanted = wanted
+        self._docs = docs
+
+    def positions(self, calls: Sequence[Call]) -> Iterator[int]:
+        """The positions of those to explain, the best first."""
+        if self.wanted is None:
+            yield from filter(self._is_candidate(calls), reversed(range(len(calls))))
+            return
+        own = [
+            position
+            for position in reversed(range(len(calls)))
+            if calls[position].is_of(self.wanted)
+        ]
+        maps = list(filter(self._is_map(calls), own))
+        # The last call with a map. Where none has one, the error is to be of the last.
+        yield from maps or own[:1]
+
+    def site(self, run: Run, position: int) -> Site:
+        """The site at a position of a run.
+
+        Raises:
+            ValueError: If it was chosen, and comes before an attention.
+        """
+        call = run.calls[position]
+        data_format = layout(self._model, run.calls, position)
+        site = Site(call.layer, call.at_input, call.number, data_format)
+        if self.wanted is None and _mixes_tokens(run, position, data_format):
+            name = site.path(self._model)
+            raise ValueError(
+                f"the last map of model {self._model.name!r} is that of layer {name!r}, and what "
+                "comes after it mixes the tokens that the map is cut into, as the attention of a "
+                "transformer does: what the model makes of the picture is in the tokens, which "
+                "cannot be explained yet, and the map before them is not where the model looked. "
+                f"Pass layer={name!r} to see that map all the same"
+            )
+        return site
+
+    def why_none(self, calls: Sequence[Call]) -> str:
+        """Why there is no site to choose."""
+        model = self._model.name
+        for call in reversed(calls):
+            if call.has_rank_of_pictures and call.shape[0] != self._docs:
+                return f"no layer of model {model!r} is suitable: " + rows_differ(
+                    call.shape[0], self._docs
+                )
+        return (
+            f"no layer of model {model!r} is suitable: none has an output of shape (1, "
+            "height, width, channels) with more than one cell; pass layer= if there is one"
+        )
+
+    def _is_map(self, calls: Sequence[Call]) -> Callable[[int], bool]:
+        def is_map(position: int) -> bool:
+            call = calls[position]
+            return (
+                call.has_rank_of_pictures
+                and call.shape[0] == self._docs
+                and spatial_shape(call.shape, layout(self._model, calls, position)) != (1, 1)
+            )
+
+        return is_map
+
+    def _is_candidate(self, calls: Sequence[Call]) -> Callable[[int], bool]:
+        is_map = self._is_map(calls)
+        first_map = _first(calls, lambda call: call.has_rank_of_pictures and not call.at_input)
+        first_tokens = _first(calls, lambda call: call.has_tokens)
+
+        def is_candidate(position: int) -> bool:
+            call = calls[position]
+            if call.at_input and position < first_map:  # the doc itself
+                return False
+            if not call.at_input and layers.only_drops_or_augments(call.layer):
+                return False
+            return is_map(position) and (
+                position < first_tokens or _is_of_a_picture(calls, position)
+            )
+
+        return is_candidate
+
+
+def rows_differ(rows: int, docs: int) -> str:
+    """Why an output that has another number of rows than there are docs cannot be explained."""
+    return (
+        f"an output of {rows} rows, as for several views of a picture, for {docs} "
+        f"{'doc' if docs == 1 else 'docs'}; explain the model inside that takes one view"
+    )
+
+
+def guessed(model: keras.Model) -> keras.layers.Layer | None:
+    """The layer that will most likely be chosen, as far as that can be told before a run.
+
+    Only a hint where to look: the choice is made among the calls that a run really has.
+    """
+    if len(getattr(model, "output_names", ())) > 1:  # the last layer may be of another output
+        return None
+    for layer in reversed(list(layers.walk_with_maps(model))):
+        try:
+            shape = layer.output.shape
+        except (AttributeError, ValueError):  # of several calls, or in no graph
+            continue
+        if (
+            len(shape) == 4
+            and not layers.children(layer)
+            and not layers.only_drops_or_augments(layer)
+        ):
+            if 1 in shape[1:3] + shape[2:4] and spatial_shape(
+                shape, layers.data_format(model, layer)
+            ) == (1, 1):
+                continue
+            return layer
+    return None
+
+
+def spatial_shape(
+    shape: tuple[int | None, ...], data_format: layers.DataFormat
+) -> tuple[int | None, int | None]:
+    """Height and width of a shape with batch axis and channels."""
+    return (shape[1], shape[2]) if data_format == "channels_last" else (shape[2], shape[3])
+
+
+def layout(model: keras.Model, calls: Sequence[Call], position: int) -> layers.DataFormat:
+    """Where the channels are in what was seen at a position of a run.
+
+    Only some layers know. The others have the layout that those know which take the map, or else
+    those that it was made by, through layers that keep its shape; only where no such layer says
+    anything, that of the layers before them in the model.
+    """
+    call = calls[position]
+    found = _own_format(call)
+    if found is None:
+        found = _format_nearby(calls, position, _takers) or _format_nearby(
+            calls, position, lambda calls, position: calls[position].sources
+        )
+    return found or layers.data_format(model, call.layer)
+
+
+def _own_format(call: Call) -> layers.DataFormat | None:
+    """The layout of what was seen at a call, if the layer or a layer inside it says so."""
+    if call.at_input:
+        return layers.input_format(call.layer)
+    return layers.output_format(call.layer)
+
+
+def _format_nearby(
+    calls: Sequence[Call],
+    position: int,
+    neighbours: Callable[[Sequence[Call], int], Sequence[int | None]],
+) -> layers.DataFormat | None:
+    """The layout that a neighbour says, looked for from one to the next while the shape stays."""
+    seen, queue, shape = {position}, [position], calls[position].shape
+    while queue:
+        here = queue.pop(0)
+        for other in neighbours(calls, here):
+            if other is None or other in seen:
+                continue
+            seen.add(other)
+            call = calls[other]
+            is_taker = here in call.sources
+            said = layers.input_format(call.layer) if is_taker else _own_format(call)
+            if said is not None:
+                return said
+            if call.shape == shape:
+                queue.append(other)
+    return None
+
+
+def _takers(calls: Sequence[Call], position: int) -> list[int]:
+    return [other for other, call in enumerate(calls) if position in call.sources]
+
+
+def _is_of_a_picture(calls: Sequence[Call], position: int) -> bool:
+    """Whether what has the rank of a picture is known to be one, after there have been tokens.
+
+    If a layer for pictures put it out or takes it, be it through layers that keep its shape. What
+    an attention holds has the same rank, and heads and tokens for axes.
+    """
+    for neighbours in (_takers, lambda calls, position: calls[position].sources):
+        seen, queue = {position}, [position]
+        while queue:
+            here = queue.pop(0)
+            if _works_on_pictures(calls[here].layer):
+                return True
+            for other in neighbours(calls, here):
+                if other is None or other in seen:
+                    continue
+                seen.add(other)
+                call = calls[other]
+                if call.shape == calls[position].shape:
+                    queue.append(other)
+                elif _works_on_pictures(call.layer):
+                    return True
+    return False
+
+
+def _works_on_pictures(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, _OF_PICTURES) or any(map(_works_on_pictures, layers.children(layer)))
+
+
+def _first(calls: Sequence[Call], holds: Callable[[Call], bool]) -> float:
+    """The position of the first call for which something holds; infinite if there is none."""
+    return next((position for position, call in enumerate(calls) if holds(call)), math.inf)
+
+
+def _mixes_tokens(run: Run, position: int, data_format: layers.DataFormat) -> bool:
+    """Whether tokens are made of a map, each of its part, and each is then made of others' too.
+
+    Attention does so, under whatever name or spelled out in operations, and so does a mixer.
+    Whether it happens is asked of the gradients: to how much of the map a token is connected.
+    """
+    calls = run.calls
+    tokens = [at for at in range(position + 1, len(calls)) if calls[at].has_tokens]
+    # What only weighs tokens, to pool them, leaves each what it was.
+    made = [at for at in tokens if not calls[at].at_input and _makes_tokens(calls[at].layer)]
+    if not made or any(isinstance(call.layer, _OF_SEQUENCES) for call in calls[position:]):
+        return False
+
+    def cells(at: int) -> int | None:
+        gradients = run.gradient_of_token(position, at, calls[at].shape[1] // 2)
+        if gradients is None:
+            return None
+        channels = -1 if data_format == "channels_last" else 1
+        return int(np.any(gradients != 0, axis=channels).sum())
+
+    first = next((found for found in map(cells, tokens) if found is not None), None)
+    last = cells(made[-1])
+    return first is not None and last is not None and last > first
+
+
+def _makes_tokens(layer: keras.layers.Layer) -> bool:
+    return bool(layer.weights) or "Attention" in type(layer).__name__
