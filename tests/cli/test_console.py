@@ -47,6 +47,8 @@ def test_a_text_of_the_library_names_options() -> None:
     assert console.as_options(text) == (
         "--logits, --signed shows what speaks against it, --counterfactual what for it"
     )
+    assert console.as_options("pass layer= if there is one") == "pass --layer if there is one"
+    assert console.as_options("pass layer='a/b', or") == "pass --layer a/b, or"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 import re
 import sys
@@ -32,10 +31,8 @@ from cli.commands import (
 )
 from keras import layers
 from PIL import Image, ImageOps
-from rich.console import Console
 
 import kerasight
-from kerasight.cli import explain as command
 from kerasight.cli import models
 from kerasight.keras.heatmaps import Question
 from kerasight.keras.methods import METHODS
@@ -141,6 +138,18 @@ class TestClasses:
     @pytest.mark.parametrize("top", ["0", "-1"])
     def test_top_must_be_positive(self, top: str) -> None:
         assert refused("--top", top) == f"--top must be at least 1, got {top}"
+
+    def test_top_has_a_bound(self) -> None:
+        assert refused("--top", "101").startswith("--top may be at most 100, got 101: each class ")
+
+    def test_top_of_fewer_classes_says_so_once(self) -> None:
+        arguments = (save_picture(), save_picture("dog.png"), "-m", save_model(make_softmax()))
+        assert "--top" not in explain(*arguments, "--top", "3").stderr
+        result = explain(*arguments, "--top", "99")
+        assert len(rows_of(result)) == 6
+        assert [line for line in result.stderr.splitlines() if "--top" in line] == [
+            "Note: --top 99 explains all that there are: 3 classes"
+        ]
 
     def test_scores_that_are_no_probabilities_are_plain(self) -> None:
         ((*_, score, _, _),) = rows_of(explain(save_picture(), "-m", save_model(make_mean())))
@@ -515,26 +524,6 @@ class TestOptions:
         assert result.exit_code == 2
         assert "Error" in result.stderr
         assert "Traceback" not in result.stderr
-
-
-class TestTable:
-    ROW = command._Row(
-        "pictures/cat.png", "tabby cat (281)", "61.2%", "block/out", "overlays/cat.png"
-    )
-
-    def test_loses_nothing_in_a_narrow_terminal(self) -> None:
-        console = Console(width=50, force_terminal=True, record=True, file=io.StringIO())
-        console.print(command._table([self.ROW]))
-        text = console.export_text()
-        assert "…" not in text
-        header = text.splitlines()[0]
-        for name, cell in zip(
-            ["Image", "Overlay"], [self.ROW.image, self.ROW.overlay], strict=True
-        ):
-            start = header.index(name)
-            column = [line[start:] for line in text.splitlines()[2:]]
-            shown = "".join(re.split(r"\s{2,}|\s*$", part)[0] for part in column)
-            assert shown == cell
 
 
 def test_keras_models_with_real_weights(

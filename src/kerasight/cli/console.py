@@ -128,7 +128,11 @@ def as_options(text: str) -> str:
     """A text of the library, with the options of the command in the place of its arguments."""
     for argument, option in _OPTIONS.items():
         text = text.replace(argument, option)
-    return text
+    return re.sub(
+        r"\blayer=(?:[\"']([^\"']*)[\"'])?",
+        lambda match: f"--layer {match[1]}" if match[1] else "--layer",
+        text,
+    )
 
 
 def nearest(name: str, names: Sequence[str], most: int = 3) -> str:

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from kerasight.cli import models, options
@@ -30,6 +28,7 @@ from kerasight.cli.console import (
 )
 from kerasight.cli.files import GrowingFile, Guard, check_writable
 from kerasight.cli.pictures import expanded, pictures_in, read_mask, read_picture
+from kerasight.cli.tables import print_numbers
 from kerasight.keras.methods import METHODS
 from kerasight.metrics.evaluation import METRICS, csv_columns, csv_heading
 
@@ -264,6 +263,7 @@ def command(
             logits=logits,
             steps=steps,
             random=random,
+            progress=False,  # its own bar moves within a picture
             seed=seed,
         )
         if paths:
@@ -467,23 +467,9 @@ def _print(evaluation: Evaluation, lines: _Lines, markdown: bool) -> None:
     if markdown:
         out.print(Text(evaluation.to_markdown()), soft_wrap=True)
     else:
-        out.print(_table(evaluation, is_narrow=out.width < _WIDE))
+        (head, *rows), (short, *_) = evaluation.table(), evaluation.table(is_short=True)
+        print_numbers(out, head, short, rows)
     number = f"{lines.number} {'line' if lines.number == 1 else 'lines'}"
     summary = evaluation.summary("picture", mark="Bold" if markdown else "*")
     for line in ("", *summary, f"{number} written to {lines.path}"):
         out.print(Text(printable(line)), soft_wrap=True)
-
-
-def _table(evaluation: Evaluation, is_narrow: bool) -> Table:
-    head, *lines = evaluation.table(is_short=is_narrow)
-    table = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0 if is_narrow else (0, 1)
-    )
-    table.add_column(head[0], no_wrap=True)
-    for heading in head[1:]:
-        table.add_column(heading, justify="right", overflow="fold")
-    for line in lines:
-        # Where there is little room, errors stand below their means.
-        cells = [cell.replace(" ±", "\n±") if is_narrow else cell for cell in line]
-        table.add_row(*(Text(cell, style="bold" if cell.startswith("*") else "") for cell in cells))
-    return table

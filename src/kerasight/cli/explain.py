@@ -10,12 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from kerasight.cli import models, options
@@ -34,6 +32,7 @@ from kerasight.cli.console import (
 )
 from kerasight.cli.files import OVERLAY, PAGE, Guard, check_writable, is_own, write_png
 from kerasight.cli.pictures import Source, expanded, source_of, to_rgba
+from kerasight.cli.tables import OverlayRow, print_overlays
 from kerasight.keras.methods import METHODS, Method
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
     from kerasight.keras.heatmaps import Question
 
 __all__ = ["HELP", "command"]
+
+_MOST = 100  # overlays of a picture
 
 HELP = (
     "Show where a model looked in pictures: for each an overlay with the heatmap of a class, and a "
@@ -95,16 +96,6 @@ class _Request:
         return replace(self.question, references=tuple(dict.fromkeys(indices)))
 
 
-class _Row(NamedTuple):
-    """A line of the table."""
-
-    image: str
-    label: str
-    score: str
-    layer: str
-    overlay: str
-
-
 def command(
     images: options.Images = None,
     model: options.Model = None,
@@ -125,8 +116,9 @@ def command(
             "--top",
             metavar="N",
             show_default=False,
-            help="Explain the N classes with the highest scores, each in an overlay of its own. "
-            "Default: 1, and 2 for the embedded picture, which holds two objects.",
+            help=f"Explain the N classes with the highest scores, at most {_MOST}, each in an "
+            "overlay of its own. Default: 1, and 2 for the embedded picture, which holds two "
+            "objects.",
         ),
     ] = None,
     method: Annotated[
@@ -308,6 +300,11 @@ def command(
 def _check(request: _Request) -> None:
     if request.top < 1:
         raise RunError(f"--top must be at least 1, got {request.top}")
+    if request.top > _MOST:
+        raise RunError(
+            f"--top may be at most {_MOST}, got {request.top}: each class is an overlay of its "
+            "own; in Python, explain_prediction takes any number as top_targets"
+        )
     if not 0 <= request.alpha <= 1:  # also False for NaN
         raise RunError(f"--alpha must lie between 0 and 1, got {request.alpha:g}")
     if (request.asked["smooth"] or 0) < 0:
@@ -379,7 +376,7 @@ def _explain(
     Returns:
         The exit code.
     """
-    rows: list[_Row] = []
+    rows: list[OverlayRow] = []
     failures: list[str] = []
     at = "the first picture"
 
@@ -463,6 +460,9 @@ def _explained(
             raise found
     scores = found[0].terms.scores
     models.check_names(classifier.names, len(scores))
+    if is_first and request.top > len(scores):
+        classes = _number(len(scores), "class", "es")
+        say("Note", "cyan", f"--top {request.top} explains all that there are: {classes}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", HeatmapWarning)
         expl = explanation_of(model, doc, found, picture, classifier.names, question)
@@ -506,7 +506,7 @@ def _class_index(option: str, target: str, classifier: Classifier) -> int:
 
 def _write_overlays(
     expl: Explanation, source: Source, request: _Request, guard: Guard
-) -> Iterator[_Row]:
+) -> Iterator[OverlayRow]:
     """Write an overlay for each class, and give its line of the table."""
     from kerasight.formatters.text import format_score
 
@@ -515,7 +515,7 @@ def _write_overlays(
         part = f"{source.stem}-{_file_part(target.name, index)}"
         overlay = _write_overlay(replace(expl, targets=[target]), part, request, guard)
         assert target.score is not None
-        yield _Row(
+        yield OverlayRow(
             image=source.name,
             label=str(index) if target.name is None else target.label,
             score=format_score(target.score, target.is_probability),
@@ -574,11 +574,12 @@ def _write_report(
 # What the user reads
 
 
-def _print(rows: Sequence[_Row], request: _Request, reported: int) -> None:
+def _print(rows: Sequence[OverlayRow], request: _Request, reported: int) -> None:
     """Print the table, and what was written where."""
     out = console(sys.stdout)
     if rows:
-        out.print(_table(rows), Text())
+        print_overlays(out, rows)
+        out.print()
     # Grad-CAM as it always was goes without saying.
     title = request.question.title
     by = "" if title == METHODS["grad-cam"].title else f" by {title}"
@@ -593,17 +594,5 @@ def _print(rows: Sequence[_Row], request: _Request, reported: int) -> None:
         out.print(Text(printable(line)), soft_wrap=True)
 
 
-def _number(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def _table(rows: Sequence[_Row]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("Image", overflow="fold")
-    table.add_column("Class", overflow="fold")
-    table.add_column("Score", justify="right", no_wrap=True)
-    table.add_column("Layer", overflow="fold")
-    table.add_column("Overlay", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return table
+def _number(number: int, thing: str, plural: str = "s") -> str:
+    return f"{number} {thing}{'' if number == 1 else plural}"
