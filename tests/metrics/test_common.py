@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ import pytest
 
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.metrics import average_drop, deletion, increase, insertion, road
-from kerasight.metrics.common import heatmaps_of, progressing, ranks, resized
+from kerasight.metrics.common import _made, digest, heatmaps_of, progressing, ranks, resized
 
 
 def mean_model(*weights: float, channels_first: bool = False, size: int = 4) -> keras.Model:
@@ -404,3 +405,40 @@ def test_every_public_name_is_there() -> None:
 
     for name in metrics.__all__:
         assert getattr(metrics, name).__doc__
+
+
+# Pictures made beside the model
+
+
+def test_pictures_are_made_in_order_and_only_a_batch_ahead() -> None:
+    asked: list[int] = []
+
+    def pictures() -> Iterator[tuple[int, Any]]:
+        for number in range(100):
+            asked.append(number)
+            yield number, lambda number=number: np.full(3, number)
+
+    made = _made(pictures(), 4)
+    for number in range(10):
+        key, picture = next(made)
+        assert key == picture[0] == number
+        assert len(asked) == number + 5
+    made.close()
+    assert len(asked) == 14
+
+
+def test_what_fails_as_a_picture_is_made_is_raised() -> None:
+    def fails() -> np.ndarray:
+        raise RuntimeError("no such colour")
+
+    made = _made(iter([(0, lambda: np.zeros(1)), (1, fails), (2, fails)]), 2)
+    assert next(made)[0] == 0
+    with pytest.raises(RuntimeError, match="no such colour"):
+        next(made)
+
+
+def test_a_digest_tells_arrays_apart() -> None:
+    masks = [np.arange(9) < count for count in range(10)]
+    assert len({digest(mask) for mask in masks}) == 10
+    assert digest(masks[3]) == digest(masks[3].copy())
+    assert digest(np.eye(3)[:, ::-1]) == digest(np.eye(3)[:, ::-1].copy()) != digest(np.eye(3))

@@ -17,6 +17,7 @@ from keras import layers
 
 import kerasight
 from kerasight import metrics
+from kerasight.metrics import common
 from kerasight.metrics.evaluation import METRICS, RANDOM, Evaluation, Row, evaluate
 from kerasight.metrics.statistics import FEWEST, LEVEL, differs
 
@@ -87,13 +88,39 @@ def test_each_number_is_that_of_its_metric(model: keras.Model, docs: np.ndarray)
                 "road": metrics.road(*of, **settings).score,
                 "insertion_minus_deletion": insertion - deletion,
             },
-            abs=1e-5,
+            abs=1e-6,
         )
         assert row.score == pytest.approx(scores[row.position, row.target], abs=1e-6)
         assert row.layer == "map"
         assert row.doc == str(row.position)
         assert row.name is None
         assert row.seconds > 0
+
+
+def test_no_picture_is_scored_twice(docs: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+    batches: list[np.ndarray] = []
+    run = common._scores
+
+    def counted(of: keras.Model, checked: Any, batch: np.ndarray, logits: bool) -> np.ndarray:
+        batches.append(batch)
+        return run(of, checked, batch, logits)
+
+    monkeypatch.setattr(common, "_scores", counted)
+    names = ["deletion", "insertion", "average_drop", "increase", "road"]
+    asked: dict[str, Any] = {"metrics": names, "steps": 4, "random": False, "targets": [[0, 1]]}
+    evaluate(model, docs[:1], methods=["grad-cam"], **asked)
+    # The doc; three points of each curve for each of two classes, and the baseline that both end
+    # in; what two heatmaps leave; and eight imputed for each.
+    each = [1, 7, 7, 2, 16]
+    assert [len(batch) for batch in batches] == each
+    for batch in batches:
+        assert len({picture.tobytes() for picture in batch}) == len(batch)
+    batches.clear()
+    # On a model that ends in an average and one dense layer, these three are the same formula.
+    same = ["grad-cam", "hirescam", "xgrad-cam"]
+    evaluate(model, docs[:1], methods=same, **{**asked, "metrics": names[:2]})
+    assert [len(batch) for batch in batches] == each[:3]
 
 
 def test_the_class_with_the_greatest_score_is_taken_and_named(

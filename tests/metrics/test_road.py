@@ -12,7 +12,15 @@ import pytest
 from matplotlib import pyplot as plt
 
 from kerasight.metrics import Road, road
-from kerasight.metrics.road import _neighbours, _scale, impute
+from kerasight.metrics.road import (
+    _bordered,
+    _equations,
+    _even,
+    _neighbours,
+    _preconditioner,
+    _scale,
+    impute,
+)
 
 matplotlib.use("agg")
 
@@ -92,19 +100,57 @@ def test_large_holes_are_solved_to_the_last_pixel() -> None:
     doc = np.random.default_rng(0).random((224, 224, 1))
     removed = np.zeros((224, 224), bool)
     removed[:, 20:] = True
-    filled = np.moveaxis(impute(doc, removed), -1, 0)
-    neighbours = _neighbours(1, 224, 224)
-    means = neighbours(filled) / neighbours(np.ones_like(filled))
-    np.testing.assert_allclose(filled[0][removed], means[0][removed], atol=1e-6)
+    filled = impute(doc, removed)[..., 0]
+    means = _neighbours(filled) / _neighbours(np.ones_like(filled))
+    np.testing.assert_allclose(filled[removed], means[removed], atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 5), (2, 1)])
+@pytest.mark.parametrize("scale", [1e-30, 1, 1e30])
+def test_the_range_of_the_pixels_does_not_matter(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    doc, removed = rng.random((20, 13, 2)), rng.random((20, 13)) < 0.8
+    np.testing.assert_allclose(impute(scale * doc, removed), scale * impute(doc, removed), 1e-6)
+
+
+def test_holes_take_few_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[road.__module__]
+    rng = np.random.default_rng(0)
+    doc, removed = rng.random((224, 224, 1)), np.ones((224, 224), bool)
+    removed[100:110, 30:200] = False
+    whole = impute(doc, removed)
+    monkeypatch.setattr(module, "_MOST_ITERATIONS", 24)
+    np.testing.assert_allclose(impute(doc, removed), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 10), (2, 4), (2, 2)])
 def test_scaling_down_is_the_transpose_of_scaling_up(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
-    coarser, finer = _scale(2, *size)
-    fine = rng.random((2, *size))
-    coarse = rng.random((2, (size[0] + 1) // 2, (size[1] + 1) // 2))
-    assert (coarser(fine) * coarse).sum() == pytest.approx((fine * finer(coarse)).sum())
+    coarser, finer = _scale(2, *size, np.float64)
+    fine = _bordered(rng.random((2, *size)))
+    half = rng.random((2, size[0] // 2, size[1] // 2))
+    coarse = _bordered(_even(half))
+    down, up = coarser(fine).copy().reshape(coarse.shape), finer(coarse).reshape(fine.shape)
+    assert (down * coarse).sum() == pytest.approx((fine * up).sum())
+    # A flat plane stays flat on its way up, away from the edge.
+    ones = finer(_bordered(_even(np.ones_like(half)))).reshape(fine.shape)
+    np.testing.assert_allclose(ones[:, 2:-2, 2:-2], 1)
+
+
+def test_the_preconditioner_is_symmetric_and_positive_definite() -> None:
+    rng = np.random.default_rng(0)
+    inside = (rng.random((18, 12)) < 0.7).astype(float)
+    held = _neighbours(1 - inside) * inside
+    cycle = _preconditioner(1, held, inside)
+    places = np.flatnonzero(_bordered(inside))
+    matrix = np.stack([cycle(row).copy() for row in np.eye(20 * 14, dtype=np.float32)[places]])[
+        :, places
+    ]
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-5)
+    left, _ = _equations(1, held, inside, np.float64)
+    system = np.stack([left(row).copy() for row in np.eye(20 * 14)[places]])[:, places]
+    stretched = np.linalg.eigvals(matrix @ system).real
+    # Were it exact, all of them would be 1.
+    assert 0.3 < stretched.min() < stretched.max() < 1.5
 
 
 # ROAD

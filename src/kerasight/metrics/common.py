@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,10 +30,12 @@ __all__ = [
     "Docs",
     "Heatmap",
     "Heatmaps",
+    "Picture",
     "Trial",
     "axes",
     "baselines",
     "check_model",
+    "digest",
     "docs_of",
     "flag",
     "heatmaps_of",
@@ -165,10 +173,14 @@ def ranks(heatmap: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:
     """
     # In float32, since rounding in the resize would else break ties in a pattern of its own.
     heat = resized(heatmap, shape).astype(np.float32).ravel()
-    drawn = np.random.default_rng(seed).permutation(heat.size)
     places = np.empty(heat.size, dtype=np.int64)
-    places[np.lexsort((drawn, -heat))] = np.arange(heat.size)
+    places[np.lexsort((_drawn(heat.size, seed), -heat))] = np.arange(heat.size)
     return places.reshape(shape)
+
+
+@functools.lru_cache(maxsize=1)
+def _drawn(number: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,16 +353,24 @@ def _convolution(size: int, kernel: np.ndarray) -> np.ndarray:
     return np.where(inside, kernel[np.where(inside, distances, 0) + radius], 0.0)
 
 
+Picture = tuple[Hashable, Callable[[], np.ndarray]]
+"""What tells a changed doc from others, and what makes it, channels last."""
+
+# NumPy lets go of Python's lock for a part of the time only, so that more of them only wait.
+_THREADS = min(4, os.cpu_count() or 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A model, docs and their heatmaps, checked, and what is to be measured.
+    """A model, docs and heatmaps of them, checked, and what is to be measured.
 
     Attributes:
         model: The classifier.
         docs: The docs.
-        heatmaps: One for each doc, each shape ``(height, width)`` of its own.
-        targets: The class of each doc, integers ``(docs,)``.
-        untouched: The score of each doc as it is, for its class, float64 ``(docs,)``.
+        places: Which of the docs each heatmap is of, integers ``(heatmaps,)``.
+        heatmaps: Each shape ``(height, width)`` of its own.
+        targets: The class of each heatmap, integers ``(heatmaps,)``.
+        untouched: The score of its doc as it is, for its class, float64 ``(heatmaps,)``.
         batch_size: How many docs go through the model at a time.
         logits: Whether scores are those before the final softmax or sigmoid.
         progress: Whether to show a progress bar; None shows it on a terminal, after a second.
@@ -358,12 +378,14 @@ class Trial:
 
     model: keras.Model
     docs: Docs
+    places: np.ndarray
     heatmaps: list[np.ndarray]
     targets: np.ndarray
     untouched: np.ndarray
     batch_size: int
     logits: bool
     progress: bool | None
+    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -375,8 +397,20 @@ class Trial:
         batch_size: Any,
         logits: bool,
         progress: bool | None,
+        is_one_doc: bool = False,
     ) -> Trial:
         """Check what was given, and run the docs as they are.
+
+        Args:
+            model: The classifier.
+            docs: The docs.
+            explanations: One for each doc.
+            targets: The class of each explanation.
+            batch_size: How many docs go through the model at a time.
+            logits: Whether scores are those before the final softmax or sigmoid.
+            progress: Whether to show a progress bar.
+            is_one_doc: Whether all explanations are of the one doc there is. What is made of it is
+                then made once, and a picture that was scored is not scored again.
 
         Raises:
             TypeError: If something is of a type that it cannot be.
@@ -385,17 +419,23 @@ class Trial:
         """
         number = len(docs.values)
         heats = heatmaps_of(explanations)
-        if len(heats) != number:
+        if len(heats) != number and not is_one_doc:
             raise ValueError(
                 f"there must be one explanation for each doc, got {len(heats)} for {number} "
                 f"{'doc' if number == 1 else 'docs'}"
             )
+        places = np.zeros(len(heats), np.int64) if is_one_doc else np.arange(number)
         batch_size = integer("batch_size", batch_size, least=1)
         logits = flag("logits", logits)
         wanted = _wanted(targets, heats)
-        scores = np.stack(list(_scores(model, docs, docs.values, batch_size, logits)))
+        scores = np.concatenate(
+            [
+                _scores(model, docs, docs.values[start : start + batch_size], logits)
+                for start in range(0, number, batch_size)
+            ]
+        )
         classes = scores.shape[1]
-        top = scores.argmax(axis=1)
+        top = scores.argmax(axis=1)[places]
         found = np.array([top[i] if one is None else one for i, one in enumerate(wanted)])
         outside = found[(found < 0) | (found >= classes)]
         if outside.size:
@@ -403,39 +443,112 @@ class Trial:
                 f"target {outside[0]} is out of range: the model puts out {classes} "
                 f"{'class' if classes == 1 else 'classes'}, so that a target lies in [0, {classes})"
             )
-        untouched = scores[np.arange(number), found].astype(np.float64)
+        untouched = scores[places, found].astype(np.float64)
         heatmaps = [heat.values for heat in heats]
-        return cls(model, docs, heatmaps, found, untouched, batch_size, logits, progress)
+        return cls(model, docs, places, heatmaps, found, untouched, batch_size, logits, progress)
 
-    def scores(self, changed: Callable[[int], Iterator[np.ndarray]], each: int) -> np.ndarray:
+    @property
+    def is_shared(self) -> bool:
+        """Whether several heatmaps are of one doc."""
+        return len(self.heatmaps) > len(self.docs.values)
+
+    def once(self, key: Hashable, make: Callable[[], Item]) -> Item:
+        """What is made only once where heatmaps share a doc, and then found under this key."""
+        if not self.is_shared:
+            return make()
+        if key not in self._known:
+            self._known[key] = make()
+        value: Item = self._known[key]
+        return value
+
+    def order(self, place: int, seed: int) -> np.ndarray:
+        """The `ranks` of a heatmap at the size of the docs."""
+        return self.once(
+            ("order", place, seed), lambda: ranks(self.heatmaps[place], self.docs.size, seed)
+        )
+
+    def scores(self, changed: Callable[[int], Iterator[Picture]], each: int) -> np.ndarray:
         """The scores of changed docs, a batch at a time.
 
+        While the model runs, threads make the pictures of the next batch.
+
         Args:
-            changed: Given the position of a doc, its changed versions, channels last.
-            each: How many of them there are for each doc.
+            changed: Given the place of a heatmap, the changed versions of its doc.
+            each: How many of them there are for each heatmap.
 
         Returns:
-            float64 array ``(docs, each)``: the score for the doc's class.
+            float64 array ``(heatmaps, each)``: the score for the heatmap's class.
         """
-        number = len(self.targets)
-        pictures = itertools.chain.from_iterable(map(changed, range(number)))
-        found = np.empty(number * each)
-        scores = _scores(self.model, self.docs, pictures, self.batch_size, self.logits)
-        for place, row in enumerate(progressing(scores, len(found), "scoring", self.progress)):
-            found[place] = row[self.targets[place // each]]
-        return found.reshape(number, each)
+        found = np.empty((len(self.heatmaps), each))
+        for _ in progressing(self._filled(found, changed), found.size, "scoring", self.progress):
+            pass
+        return found
+
+    def _filled(
+        self, found: np.ndarray, changed: Callable[[int], Iterator[Picture]]
+    ) -> Iterator[tuple[int, int]]:
+        """Fill in the scores; yields each place that is done."""
+        waiting: dict[Hashable, list[tuple[int, int]]] = {}
+        done: list[tuple[int, int]] = []
+
+        def pictures() -> Iterator[Picture]:
+            for place in range(len(self.heatmaps)):
+                for column, (what, make) in enumerate(changed(place)):
+                    key = ("scores", what) if self.is_shared else (place, column)
+                    if key in self._known:
+                        found[place, column] = self._known[key][self.targets[place]]
+                        done.append((place, column))
+                    elif key in waiting:
+                        waiting[key].append((place, column))
+                    else:
+                        waiting[key] = [(place, column)]
+                        yield key, make
+
+        with closing(_made(pictures(), self.batch_size)) as made:
+            while batch := list(itertools.islice(made, self.batch_size)):
+                scores = _scores(
+                    self.model, self.docs, np.stack([picture for _, picture in batch]), self.logits
+                )
+                for (key, _), row in zip(batch, scores, strict=True):
+                    for place, column in waiting.pop(key):
+                        found[place, column] = row[self.targets[place]]
+                        done.append((place, column))
+                    if self.is_shared:
+                        self._known[key] = row
+                yield from done
+                done.clear()
+        yield from done
 
 
-def _scores(
-    model: keras.Model, docs: Docs, pictures: Iterable[np.ndarray], batch_size: int, logits: bool
-) -> Iterator[np.ndarray]:
-    """The scores of pictures one by one, each ``(classes,)``, run a batch at a time."""
+def digest(values: np.ndarray) -> bytes:
+    """What tells an array from others of its shape."""
+    exact = np.packbits(values) if values.dtype == np.bool_ else np.ascontiguousarray(values)
+    return hashlib.blake2b(exact.data, digest_size=16).digest()
+
+
+def _made(
+    pictures: Iterator[Picture], number: int
+) -> Generator[tuple[Hashable, np.ndarray], None, None]:
+    """Pictures, made by threads, up to ``number`` of them before they are asked for."""
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        ahead: deque[tuple[Hashable, Future[np.ndarray]]] = deque()
+        for key, make in pictures:
+            ahead.append((key, pool.submit(make)))
+            if len(ahead) > number:
+                key, future = ahead.popleft()
+                yield key, future.result()
+        for key, future in ahead:
+            yield key, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _scores(model: keras.Model, docs: Docs, batch: np.ndarray, logits: bool) -> np.ndarray:
+    """The scores of a batch of pictures, channels last, shape ``(batch, classes)``."""
     from kerasight.keras.record import scores_of
 
-    left = iter(pictures)
-    while batch := list(itertools.islice(left, batch_size)):
-        inputs = docs.as_the_model_takes(np.stack(batch))
-        yield from scores_of(model, inputs, logits=logits, batch_size=batch_size)
+    return scores_of(model, docs.as_the_model_takes(batch), logits=logits, batch_size=len(batch))
 
 
 def _wanted(targets: Any, heats: list[Heat]) -> list[int | None]:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kerasight.keras.methods import METHODS, find_method
-from kerasight.metrics.common import axes, check_model, flag, integer
+from kerasight.metrics.common import Trial, axes, baselines, check_model, docs_of, flag, integer
 from kerasight.metrics.localisation import energy_in_mask, pointing_game
-from kerasight.metrics.perturbation import average_drop, deletion, increase, insertion
-from kerasight.metrics.road import road
+from kerasight.metrics.perturbation import AverageDrop, curve, masked_scores
+from kerasight.metrics.road import NOISE, PERCENTILES, road_of
 from kerasight.metrics.statistics import FEWEST, LEVEL, differs, standard_error
 from kerasight.progress import progress_bar
 
@@ -42,49 +42,49 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class _Case:
-    """The heatmaps of one class of one doc, by several methods, and what they are measured on.
+    """All heatmaps of a doc, by several methods for its classes, and what they are measured on.
+
+    They share what the metrics need of the doc, and the runs of the model.
 
     Attributes:
-        model: The classifier.
-        docs: The doc, once for each heatmap.
-        heatmaps: The heatmaps.
-        target: The class.
-        score: The model's output for it.
-        mask: Where the object of that class is, if that is known.
-        settings: ``batch_size``, ``seed`` and ``progress``.
+        trial: The model, the doc and the heatmaps.
+        masks: For each heatmap where the object of its class is, if that is known.
         steps: Of curves.
+        seed: Of the order of equally hot pixels, and of noise.
     """
 
-    model: keras.Model
-    docs: np.ndarray
-    heatmaps: list[np.ndarray]
-    target: int
-    score: float
-    mask: np.ndarray | None
-    settings: dict[str, Any]
+    trial: Trial
+    masks: list[np.ndarray | None]
     steps: int
+    seed: int
 
-    def measured(self, metric: Callable[..., Any], **settings: int) -> Any:
-        """The result of a metric that runs the model."""
-        return metric(
-            self.model,
-            self.docs,
-            self.heatmaps,
-            targets=[self.target] * len(self.heatmaps),
-            **self.settings,
-            **settings,
-        )
+    def areas(self, metric: Literal["deletion", "insertion"]) -> np.ndarray:
+        baseline = "mean" if metric == "deletion" else "blur"
+        baseline_of = baselines(baseline, self.trial.docs, self.seed)
+        return curve(metric, self.trial, baseline_of, self.steps, self.seed, baseline).areas
 
-    def located(self, metric: Callable[..., Any]) -> Any:
-        """The result of a metric that looks at the mask."""
-        return metric(self.heatmaps, [self.mask] * len(self.heatmaps))
+    def located(self, values_of: Callable[..., np.ndarray]) -> np.ndarray:
+        """What a metric that looks at the mask says of each heatmap, NaN where there is none."""
+        known = [place for place, mask in enumerate(self.masks) if mask is not None]
+        values = np.full(len(self.masks), np.nan)
+        if known:
+            heatmaps = [self.trial.heatmaps[place] for place in known]
+            values[known] = values_of(heatmaps, [self.masks[place] for place in known])
+        return values
+
+    def masked(self) -> np.ndarray:
+        """The score of what each heatmap leaves of the doc."""
+        return masked_scores(self.trial, baselines("mean", self.trial.docs, self.seed), "mean")
 
     def drops(self) -> np.ndarray:
+        before, after = self.trial.untouched, self.masked()
         # Of a score that is not above 0, there is no share to lose.
-        if not self.score > 0:
-            return np.full(len(self.heatmaps), np.nan)
-        drops: np.ndarray = self.measured(average_drop).drops
-        return drops
+        has_share = before > 0
+        drops = AverageDrop(np.where(has_share, before, 1), after, self.trial.targets, "mean").drops
+        return np.where(has_share, drops, np.nan)
+
+    def road(self) -> np.ndarray:
+        return road_of(self.trial, np.array(PERCENTILES), NOISE, self.seed).scores
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Metric:
         short: Its column where there is little room.
         is_higher_better: Whether more of it is better.
         show: A mean as text.
-        measure: Given the heatmaps of one class of one doc, a value for each. None for a column
-            that is made of others.
+        measure: Given the heatmaps of a doc, a value for each. None for a column that is made of
+            others.
         needs_mask: Whether it takes to know where the object is.
     """
 
@@ -136,7 +136,7 @@ METRICS: dict[str, Metric] = {
             "Point. game",
             True,
             _share,
-            lambda case: np.asarray(case.located(pointing_game).hits),
+            lambda case: case.located(lambda *given: pointing_game(*given).hits),
             needs_mask=True,
         ),
         Metric(
@@ -145,7 +145,7 @@ METRICS: dict[str, Metric] = {
             "Energy in mask",
             True,
             _share,
-            lambda case: np.asarray(case.located(energy_in_mask).shares),
+            lambda case: case.located(lambda *given: energy_in_mask(*given).shares),
             needs_mask=True,
         ),
         Metric(
@@ -154,7 +154,7 @@ METRICS: dict[str, Metric] = {
             "Del.",
             False,
             _plain,
-            lambda case: np.asarray(case.measured(deletion, steps=case.steps).areas),
+            lambda case: case.areas("deletion"),
         ),
         Metric(
             "insertion",
@@ -162,7 +162,7 @@ METRICS: dict[str, Metric] = {
             "Ins.",
             True,
             _plain,
-            lambda case: np.asarray(case.measured(insertion, steps=case.steps).areas),
+            lambda case: case.areas("insertion"),
         ),
         Metric("average_drop", "Average drop", "Avg. drop", False, _percent, _Case.drops),
         Metric(
@@ -171,7 +171,7 @@ METRICS: dict[str, Metric] = {
             "Incr.",
             True,
             _percent,
-            lambda case: 100 * case.measured(increase).increased,
+            lambda case: 100.0 * (case.masked() > case.trial.untouched),
         ),
         Metric(
             "road",
@@ -179,7 +179,7 @@ METRICS: dict[str, Metric] = {
             "ROAD",
             True,
             _plain,
-            lambda case: np.asarray(case.measured(road).scores),
+            _Case.road,
         ),
     )
 }
@@ -843,30 +843,36 @@ class Study:
             if not (self.leaves_out and question.method.compares and len(scores) == 1)
         ]
         layers = self._ready(doc, targets, questions)
-        steps = len(questions) + len(self.metrics) * len(targets)
+        steps = len(questions) + len(self.metrics)
         found: dict[str, tuple[list[Heatmap], float]] = {}
         for question in questions:
             self._tell(question.method.name, len(found), steps)
             found[question.method.name] = self._timed(doc, targets, layers, question)
+        maps = {
+            (rank, method): heatmaps[rank].values
+            for rank in range(len(targets))
+            for method, (heatmaps, _) in found.items()
+        }
+        if self.random:
+            shape = next(iter(maps.values())).shape
+            for rank, target in enumerate(targets):
+                drawn = np.random.default_rng([self.seed, position, target]).random(shape)
+                maps[rank, RANDOM] = drawn
+        case = self._case(doc, maps, targets, masks)
+        values = self._measured(case, len(questions), steps)
+        places = {key: place for place, key in enumerate(maps)}
         rows: list[Row] = []
-        for rank, (target, mask) in enumerate(zip(targets, masks, strict=True)):
-            maps = {method: heatmaps[rank].values for method, (heatmaps, _) in found.items()}
-            if self.random:
-                shape = next(iter(maps.values())).shape
-                maps[RANDOM] = np.random.default_rng([self.seed, position, target]).random(shape)
-            score = float(scores[target])
-            done = len(questions) + rank * len(self.metrics)
-            values = self._measured(self._case(doc, maps, target, score, mask), done, steps)
-            label = _name_of(target, target_names, len(scores))
-            for place, method in enumerate(maps):
+        for rank, target in enumerate(targets):
+            for method in (*found, *([RANDOM] if self.random else [])):
                 heatmaps, seconds = found.get(method, (next(iter(found.values()))[0], math.nan))
+                place = places[rank, method]
                 rows.append(
                     Row(
                         position=position,
                         doc=name,
                         target=target,
-                        name=label,
-                        score=score,
+                        name=_name_of(target, target_names, len(scores)),
+                        score=float(scores[target]),
                         method=method,
                         layer=heatmaps[rank].path,
                         seconds=seconds,
@@ -878,25 +884,22 @@ class Study:
     def _case(
         self,
         doc: np.ndarray,
-        maps: dict[str, np.ndarray],
-        target: int,
-        score: float,
-        mask: np.ndarray | None,
+        maps: dict[tuple[int, str], np.ndarray],
+        targets: Sequence[int],
+        masks: Sequence[np.ndarray | None],
     ) -> _Case:
-        return _Case(
-            model=self.model,
-            docs=np.repeat(doc, len(maps), axis=0),
-            heatmaps=list(maps.values()),
-            target=target,
-            score=score,
-            mask=mask,
-            settings={
-                "batch_size": self.batch_size,
-                "seed": self.seed,
-                "progress": self.progress,
-            },
-            steps=self.steps,
+        """The heatmaps of the doc, by the rank of the class and the method."""
+        trial = Trial.of(
+            self.model,
+            docs_of(self.model, doc),
+            list(maps.values()),
+            [targets[rank] for rank, _ in maps],
+            self.batch_size,
+            False,
+            self.progress,
+            is_one_doc=True,
         )
+        return _Case(trial, [masks[rank] for rank, _ in maps], self.steps, self.seed)
 
     def _tell(self, what: str, done: int, steps: int) -> None:
         if self.tell is not None:
@@ -952,11 +955,12 @@ class Study:
         return found
 
     def _measured(self, case: _Case, done: int, steps: int) -> dict[str, np.ndarray]:
-        """All metrics of the heatmaps of a class."""
+        """All metrics of the heatmaps of a doc."""
         values = {}
+        has_mask = any(mask is not None for mask in case.masks)
         for number, metric in enumerate(self.metrics):
             self._tell(metric.name, done + number, steps)
-            if metric.measure is not None and not (metric.needs_mask and case.mask is None):
+            if metric.measure is not None and (has_mask or not metric.needs_mask):
                 values[metric.name] = metric.measure(case)
         if {"insertion", "deletion"} <= values.keys():
             values[_DIFFERENCE.name] = values["insertion"] - values["deletion"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,14 +12,15 @@ import numpy as np
 from kerasight.metrics.common import (
     Baseline,
     Heatmaps,
+    Picture,
     Trial,
     axes,
     baselines,
+    digest,
     docs_of,
     integer,
     name_of_baseline,
     of_docs,
-    ranks,
     resized,
 )
 
@@ -31,9 +33,11 @@ __all__ = [
     "Curve",
     "Increase",
     "average_drop",
+    "curve",
     "deletion",
     "increase",
     "insertion",
+    "masked_scores",
 ]
 
 
@@ -178,7 +182,7 @@ def deletion(
     checked = docs_of(model, docs)
     baseline_of = baselines(baseline, checked, seed)
     trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
-    return _curve("deletion", trial, baseline_of, steps, seed, name_of_baseline(baseline))
+    return curve("deletion", trial, baseline_of, steps, seed, name_of_baseline(baseline))
 
 
 def insertion(
@@ -222,10 +226,10 @@ def insertion(
     checked = docs_of(model, docs)
     baseline_of = baselines(baseline, checked, seed)
     trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
-    return _curve("insertion", trial, baseline_of, steps, seed, name_of_baseline(baseline))
+    return curve("insertion", trial, baseline_of, steps, seed, name_of_baseline(baseline))
 
 
-def _curve(
+def curve(
     metric: Literal["deletion", "insertion"],
     trial: Trial,
     baseline_of: Callable[[int], np.ndarray],
@@ -233,19 +237,32 @@ def _curve(
     seed: int,
     name: str,
 ) -> Curve:
-    size = trial.docs.size
-    pixels = size[0] * size[1]
+    """`deletion` or `insertion` of what was checked.
+
+    Args:
+        metric: Which of them.
+        trial: The model, the docs and the heatmaps.
+        baseline_of: The baseline of a doc, given its position.
+        steps: In how many steps.
+        seed: Of the order of equally hot pixels.
+        name: What to call the baseline.
+    """
+    pixels = trial.docs.size[0] * trial.docs.size[1]
     steps = min(steps, pixels)
     counts = np.rint(np.linspace(0, pixels, steps + 1)).astype(np.int64)
     deletes = metric == "deletion"
 
-    def changed(position: int) -> Iterator[np.ndarray]:
-        doc, empty = trial.docs.values[position], baseline_of(position)
-        order = ranks(trial.heatmaps[position], size, seed)[..., np.newaxis]
+    def changed(place: int) -> Iterator[Picture]:
+        position = trial.places[place]
+        doc = trial.docs.values[position]
+        empty = trial.once((name, position), lambda: baseline_of(position))
+        order = trial.order(place, seed)
         before, after = (doc, empty) if deletes else (empty, doc)
         # The point at which nothing is changed is known already.
         for count in counts[1:] if deletes else counts[:-1]:
-            yield np.where(order < count, after, before)
+            mask = order < count
+            key = (metric, name, digest(mask)) if trial.is_shared else None
+            yield key, partial(_chosen, mask[..., np.newaxis], after, before)
 
     scores = trial.scores(changed, each=steps)
     known = trial.untouched[:, np.newaxis]
@@ -256,6 +273,10 @@ def _curve(
         targets=trial.targets,
         baseline=name,
     )
+
+
+def _chosen(mask: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    return np.where(mask, inside, outside)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -439,8 +460,9 @@ def average_drop(
                 "out, or end the model in a softmax, as keras.Sequential([model, "
                 "keras.layers.Softmax()]) does"
             )
-    after = _masked_scores(trial, baseline_of)
-    return AverageDrop(trial.untouched, after, trial.targets, name_of_baseline(baseline))
+    name = name_of_baseline(baseline)
+    after = masked_scores(trial, baseline_of, name)
+    return AverageDrop(trial.untouched, after, trial.targets, name)
 
 
 def increase(
@@ -481,12 +503,22 @@ def increase(
     checked = docs_of(model, docs)
     baseline_of = baselines(baseline, checked, integer("seed", seed, least=0))
     trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
-    after = _masked_scores(trial, baseline_of)
-    return Increase(trial.untouched, after, trial.targets, name_of_baseline(baseline))
+    name = name_of_baseline(baseline)
+    after = masked_scores(trial, baseline_of, name)
+    return Increase(trial.untouched, after, trial.targets, name)
 
 
-def _masked_scores(trial: Trial, baseline_of: Callable[[int], np.ndarray]) -> np.ndarray:
-    """The scores of what the heatmaps leave of the docs, shape ``(docs,)``."""
+def masked_scores(trial: Trial, baseline_of: Callable[[int], np.ndarray], name: str) -> np.ndarray:
+    """The scores of what the heatmaps leave of the docs, shape ``(heatmaps,)``.
+
+    Args:
+        trial: The model, the docs and the heatmaps.
+        baseline_of: The baseline of a doc, given its position.
+        name: What to call the baseline.
+
+    Raises:
+        ValueError: If a heatmap has values above 1.
+    """
     for position, heatmap in enumerate(trial.heatmaps):
         if heatmap.max() > 1 + 1e-6:
             raise ValueError(
@@ -494,9 +526,12 @@ def _masked_scores(trial: Trial, baseline_of: Callable[[int], np.ndarray]) -> np
                 "; divide it by its maximum"
             )
 
-    def changed(position: int) -> Iterator[np.ndarray]:
+    def changed(place: int) -> Iterator[Picture]:
+        position = trial.places[place]
         doc = trial.docs.values[position]
-        heat = resized(trial.heatmaps[position].clip(0, 1), trial.docs.size)[..., np.newaxis]
-        yield (heat * doc + (1 - heat) * baseline_of(position)).astype(doc.dtype)
+        empty = trial.once((name, position), lambda: baseline_of(position))
+        heat = resized(trial.heatmaps[place].clip(0, 1), trial.docs.size)[..., np.newaxis]
+        key = ("masked", name, digest(heat)) if trial.is_shared else None
+        yield key, lambda: (heat * doc + (1 - heat) * empty).astype(doc.dtype)
 
     return trial.scores(changed, each=1)[:, 0]

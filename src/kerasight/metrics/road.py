@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +12,27 @@ import numpy as np
 
 from kerasight.metrics.common import (
     Heatmaps,
+    Picture,
     Trial,
     axes,
+    digest,
     docs_of,
     integer,
     is_real,
     of_docs,
-    ranks,
 )
 
 if TYPE_CHECKING:
     import keras
     from matplotlib.axes import Axes
 
-__all__ = ["Road", "impute", "road"]
+__all__ = ["NOISE", "PERCENTILES", "Road", "impute", "road", "road_of"]
+
+PERCENTILES = (20.0, 40.0, 60.0, 80.0)
+"""How much is removed, in per cent of the pixels."""
+
+NOISE = 0.01
+"""The standard deviation of the noise, in those of the doc's channels."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -110,8 +118,8 @@ def road(
     explanations: Heatmaps,
     *,
     targets: Sequence[int] | None = None,
-    percentiles: Sequence[float] = (20, 40, 60, 80),
-    noise: float = 0.01,
+    percentiles: Sequence[float] = PERCENTILES,
+    noise: float = NOISE,
     batch_size: int = 32,
     logits: bool = False,
     seed: int = 0,
@@ -158,21 +166,41 @@ def road(
     seed = integer("seed", seed, least=0)
     checked = docs_of(model, docs)
     trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
-    size = trial.docs.size
-    pixels = size[0] * size[1]
+    return road_of(trial, shares, float(noise), seed)
+
+
+def road_of(trial: Trial, shares: np.ndarray, noise: float, seed: int) -> Road:
+    """`road` of what was checked.
+
+    Args:
+        trial: The model, the docs and the heatmaps.
+        shares: How much to remove, in per cent, ascending.
+        noise: Standard deviation of the noise, in those of the doc's channels.
+        seed: Of the order of equally hot pixels, and of noise.
+    """
+    pixels = trial.docs.size[0] * trial.docs.size[1]
     counts = np.rint(shares / 100 * pixels).astype(np.int64).clip(0, pixels - 1)
 
-    def changed(position: int) -> Iterator[np.ndarray]:
-        doc = trial.docs.values[position]
-        order = ranks(trial.heatmaps[position], size, seed)
+    def grain_of(doc: np.ndarray) -> np.ndarray:
         spread = noise * doc.std(axis=(0, 1), dtype=np.float64)
-        grain = spread * np.random.default_rng(seed).standard_normal(doc.shape)
+        grain: np.ndarray = spread * np.random.default_rng(seed).standard_normal(doc.shape)
+        return grain
+
+    def without(doc: np.ndarray, removed: np.ndarray, grain: np.ndarray) -> np.ndarray:
+        filled = np.where(removed[..., np.newaxis], impute(doc, removed) + grain, doc)
+        return filled.astype(doc.dtype)
+
+    def changed(place: int) -> Iterator[Picture]:
+        position = trial.places[place]
+        doc = trial.docs.values[position]
+        grain = trial.once(("grain", position), lambda: grain_of(doc))
+        order = trial.order(place, seed)
         for removed in (
             *(order < count for count in counts),
             *(order >= pixels - count for count in counts),
         ):
-            filled = impute(doc, removed) + grain
-            yield np.where(removed[..., np.newaxis], filled, doc).astype(doc.dtype)
+            key = ("road", digest(removed)) if trial.is_shared else None
+            yield key, partial(without, doc, removed, grain)
 
     scores = trial.scores(changed, each=2 * len(counts))
     return Road(
@@ -197,25 +225,28 @@ def _percentiles(percentiles: Any) -> np.ndarray:
     return shares
 
 
-# From here on, pictures are (channels, height, width): a plane a channel, which NumPy adds fastest.
-# And what works on them keeps its buffers: fetching memory takes longer than adding numbers up.
+# From here on, pictures are planes with an even number of rows and columns and a border of zeros,
+# one after the other in a flat array: NumPy adds two shifted views of that fastest. And what works
+# on them keeps its buffers: fetching memory takes longer than adding numbers up.
 
 Operator = Callable[[np.ndarray], np.ndarray]
 
 # Of the residual, beside the right-hand side. An 8-bit picture has steps of 4e-3.
 _TOLERANCE = 1e-7
-# A hole of 224 x 224 takes less than a hundred.
-_MOST_ITERATIONS = 2000
+# A hole of 224 x 224 takes about twenty.
+_MOST_ITERATIONS = 200
+# At a scale of this many rows and columns the equations are solved at once.
+_COARSEST = 8
 
 
 def impute(doc: np.ndarray, removed: np.ndarray) -> np.ndarray:
     """Fill removed pixels so that each is the weighted mean of its neighbours.
 
     These are as many linear equations as there are removed pixels. They are solved by the method of
-    conjugate gradients. Alone it would carry values across a hole by one pixel an iteration; a
-    preconditioner that works on all scales at once (Bramble, Pasciak and Xu, 1990, `Parallel
-    Multilevel Preconditioners <https://doi.org/10.1090/S0025-5718-1990-1023042-6>`_) spares most of
-    them.
+    conjugate gradients. Alone it would carry values across a hole by one pixel an iteration; so
+    each is preconditioned by a cycle through all scales (multigrid: Tatebe, 1993, "The Multigrid
+    Preconditioned Conjugate Gradient Method"). That is an approximation, for which half the
+    precision will do.
 
     Args:
         doc: Shape ``(height, width, channels)``.
@@ -225,71 +256,122 @@ def impute(doc: np.ndarray, removed: np.ndarray) -> np.ndarray:
         float64 array of the shape of ``doc``, the pixels that stay as they are.
     """
     picture = np.moveaxis(doc, -1, 0).astype(np.float64)
+    channels, height, width = picture.shape
     # Around their mean, the pixels that stay have no more to say than what is to be found.
     mean = picture[:, ~removed].mean(axis=1)[:, np.newaxis, np.newaxis]
-    inside = removed.astype(np.float64)
-    neighbours_of_one, neighbours = _neighbours(1, *removed.shape), _neighbours(*picture.shape)
-    degree = neighbours_of_one(np.ones((1, *removed.shape)))
-    held = (degree - neighbours_of_one(inside)) * inside
-
-    def equations(values: np.ndarray) -> np.ndarray:
-        image: np.ndarray = (degree * values - neighbours(values)) * inside
-        return image
-
-    right = neighbours((picture - mean) * ~removed) * inside
-    precondition = _preconditioner(len(picture), inside, degree, held)
-    found = _conjugate_gradients(equations, right, precondition)
-    filled: np.ndarray = np.where(removed, found + mean, picture)
+    stays = _even((~removed).astype(np.float64))
+    inside = _even(removed.astype(np.float64))
+    held = _neighbours(stays) * inside
+    right = _bordered(_neighbours(_even((picture - mean) * ~removed)) * inside)
+    equations, _ = _equations(channels, held, inside, np.float64)
+    precondition = _preconditioner(channels, held, inside)
+    found = _conjugate_gradients(equations, right.reshape(channels, -1), precondition)
+    planes = found.reshape(right.shape)[:, 1 : height + 1, 1 : width + 1]
+    filled: np.ndarray = np.where(removed, planes + mean, picture)
     return np.moveaxis(filled, 0, -1)
 
 
-def _neighbours(channels: int, height: int, width: int) -> Operator:
-    """What sums the eight neighbours of each pixel by their weights; outside the picture is 0."""
-    padded = np.zeros((channels, height + 2, width + 2))
-    down = np.empty((channels, height, width + 2))
-    total = np.empty((channels, height, width))
+def _even(planes: np.ndarray) -> np.ndarray:
+    """Planes with an even number of rows and columns, those that are added 0."""
+    _, _, *odd = (0, 0, *(size % 2 for size in planes.shape[-2:]))
+    before = [(0, 0)] * (planes.ndim - 2)
+    return np.pad(planes, [*before, (0, odd[0]), (0, odd[1])])
 
-    def neighbours(values: np.ndarray) -> np.ndarray:
-        padded[:, 1:-1, 1:-1] = values
-        # The weights are those of (1, 2, 1) down times (1, 2, 1) across, less the pixel itself.
-        np.add(padded[:, :-2], padded[:, 2:], out=down)
-        for _ in range(2):
-            np.add(down, padded[:, 1:-1], out=down)
-        np.add(down[..., :-2], down[..., 2:], out=total)
-        for _ in range(2):
-            np.add(total, down[..., 1:-1], out=total)
-        summed: np.ndarray = (total - 4 * values) / 12
-        return summed
 
-    return neighbours
+def _bordered(planes: np.ndarray) -> np.ndarray:
+    """Planes with a border of zeros."""
+    return np.pad(planes, [*[(0, 0)] * (planes.ndim - 2), (1, 1), (1, 1)])
+
+
+def _neighbours(planes: np.ndarray) -> np.ndarray:
+    """The sum of the eight neighbours of each pixel by their weights; outside the planes is 0."""
+    # The weights are those of (1, 2, 1) down times (1, 2, 1) across, less the pixel itself.
+    total = _bordered(planes)
+    for _ in range(2):
+        total = total[..., :-1, :] + total[..., 1:, :]
+    for _ in range(2):
+        total = total[..., :-1] + total[..., 1:]
+    summed: np.ndarray = (total - 4 * planes) / 12
+    return summed
+
+
+def _equations(
+    channels: int, held: np.ndarray, inside: np.ndarray, dtype: Any
+) -> tuple[Operator, np.ndarray]:
+    """The left-hand side of the equations of one scale, and the inverse of its diagonal.
+
+    Args:
+        channels: How many planes it will be applied to.
+        held: How strongly each pixel is tied to those that are known, ``(height, width)``.
+        inside: How much of it is to be found, from 0 to 1. Two that are beside each other are tied
+            by the product of theirs, times their weight.
+        dtype: Of the planes.
+    """
+    pitch = inside.shape[1] + 2
+    tied = held + inside * _neighbours(inside)
+    inverse = np.divide(1, tied, out=np.zeros_like(tied), where=tied > 1e-12)
+    # With the pixel itself among its neighbours.
+    own, weight, inverse = (
+        np.tile(_bordered(plane).ravel(), channels).astype(dtype)
+        for plane in (tied + inside**2 / 3, inside / np.sqrt(12), inverse)
+    )
+    size = len(own)
+    middle = slice(pitch + 1, size - pitch - 1)
+    total, other, image = (np.empty(size, dtype) for _ in range(3))
+
+    def left(values: np.ndarray) -> np.ndarray:
+        np.multiply(values, weight, out=total)
+        np.add(total[:-pitch], total[pitch:], out=other[:-pitch])
+        np.add(other[: -2 * pitch], other[pitch:-pitch], out=total[: -2 * pitch])
+        np.add(total[:-1], total[1:], out=other[:-1])
+        around = np.add(other[:-2], other[1:-1], out=total[:-2])[: -2 * pitch]
+        np.multiply(around, weight[middle], out=around)
+        np.multiply(values, own, out=image)
+        np.subtract(image[middle], around, out=image[middle])
+        return image
+
+    return left, inverse
 
 
 def _conjugate_gradients(
     equations: Operator, right: np.ndarray, precondition: Operator
 ) -> np.ndarray:
-    """Solve symmetric positive definite equations, for all channels side by side."""
-    found = np.zeros_like(right)
-    residual = right.copy()
-    direction = precondition(residual)
-    size = _dot(residual, direction)
-    enough = _TOLERANCE**2 * _dot(right, right)
+    """Solve symmetric positive definite equations, for all channels side by side.
+
+    Args:
+        equations: Their left-hand side, for all channels in one flat array.
+        right: Their right-hand side, shape ``(channels, pixels)``.
+        precondition: An approximate inverse, in float32.
+
+    Returns:
+        The solution, of the shape of ``right``.
+    """
+    scale = np.abs(right).max(axis=1, keepdims=True)
+    residual = _ratio(right, np.broadcast_to(scale, right.shape))
+    found, direction, towards, step = (np.zeros_like(right) for _ in range(4))
+    coarse = np.empty(right.shape, np.float32)
+    size = np.zeros_like(scale)
+    enough = _TOLERANCE**2 * _dot(residual, residual)
     for _ in range(_MOST_ITERATIONS):
         if (_dot(residual, residual) <= enough).all():
             break
-        image = equations(direction)
-        step = _ratio(size, _dot(direction, image))
-        found += step * direction
-        residual -= step * image
-        towards = precondition(residual)
+        coarse[:] = residual
+        towards[:] = precondition(coarse.ravel()).reshape(right.shape)
         previous, size = size, _dot(residual, towards)
-        direction = towards + _ratio(size, previous) * direction
+        direction *= _ratio(size, previous)
+        direction += towards
+        image = equations(direction.ravel()).reshape(right.shape)
+        length = _ratio(size, _dot(direction, image))
+        found += np.multiply(direction, length, out=step)
+        residual -= np.multiply(image, length, out=step)
+    found *= scale
     return found
 
 
 def _dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The scalar product of each channel, shape ``(channels, 1, 1)``."""
-    product: np.ndarray = np.einsum("cyx,cyx->c", left, right)
-    return product[:, np.newaxis, np.newaxis]
+    """The scalar product of each channel, shape ``(channels, 1)``."""
+    product: np.ndarray = np.einsum("cp,cp->c", left, right)
+    return product[:, np.newaxis]
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -298,58 +380,72 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def _preconditioner(
-    channels: int, inside: np.ndarray, degree: np.ndarray, held: np.ndarray
-) -> Operator:
-    """An approximate inverse of the equations: the sum of a diagonal one for each scale.
+def _preconditioner(channels: int, held: np.ndarray, inside: np.ndarray) -> Operator:
+    """An approximate inverse of the equations: a V-cycle, symmetric and positive definite.
+
+    At each scale the values are smoothed by a step of Jacobi's method, corrected by those of the
+    next coarser scale, and smoothed again. The weights of the neighbours are such that one step
+    takes two thirds of all that is too fine for the coarser scale.
 
     Args:
         channels: How many planes it will be applied to.
-        inside: 1 where a pixel is to be found, else 0, ``(height, width)``.
-        degree: The sum of the weights of each pixel's neighbours, ``(1, height, width)``.
-        held: Of those that are known, 0 where nothing is to be found, ``(1, height, width)``.
+        held: As in `_equations`, at the finest scale.
+        inside: As in `_equations`, at the finest scale.
     """
-    inverses = [inside / degree]
-    scales: list[tuple[Operator, Operator]] = []
-    present, area = inside[np.newaxis], 1.0
-    while max(present.shape) > 1:
-        once, _ = _scale(1, *present.shape[1:])
-        scales.append(_scale(channels, *present.shape[1:]))
-        held, present, area = once(held).copy(), once(present).copy(), area * 4
-        # A bump of any width has about the same energy in its slopes, which are as much flatter as
-        # it is wider; and it pulls at all the known pixels beside it.
-        energy = held + 0.5 * present / area
-        inverses.append(np.divide(1, energy, out=np.zeros_like(energy), where=present > 0))
+    scales: list[tuple[Operator, np.ndarray, Operator, Operator]] = []
+    area = 1
+    while max(inside.shape) > _COARSEST:
+        height, width = inside.shape
+        left, inverse = _equations(channels, held, inside / area, np.float32)
+        scales.append((left, inverse, *_scale(channels, height, width, np.float32)))
+        coarser, _ = _scale(1, height, width, np.float64)
+        # Both count what there is in the finest pixels, so that a coarse one has four times more.
+        held, inside = (
+            coarser(_bordered(plane)).reshape(-1, _half(width) + 2)[1:-1, 1:-1].copy()
+            for plane in (held, inside)
+        )
+        area *= 4
+    number = (inside.shape[0] + 2) * (inside.shape[1] + 2)
+    left, inverse = _equations(number, held, inside / area, np.float64)
+    matrix = left(np.eye(number).ravel()).reshape(number, number)
+    matrix[np.diag_indices(number)] += inverse[:number] == 0
+    solution = np.linalg.inv(matrix).astype(np.float32)
 
-    def precondition(residual: np.ndarray) -> np.ndarray:
-        residuals = [residual]
-        for coarser, _ in scales:
-            residuals.append(coarser(residuals[-1]))
-        found: np.ndarray = residuals[-1] * inverses[-1]
-        for level in reversed(range(len(scales))):
-            _, finer = scales[level]
-            found = finer(found) + residuals[level] * inverses[level]
-        within: np.ndarray = found * inside
-        return within
+    def cycle(right: np.ndarray, level: int = 0) -> np.ndarray:
+        if level == len(scales):
+            return (right.reshape(channels, number) @ solution).ravel()
+        left, inverse, coarser, finer = scales[level]
+        values: np.ndarray = right * inverse
+        residual = right - left(values)
+        values += finer(cycle(coarser(residual), level + 1))
+        np.subtract(right, left(values), out=residual)
+        residual *= inverse
+        values += residual
+        return values
 
-    return precondition
+    return cycle
 
 
-def _scale(channels: int, height: int, width: int) -> tuple[Operator, Operator]:
-    """What brings pictures to half their size, and what brings them back, each other's transpose.
+def _half(size: int) -> int:
+    """The number of rows or columns at the next coarser scale, even again."""
+    return (size // 2 + 1) // 2 * 2
+
+
+def _scale(channels: int, height: int, width: int, dtype: Any) -> tuple[Operator, Operator]:
+    """What brings planes to half their size, and what brings them back, each other's transpose.
 
     Back goes bilinear interpolation, with 0 around the picture.
     """
-    rows, columns = (height + 1) // 2, (width + 1) // 2
-    fine = np.zeros((channels, 2 * rows + 2, 2 * columns + 2))
-    down = np.empty((channels, rows, 2 * columns + 2))
-    half = np.empty((channels, rows, columns))
-    coarse = np.zeros((channels, rows + 2, columns + 2))
-    up = np.empty((channels, 2 * rows, columns + 2))
-    whole = np.empty((channels, 2 * rows, 2 * columns))
+    rows, columns = height // 2, width // 2
+    down = np.empty((channels, rows, width + 2), dtype)
+    half = np.empty((channels, rows, columns), dtype)
+    coarse = np.zeros((channels, _half(height) + 2, _half(width) + 2), dtype)
+    up = np.empty((channels, height, columns + 2), dtype)
+    whole = np.zeros((channels, height + 2, width + 2), dtype)
+    sixteenth = dtype(1 / 16)
 
     def coarser(values: np.ndarray) -> np.ndarray:
-        fine[:, 1 : height + 1, 1 : width + 1] = values
+        fine = values.reshape(whole.shape)
         np.add(fine[:, 1:-1:2], fine[:, 2::2], out=down)
         np.multiply(down, 3, out=down)
         np.add(down, fine[:, :-2:2], out=down)
@@ -358,16 +454,19 @@ def _scale(channels: int, height: int, width: int) -> tuple[Operator, Operator]:
         np.multiply(half, 3, out=half)
         np.add(half, down[..., :-2:2], out=half)
         np.add(half, down[..., 3::2], out=half)
-        return np.divide(half, 16, out=half)
+        np.multiply(half, sixteenth, out=coarse[:, 1 : rows + 1, 1 : columns + 1])
+        return coarse.reshape(-1)
 
     def finer(values: np.ndarray) -> np.ndarray:
-        coarse[:, 1:-1, 1:-1] = values
-        middle = 3 * coarse[:, 1:-1]
-        np.add(middle, coarse[:, :-2], out=up[:, 0::2])
-        np.add(middle, coarse[:, 2:], out=up[:, 1::2])
+        given = values.reshape(coarse.shape)[:, : rows + 2, : columns + 2]
+        given[:, -1], given[..., -1] = 0, 0  # the border, or what makes an odd number even
+        middle = 3 * given[:, 1:-1]
+        np.add(middle, given[:, :-2], out=up[:, 0::2])
+        np.add(middle, given[:, 2:], out=up[:, 1::2])
+        np.multiply(up, sixteenth, out=up)
         middle = 3 * up[..., 1:-1]
-        np.add(middle, up[..., :-2], out=whole[..., 0::2])
-        np.add(middle, up[..., 2:], out=whole[..., 1::2])
-        return np.divide(whole, 16, out=whole)[:, :height, :width]
+        np.add(middle, up[..., :-2], out=whole[:, 1:-1, 1:-1:2])
+        np.add(middle, up[..., 2:], out=whole[:, 1:-1, 2:-1:2])
+        return whole.reshape(-1)
 
     return coarser, finer
