@@ -428,6 +428,14 @@ def test_a_map_made_of_mixed_tokens_is_explained() -> None:
     assert record(model, make_doc((1, 16, 16, 3))).path == "after"
 
 
+def test_a_map_that_tokens_are_put_into_is_explained() -> None:
+    inputs = keras.Input((16, 16, 3))
+    x = attention(kl.Reshape((16, 8))(patches()(inputs)))
+    x = kl.Reshape((16, 8))(kl.Reshape((4, 4, 8), name="map")(x))
+    model = keras.Model(inputs, kl.Dense(3)(kl.GlobalAveragePooling1D()(x)))
+    assert record(model, make_doc((1, 16, 16, 3))).path == "map"
+
+
 def test_the_step_of_a_time_distributed_layer_is_not_taken_for_the_picture() -> None:
     inputs = keras.Input((8, 16, 3))
     x = kl.Conv2D(3, 1, name="whole")(inputs)

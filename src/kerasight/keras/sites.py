@@ -272,9 +272,14 @@ def _takers(calls: Sequence[Call], position: int) -> list[int]:
 def _is_of_a_picture(calls: Sequence[Call], position: int) -> bool:
     """Whether what has the rank of a picture is known to be one, after there have been tokens.
 
-    If a layer for pictures put it out or takes it, be it through layers that keep its shape. What
-    an attention holds has the same rank, and heads and tokens for axes.
+    If a layer for pictures put it out or takes it, be it through layers that keep its shape; or if
+    it is made of as many tokens as it has cells. What an attention holds has the same rank, and
+    heads and tokens for axes.
     """
+    _, first, second, channels = calls[position].shape
+    sources = [calls[at].shape for at in calls[position].sources if at is not None]
+    if any(shape[1:] == (first * second, channels) for shape in sources):
+        return True
     for neighbours in (_takers, lambda calls, position: calls[position].sources):
         seen, queue = {position}, [position]
         while queue:
