@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,33 +76,38 @@ def test_a_heatmap_that_weights_do_not_touch_fails() -> None:
     assert found.layers == ("positive",)
     assert "with 1 layer random" in repr(found)
     assert float(found) == found.final == pytest.approx(1)
-    np.testing.assert_allclose(found.heatmaps[2, 0], found.original, atol=1e-6)
+    np.testing.assert_allclose(found.heatmaps[0, 2, 0], found.originals[0], atol=1e-6)
 
 
 def test_a_heatmap_that_is_made_of_weights_passes() -> None:
-    found = sanity_check(seeing(), make_doc(), relu=False, repeats=5)
+    found = sanity_check(seeing(), make_doc((6, SIDE, SIDE, 3)), relu=False, repeats=4)
     assert found.verdict == "passes"
     assert found.layers == ("scores", "high", "norm", "low")
     np.testing.assert_array_equal(found.counts, [1, 2, 3, 4])
-    assert found.correlations.shape == (5, 4)
-    assert found.heatmaps.shape == (5, 4, SIDE, SIDE)
+    assert found.correlations.shape == (6, 4, 4)
+    assert found.heatmaps.shape == (6, 4, 4, SIDE, SIDE)
+    assert found.originals.shape == (6, SIDE, SIDE)
 
 
-def test_the_model_of_the_demo_passes() -> None:
-    model, doc = demo.load_model(), demo.preprocess(demo.load_picture())
-    found = sanity_check(model, doc)
+def test_on_the_model_of_the_demo_it_is_told_where_it_can_be() -> None:
+    model = demo.load_model()
+    docs = np.concatenate([demo.preprocess(demo.draw_picture(seed).image) for seed in range(10)])
+    found = sanity_check(model, docs, logits=True, steps=1)
     assert found.verdict == "passes"
-    expl = kerasight.explain_prediction(model, doc)
+    expl = kerasight.explain_prediction(model, docs[3:4], logits=True)
     assert expl.targets
-    assert (found.target, found.layer, found.method) == (
+    assert (found.targets[3], found.layer, found.method) == (
         expl.targets[0].target,
         expl.layer,
         "Grad-CAM",
     )
-    np.testing.assert_array_equal(found.original, expl.targets[0].heatmap)
+    np.testing.assert_array_equal(found.originals[3], expl.targets[0].heatmap)
+    # Of 40 docs the mean is 0.499, give or take 0.026, and what a few of them give is chance.
+    found = sanity_check(model, docs, logits=True, steps=1, method="layercam")
+    assert found.verdict == "cannot be told"
 
 
-def test_a_blank_heatmap_leaves_it_unclear() -> None:
+def test_of_a_blank_heatmap_nothing_can_be_told() -> None:
     model = keras.Sequential(
         [
             keras.Input((SIDE, SIDE, 3)),
@@ -112,36 +119,78 @@ def test_a_blank_heatmap_leaves_it_unclear() -> None:
     model.layers[-1].set_weights([-np.ones((3, 1), np.float32), np.zeros(1, np.float32)])
     # Nothing speaks for the class; the warning of that would fail the test.
     found = sanity_check(model, make_doc())
-    assert found.verdict == "unclear"
-    np.testing.assert_array_equal(found.correlations, 0)
+    assert found.verdict == "cannot be told"
+    assert np.isnan(found.correlations).all()
+    assert np.isnan(found.final)
+    assert np.isnan(found.error)
+    assert "nothing to compare" in repr(found)
+    assert "logits=True mostly helps" in repr(found)
 
 
-HEAT = np.array([[0.0, 0.25], [0.5, 1.0]])
+NAN = math.nan
 
 
-def make(
-    finals: list[np.ndarray], correlations: list[float], threshold: float = 0.5
-) -> SanityCheck:
+def make(finals: list[list[float]], threshold: float = 0.5) -> SanityCheck:
+    """A check whose last correlations are ``finals``, shape ``(docs, repeats)``."""
+    last = np.array(finals)
+    docs, repeats = last.shape
     return SanityCheck(
         layers=("scores", "backbone/conv_of_a_very_long_name_indeed"),
         counts=np.array([1, 5]),
-        correlations=np.array([[0.9, final] for final in correlations]),
-        heatmaps=np.array([[HEAT, final] for final in finals]),
-        original=HEAT,
+        correlations=np.stack([np.full_like(last, 0.9), last], axis=-1),
+        heatmaps=np.ones((docs, repeats, 2, 2, 2)),
+        originals=np.ones((docs, 2, 2)),
         threshold=threshold,
-        target=7,
+        targets=np.arange(7, 7 + docs),
         layer="conv",
         method="Grad-CAM",
     )
 
 
-def test_the_verdict_is_on_the_mean_size_of_the_last_correlations() -> None:
-    blank = np.zeros((2, 2))
-    assert make([HEAT, HEAT], [0.4, -0.5]).verdict == "passes"
-    assert make([HEAT, HEAT], [0.5, -0.5]).verdict == "fails"
-    assert make([HEAT, HEAT], [0.4, -0.5], threshold=0.45).verdict == "fails"
-    assert make([HEAT, blank], [0.9, 0.0]).verdict == "passes"
-    assert make([blank, blank], [0.0, 0.0]).verdict == "unclear"
+def test_the_interval_is_over_docs_of_which_each_is_the_mean_of_its_repeats() -> None:
+    # Means of docs: 0.1, 0.2, 0.3. Their deviation is 0.1, and 4.303 the quantile of 2 degrees.
+    found = make([[0.0, -0.2], [0.2, 0.2], [-0.5, 0.1]])
+    assert found.final == pytest.approx(0.2)
+    assert found.error == pytest.approx(0.1 / math.sqrt(3))
+    assert found.interval == pytest.approx((0, 0.2 + 4.3027 * 0.1 / math.sqrt(3)), abs=1e-4)
+    assert found.verdict == "passes"
+
+
+def test_more_repeats_do_not_make_up_for_docs() -> None:
+    few, many = ([[0.2] * n, [0.4] * n, [0.6] * n] for n in (2, 50))
+    assert make(many).interval == pytest.approx(make(few).interval)
+    assert make(few).verdict == "cannot be told"
+
+
+def test_of_a_single_doc_the_interval_is_over_its_repeats() -> None:
+    found = make([[0.1, 0.2, 0.3]])
+    assert found.error == pytest.approx(0.1 / math.sqrt(3))
+    assert found.verdict == "passes"
+    assert make([[0.1, 0.2]]).verdict == "cannot be told"  # 0.15, give or take 0.64
+    only = make([[0.1]])
+    assert only.final == pytest.approx(0.1)
+    assert np.isnan([only.error, *only.interval]).all()
+    assert only.verdict == "cannot be told"
+
+
+def test_the_verdict_takes_the_whole_interval() -> None:
+    # The half width is 12.706 * 0.01 = 0.12706.
+    assert make([[0.37], [-0.35]]).interval == pytest.approx((0.2329, 0.4871), abs=1e-4)
+    assert make([[0.37], [0.35]]).verdict == "passes"
+    assert make([[0.39], [-0.37]]).verdict == "cannot be told"
+    assert make([[0.62], [0.60]]).verdict == "cannot be told"
+    assert make([[-0.65], [0.63]]).verdict == "fails"
+    assert make([[0.37], [0.35]], threshold=0.2).verdict == "fails"
+    assert make([[0.9], [0.9]], threshold=0.9).verdict == "fails"
+
+
+def test_what_is_the_same_everywhere_is_left_out() -> None:
+    full = make([[0.1, 0.3], [0.4, 0.4]])
+    assert make([[0.1, 0.3], [0.4, NAN], [NAN, NAN]]).interval == pytest.approx(full.interval)
+    assert make([[0.1, 0.2, NAN], [NAN] * 3]).interval == make([[0.1, 0.2]]).interval
+    found = make([[0.1], [0.1], [NAN]])
+    assert found.verdict == "passes"
+    assert "1 doc with nothing to compare left out" in repr(found)
 
 
 # What is done
@@ -153,11 +202,11 @@ def test_every_kind_of_model_is_checked_and_left_as_it_was(name: str) -> None:
     scores = scores_of(model, doc)
     kerasight.explain_prediction(model, doc, layer=None)
     before = state_of(model)
-    found = sanity_check(model, doc, repeats=2)
+    found = sanity_check(model, np.concatenate([doc, doc]), repeats=2)
     assert state_of(model) == before
     np.testing.assert_array_equal(scores_of(model, doc), scores)
-    assert found.correlations.shape == (2, len(found.layers))
-    assert (np.abs(found.correlations) <= 1).all()
+    assert found.correlations.shape == (2, 2, len(found.layers))
+    assert (np.abs(found.correlations[~np.isnan(found.correlations)]) <= 1).all()
     assert found.counts[-1] == len({id(layer) for layer in with_weights(model)})
 
 
@@ -178,7 +227,31 @@ def test_the_same_seed_gives_the_same_and_another_other_weights() -> None:
     first = sanity_check(model, doc, **kwargs)
     np.testing.assert_allclose(sanity_check(model, doc, **kwargs).heatmaps, first.heatmaps, 1e-5)
     assert not np.allclose(sanity_check(model, doc, seed=1, **kwargs).heatmaps, first.heatmaps)
-    assert not np.allclose(first.heatmaps[0], first.heatmaps[1])
+    assert not np.allclose(first.heatmaps[0, 0], first.heatmaps[0, 1])
+
+
+def test_each_doc_has_random_weights_of_its_own() -> None:
+    model, doc = seeing(), make_doc()
+    both = sanity_check(model, np.concatenate([doc, doc]), relu=False, repeats=2)
+    np.testing.assert_allclose(both.originals[0], both.originals[1], atol=1e-6)
+    assert not np.allclose(both.heatmaps[0], both.heatmaps[1])
+    # And they do not depend on how many there are.
+    alone = sanity_check(model, doc, relu=False, repeats=2)
+    np.testing.assert_allclose(alone.heatmaps[0], both.heatmaps[0], atol=1e-4)
+
+
+def test_classes_are_those_of_each_doc_or_one_for_all() -> None:
+    model, docs = seeing(), make_doc((3, SIDE, SIDE, 3))
+    asked: dict[str, Any] = {"relu": False, "repeats": 1, "steps": 1}
+    top = np.asarray(model(docs)).argmax(axis=1)
+    np.testing.assert_array_equal(sanity_check(model, docs, **asked).targets, top)
+    found = sanity_check(model, docs, targets=[2, 0, 1], **asked)
+    np.testing.assert_array_equal(found.targets, [2, 0, 1])
+    for place, target in enumerate(found.targets):
+        expl = kerasight.explain_prediction(model, docs[place : place + 1], [target], relu=False)
+        np.testing.assert_array_equal(found.originals[place], expl.targets[0].heatmap)
+    found = sanity_check(model, docs, targets=[1], **asked)
+    np.testing.assert_array_equal(found.targets, [1, 1, 1])
 
 
 def test_each_repeat_begins_with_the_trained_weights() -> None:
@@ -186,9 +259,11 @@ def test_each_repeat_begins_with_the_trained_weights() -> None:
     found = sanity_check(seeing(), make_doc(), layer="low", method="eigen-cam", repeats=3)
     assert found.layers == ("scores", "high", "norm", "low")
     np.testing.assert_allclose(
-        found.heatmaps[:, :3], np.broadcast_to(found.original, (3, 3, SIDE, SIDE)), atol=1e-5
+        found.heatmaps[0, :, :3],
+        np.broadcast_to(found.originals[0], (3, 3, SIDE, SIDE)),
+        atol=1e-5,
     )
-    assert not np.allclose(found.heatmaps[:, 3], found.original, atol=0.1)
+    assert not np.allclose(found.heatmaps[0, :, 3], found.originals[0], atol=0.1)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +305,7 @@ def test_the_class_and_the_layer_stay_the_same(monkeypatch: pytest.MonkeyPatch) 
     assert then is not model
     assert how["layer"] is model.get_layer("low")
     assert how_then["layer"] is then.get_layer("low")
-    assert how_then["targets"] == [found.target] == [int(scores_of(model, doc).argmax())]
+    assert how_then["targets"] == found.targets.tolist() == [int(scores_of(model, doc).argmax())]
     assert how_then["logits"] is how["logits"] is True
     assert how_then["relu"] is how["relu"] is False
     assert found.layer == "low"
@@ -241,7 +316,7 @@ def test_a_target_and_several_layers_are_passed_on() -> None:
     found = sanity_check(
         model, make_doc(), targets=[1], layer=["low", model.get_layer("high")], repeats=1
     )
-    assert found.target == 1
+    assert found.targets.tolist() == [1]
     assert "low" in found.layer
     assert "high" in found.layer
 
@@ -359,8 +434,8 @@ def test_only_the_order_counts() -> None:
 
 
 def test_a_flat_map_is_correlated_with_nothing() -> None:
-    assert spearman(HEAT, np.ones((2, 2))) == 0
-    assert spearman(np.zeros((2, 2)), np.zeros((2, 2))) == 0
+    assert np.isnan(spearman(np.eye(2), np.ones((2, 2))))
+    assert np.isnan(spearman(np.zeros((2, 2)), np.zeros((2, 2))))
 
 
 # Errors
@@ -376,21 +451,32 @@ def test_a_flat_map_is_correlated_with_nothing() -> None:
         ({"threshold": 0}, ValueError, "threshold must be above 0 and at most 1, got 0"),
         ({"threshold": 1.1}, ValueError, "threshold must be above 0 and at most 1"),
         ({"threshold": "half"}, TypeError, "threshold must be a number, got str"),
-        ({"top_targets": 2}, ValueError, r"one class .* pass it as targets, such as \[243\]"),
+        ({"top_targets": 2}, ValueError, r"one class .* pass it as targets, as in \[243\]"),
         ({"layer": "missing"}, ValueError, "no layer 'missing'"),
-        ({"targets": [9]}, ValueError, "target 9 is out of range"),
+        ({"targets": [9]}, ValueError, "doc 0: target 9 is out of range"),
+        ({"targets": [0, 1, 2]}, ValueError, "targets must hold a class for each of the 2 docs"),
+        ({"targets": 1}, TypeError, "targets must be a list of class indices, one for each doc"),
+        ({"docs": None}, TypeError, "docs must be a numpy.ndarray .* got NoneType"),
+        (
+            {"docs": np.ones((2, 4, SIDE, 3))},
+            ValueError,
+            re.escape(f"docs must have shape (any, {SIDE}, {SIDE}, 3), got (2, 4, {SIDE}, 3)"),
+        ),
+        ({"docs": make_doc()[0]}, ValueError, "add the batch axis with np.expand_dims"),
+        ({"docs": make_doc()[:0]}, ValueError, "docs must have shape"),
+        ({"model": "m.keras"}, TypeError, "load the file with keras.models.load_model"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(
     arguments: dict[str, Any], error: type, message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        sanity_check(seeing(), make_doc(), **arguments)
+        sanity_check(**{"model": seeing(), "docs": make_doc((2, SIDE, SIDE, 3)), **arguments})
 
 
 def test_what_cannot_be_explained_cannot_be_checked() -> None:
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    with pytest.raises(ValueError, match=r"cannot be explained: model .* is not supported"):
+    with pytest.raises(ValueError, match=r"doc 0 cannot be explained: model .* is not supported"):
         sanity_check(model, np.ones((1, 3)))
 
 
@@ -427,7 +513,9 @@ def test_the_layer_is_named_at_which_random_weights_break_the_model() -> None:
             keras.layers.Dense(2),
         ]
     )
-    with pytest.raises(ValueError, match="random down to layer 'fragile': there is NaN"):
+    with pytest.raises(
+        ValueError, match="doc 0, with weights random down to layer 'fragile': there is NaN"
+    ):
         sanity_check(model, make_doc())
 
 
@@ -435,31 +523,44 @@ def test_the_layer_is_named_at_which_random_weights_break_the_model() -> None:
 
 
 def test_the_check_prints_its_verdict() -> None:
-    assert repr(make([HEAT, HEAT], [0.25, -0.5])) == (
-        "sanity check: passes, rank correlation of size 0.3750 with 5 layers random "
-        "(limit 0.5; Grad-CAM, class 7, layer conv)"
+    assert repr(make([[0.37, 0.37], [-0.35, 0.35]])) == (
+        "sanity check: passes; rank correlation of size 0.360 ± 0.010 (95% interval 0.233 to "
+        "0.487) with 5 layers random, limit 0.5 (Grad-CAM, layer conv, 2 docs, 2 repeats)"
+    )
+    assert repr(make([[0.25]])) == (
+        "sanity check: cannot be told; rank correlation of size 0.250 with 5 layers random, limit "
+        "0.5; pass more docs (Grad-CAM, layer conv, class 7, 1 repeat)"
     )
 
 
-def test_the_size_of_the_correlation_is_drawn_step_by_step() -> None:
-    ax = make([HEAT, HEAT], [0.25, -0.5]).plot()
-    mean, *each, limit = ax.lines
+def test_the_mean_is_drawn_step_by_step_in_its_interval() -> None:
+    found = make([[0.37], [-0.35]])
+    ax = found.plot()
+    mean, limit = ax.lines
     np.testing.assert_array_equal(mean.get_xdata(), [0, 1, 2])
-    np.testing.assert_allclose(mean.get_ydata(), [1, 0.9, 0.375])
-    np.testing.assert_allclose(each[1].get_ydata(), [1, 0.9, 0.5])
+    np.testing.assert_allclose(mean.get_ydata(), [1, 0.9, 0.36])
     np.testing.assert_allclose(limit.get_ydata(), 0.5)
+    (band,) = ax.collections
+    corners = band.get_paths()[0].vertices
+    at_the_end = corners[corners[:, 0] == 2, 1]
+    np.testing.assert_allclose([at_the_end.min(), at_the_end.max()], found.interval)
+    np.testing.assert_allclose(corners[corners[:, 0] == 0, 1], 1)
     assert (mean.get_label(), limit.get_label()) == ("Grad-CAM: passes", "limit 0.5")
     labels = [label.get_text() for label in ax.get_xticklabels()]
     assert labels == ["none", "scores (1)", "conv_of_a_very_long_name_in… (5)"]
-    other = plt.subplots()[1]
-    assert make([HEAT], [0.25]).plot(other, label="LayerCAM") is other
-    assert len(other.lines) == 2
-    make([HEAT], [0.75]).plot(other)
-    assert ax.get_title() == "Sanity check"
-    assert other.get_legend_handles_labels()[1] == [
+    assert ax.get_title() == "Sanity check, with 95% intervals"
+    assert ax.get_ylabel() == "size of the rank correlation, mean of 2 docs"
+
+
+def test_several_checks_share_their_axes_and_the_limit() -> None:
+    ax = plt.subplots()[1]
+    assert make([[0.25], [0.25]]).plot(ax, label="LayerCAM") is ax
+    make([[0.75]]).plot(ax)
+    assert len(ax.lines) == 3
+    assert ax.get_legend_handles_labels()[1] == [
         "LayerCAM: passes",
         "limit 0.5",
-        "Grad-CAM: fails",
+        "Grad-CAM: cannot be told",
     ]
 
 

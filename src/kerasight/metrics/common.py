@@ -35,6 +35,7 @@ __all__ = [
     "axes",
     "baselines",
     "check_model",
+    "classes_of",
     "digest",
     "docs_of",
     "flag",
@@ -427,7 +428,11 @@ class Trial:
         places = np.zeros(len(heats), np.int64) if is_one_doc else np.arange(number)
         batch_size = integer("batch_size", batch_size, least=1)
         logits = flag("logits", logits)
-        wanted = _wanted(targets, heats)
+        wanted: list[int | None] = (
+            [heat.target for heat in heats]
+            if targets is None
+            else [*classes_of(targets, len(heats))]
+        )
         scores = np.concatenate(
             [
                 _scores(model, docs, docs.values[start : start + batch_size], logits)
@@ -551,26 +556,26 @@ def _scores(model: keras.Model, docs: Docs, batch: np.ndarray, logits: bool) -> 
     return scores_of(model, docs.as_the_model_takes(batch), logits=logits, batch_size=len(batch))
 
 
-def _wanted(targets: Any, heats: list[Heat]) -> list[int | None]:
-    """The class of each doc; None where it is the one with the greatest score."""
-    if targets is None:
-        return [heat.target for heat in heats]
-    wanted: list[int | None]
+def classes_of(targets: Any, number: int) -> list[int]:
+    """The class of each of so many docs: a list of indices, of which one holds for all.
+
+    Raises:
+        TypeError: If ``targets`` is no list of integers.
+        ValueError: If there are neither one nor as many as docs.
+    """
     is_list = isinstance(targets, (list, tuple, np.ndarray)) and np.ndim(targets) == 1
     if not is_list or not all(
         isinstance(target, Integral) and not isinstance(target, bool) for target in targets
     ):
         raise TypeError(
-            "targets must be a list of class indices, one for each doc, or None for the class of "
-            f"each explanation, got {targets!r}"
+            f"targets must be a list of class indices, one for each doc, or None, got {targets!r}"
         )
-    if len(targets) not in (1, len(heats)):
+    if len(targets) not in (1, number):
         raise ValueError(
-            f"targets must hold a class for each of the {len(heats)} docs, or one for all, and "
-            f"holds {len(targets)}"
+            f"targets must hold a class for each of the {number} docs, or one for all, and holds "
+            f"{len(targets)}"
         )
-    wanted = [int(target) for target in targets]
-    return wanted * (len(heats) // len(targets))
+    return [int(target) for target in targets] * (number // len(targets))
 
 
 def integer(name: str, value: Any, least: int) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kerasight.base import Explanation, HeatmapWarning
-from kerasight.metrics.common import axes, heatmaps_of, integer, progressing
+from kerasight.metrics.common import (
+    axes,
+    check_model,
+    classes_of,
+    heatmaps_of,
+    integer,
+    progressing,
+)
+from kerasight.metrics.statistics import LEVEL, standard_error, t_quantile
 
 if TYPE_CHECKING:
     import keras
@@ -24,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SanityCheck", "sanity_check", "spearman"]
 
-Verdict = Literal["passes", "fails", "unclear"]
+Verdict = Literal["passes", "fails", "cannot be told"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,12 +45,13 @@ class SanityCheck:
     Attributes:
         layers: Paths of the layers down to which weights are random, from the top: one a step.
         counts: How many layers are random at each step, shape ``(steps,)``.
-        correlations: Spearman's rank correlation of each heatmap with the first, in [-1, 1], shape
-            ``(repeats, steps)``; 0 if one of them is the same everywhere.
-        heatmaps: The heatmaps, shape ``(repeats, steps, height, width)``.
-        original: The heatmap of the model as it is, shape ``(height, width)``.
+        correlations: Spearman's rank correlation of each heatmap with that of the model as it is,
+            in [-1, 1], shape ``(docs, repeats, steps)``; NaN if one of the two is the same
+            everywhere, so that there is nothing to compare.
+        heatmaps: The heatmaps, shape ``(docs, repeats, steps, height, width)``.
+        originals: Those of the model as it is, shape ``(docs, height, width)``.
         threshold: From which size on a correlation is too great.
-        target: Index of the explained class.
+        targets: The explained class of each doc, integers ``(docs,)``.
         layer: Path of the explained layer.
         method: Name of the method.
     """
@@ -50,48 +60,91 @@ class SanityCheck:
     counts: np.ndarray
     correlations: np.ndarray
     heatmaps: np.ndarray
-    original: np.ndarray
+    originals: np.ndarray
     threshold: float
-    target: int
+    targets: np.ndarray
     layer: str
     method: str
 
     @property
     def final(self) -> float:
-        """The mean size of the correlation when all weights are random, in [0, 1]."""
-        return float(np.abs(self.correlations[:, -1]).mean())
+        """The mean size of the correlation when all weights are random, in [0, 1].
+
+        First of the repeats of each doc, and then of docs; NaN if there is nothing to compare.
+        """
+        return self._final.mean
+
+    @property
+    def error(self) -> float:
+        """The standard error of ``final``.
+
+        The docs are what is independent, and the repeats of a doc say how well it is known itself.
+        Of a single doc it is the error over its repeats, and holds for that doc alone. NaN of fewer
+        than two values.
+        """
+        return self._final.error
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of ``final``, by Student's t; NaN of fewer than two values.
+
+        Over as many docs as there are, or over the repeats of a single one.
+        """
+        return self._final.low, self._final.high
 
     @property
     def verdict(self) -> Verdict:
         """The result in a word.
 
-        ``"passes"``: with all weights random the heatmap is another. ``"fails"``: it is much the
-        same, so that it shows the picture and not the model. ``"unclear"``: the heatmap of the
-        model, or each of those with all weights random, is the same everywhere, so that there is
-        nothing to compare; ``logits=True`` mostly helps, as probabilities are often saturated.
+        ``"passes"``: with all weights random the heatmap is another, so that the whole interval
+        lies below the threshold. ``"fails"``: it is much the same, and the whole interval lies
+        above, so that heatmaps show the picture and not the model. ``"cannot be told"``: the
+        interval has the threshold in it; more docs make it narrower. Or there is nothing to
+        compare, since the heatmaps of the model, or those of random weights, are the same
+        everywhere; ``logits=True`` mostly helps, as probabilities are often saturated.
 
         It is a verdict on the last step alone. What is still much the same many steps down depends
         on nothing above, as the plot shows.
         """
-        if _is_flat(self.original) or all(map(_is_flat, self.heatmaps[:, -1])):
-            return "unclear"
-        return "fails" if self.final >= self.threshold else "passes"
+        low, high = self.interval
+        if high < self.threshold:
+            return "passes"
+        return "fails" if low >= self.threshold else "cannot be told"
+
+    @property
+    def _final(self) -> _Estimate:
+        return _Estimate.of(self.correlations[..., -1])
 
     def __float__(self) -> float:
         return self.final
 
     def __repr__(self) -> str:
-        number = self.counts[-1]
-        return (
-            f"sanity check: {self.verdict}, rank correlation of size {self.final:.4f} with "
-            f"{number} {'layer' if number == 1 else 'layers'} random (limit {self.threshold:g}; "
-            f"{self.method}, class {self.target}, layer {self.layer})"
-        )
+        docs, repeats, _ = self.correlations.shape
+        each = f"class {self.targets[0]}" if docs == 1 else f"{docs} docs"
+        settings = f"{self.method}, layer {self.layer}, {each}, {_times(repeats, 'repeat')}"
+        return f"sanity check: {self.verdict}; {self._findings()} ({settings})"
+
+    def _findings(self) -> str:
+        docs = len(self.correlations)
+        compared = int((~np.isnan(self.correlations[..., -1])).any(axis=1).sum())
+        if not compared:
+            return (
+                "there is nothing to compare: the heatmap of the model, or each of random weights, "
+                "is the same everywhere; logits=True mostly helps"
+            )
+        findings = f"rank correlation of size {self.final:.3f}"
+        if not np.isnan(self.error):
+            low, high = self.interval
+            findings += f" ± {self.error:.3f} (95% interval {low:.3f} to {high:.3f})"
+        findings += f" with {_times(self.counts[-1], 'layer')} random, limit {self.threshold:g}"
+        if compared < docs:
+            findings += f"; {_times(docs - compared, 'doc')} with nothing to compare left out"
+        return findings + ("; pass more docs" if self.verdict == "cannot be told" else "")
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
         """Draw the size of the correlation against the layers that are random.
 
-        The mean of the repeats, each of them paler, and the limit.
+        The mean, in a band with its 95 % confidence interval, and the limit.
 
         Args:
             ax: Where to draw; None makes a new figure. Several results of the same model and steps
@@ -104,18 +157,22 @@ class SanityCheck:
         steps = len(self.layers)
         ax = axes(ax, width=min(14.0, max(5.0, 2.5 + 0.32 * steps)), height=4.8)
         places = np.arange(steps + 1)
-        each = np.hstack([np.ones((len(self.correlations), 1)), np.abs(self.correlations)])
+        each = [_Estimate.of(self.correlations[..., step]) for step in range(steps)]
+        # A heatmap is like itself, without a doubt.
+        mean, low, high = np.array(
+            [(1.0, 1.0, 1.0), *((one.mean, one.low, one.high) for one in each)]
+        ).T
         label = f"{kwargs.pop('label', self.method)}: {self.verdict}"
         kwargs = {"marker": "o", "markersize": 4, "label": label, **kwargs}
-        (line,) = ax.plot(places, each.mean(axis=0), **kwargs)
-        if len(each) > 1:
-            ax.plot(places, each.T, color=line.get_color(), alpha=0.25, linewidth=1)
+        (line,) = ax.plot(places, mean, **kwargs)
+        ax.fill_between(places, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         limit = f"limit {self.threshold:g}"
         if limit not in ax.get_legend_handles_labels()[1]:
             ax.axhline(self.threshold, color="0.5", linewidth=1, linestyle="--", label=limit)
-        ax.set_title("Sanity check")
+        ax.set_title("Sanity check, with 95% intervals")
         ax.set_xlabel("weights random down to layer (number of layers)")
-        ax.set_ylabel("size of the rank correlation")
+        of = "" if len(self.targets) == 1 else f", mean of {len(self.targets)} docs"
+        ax.set_ylabel(f"size of the rank correlation{of}")
         names = [
             f"{_shortened(path)} ({count})"
             for path, count in zip(self.layers, self.counts, strict=True)
@@ -127,11 +184,36 @@ class SanityCheck:
         return ax
 
 
+@dataclass(frozen=True)
+class _Estimate:
+    """A mean, its standard error, and its confidence interval; NaN where they are not known."""
+
+    mean: float
+    error: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+    @classmethod
+    def of(cls, correlations: np.ndarray) -> _Estimate:
+        """That of the size of correlations ``(docs, repeats)``, less those that are NaN."""
+        known = ~np.isnan(correlations)
+        docs = known.any(axis=1)
+        sizes = np.abs(correlations[docs])
+        values = np.nanmean(sizes, axis=1) if docs.sum() > 1 else sizes[known[docs]]
+        if not values.size:
+            return cls(math.nan)
+        mean, error = float(values.mean()), standard_error(values)
+        if math.isnan(error):
+            return cls(mean)
+        margin = t_quantile(1 - LEVEL / 2, len(values) - 1) * error
+        return cls(mean, error, max(0.0, mean - margin), min(1.0, mean + margin))
+
+
 def sanity_check(
     model: keras.Model,
-    doc: np.ndarray,
+    docs: np.ndarray,
     *,
-    targets: list[int] | None = None,
+    targets: Sequence[int] | None = None,
     layer: LayerKeys | None = None,
     steps: int | None = 20,
     repeats: int = 3,
@@ -140,12 +222,16 @@ def sanity_check(
     progress: bool | None = None,
     **explain_kwargs: Any,
 ) -> SanityCheck:
-    """See whether the heatmap depends on what the model has learnt.
+    """See whether heatmaps depend on what the model has learnt.
 
     The cascading parameter randomisation of Adebayo et al., 2018, `Sanity Checks for Saliency Maps
     <https://arxiv.org/abs/1810.03292>`_: weights are drawn anew layer by layer, from the top of the
     model down, and after each step the same class is explained again at the same layer. A heatmap
     that is still much the same when all weights are random does not show what the model has learnt.
+
+    What one doc and one draw of weights give is mostly chance, so pass several docs: ten tell most
+    methods, where two or three often tell nothing, and the result says so. Each doc gets random
+    weights of its own, so that docs are independent of each other.
 
     All this is done to a copy; the model is left alone. Kernels are drawn by the layer's own
     initialiser; where that is none that draws, from a normal distribution of mean 0 and the
@@ -154,32 +240,36 @@ def sanity_check(
 
     Args:
         model: The classifier.
-        doc: One input, as `kerasight.explain_prediction` takes it.
-        targets: The class to explain, as a list of one; None for the top class. It stays the same
-            throughout.
+        docs: Its inputs, preprocessing done, shape ``(docs, height, width, channels)``, or
+            ``(docs, channels, height, width)`` for a channels-first model; one or many.
+        targets: The class to explain for each doc, a list of indices; a list of one holds for all.
+            None takes the class with the greatest score. It stays the same throughout.
         layer: The layer to explain, as `kerasight.explain_prediction` takes it.
         steps: In how many steps to go down, of about as many layers each, the first of one; never
-            more than there are layers with weights. None takes each layer alone.
-        repeats: How often to go down, each time with other random weights. By chance, the heatmap
-            of random weights is now and then like any other.
-        threshold: From which size of the final correlation on the check fails.
+            more than there are layers with weights. None takes each layer alone. 1 draws all at
+            once, which is all that the verdict takes.
+        repeats: How often to go down for each doc, each time with other random weights. By chance,
+            the heatmap of random weights is now and then like any other.
+        threshold: Which size of the final correlation is too great.
         seed: Of the random weights.
         progress: Whether to show a progress bar; None shows it on a terminal, after a second.
         **explain_kwargs: Passed on to `kerasight.explain_prediction`: ``method``, ``logits``,
             ``relu``, ``image``, ...
 
     Returns:
-        A `SanityCheck`, with the correlation at each step and a ``verdict``.
+        A `SanityCheck`, with the correlations at each step and a ``verdict``.
 
     Raises:
         TypeError: If an argument is of a type that it cannot be.
-        ValueError: If the doc cannot be explained; if ``top_targets`` asks for several classes; if
+        ValueError: If a doc cannot be explained; if ``top_targets`` asks for several classes; if
             the model has no weights; or if no copy can be made of it.
 
     Example:
+        >>> import numpy as np
         >>> from kerasight import demo, metrics
-        >>> model, doc = demo.load_model(), demo.preprocess(demo.load_picture())
-        >>> metrics.sanity_check(model, doc).verdict
+        >>> model, pictures = demo.load_model(), [demo.draw_picture(seed) for seed in range(5)]
+        >>> docs = np.concatenate([demo.preprocess(picture.image) for picture in pictures])
+        >>> metrics.sanity_check(model, docs, logits=True, steps=1).verdict
         'passes'
     """
     if steps is not None:
@@ -191,58 +281,86 @@ def sanity_check(
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
     if "top_targets" in explain_kwargs:
-        raise ValueError("one class is checked at a time; pass it as targets, such as [243]")
-
-    explain_kwargs["progress"] = False  # ours alone
-    with _without_warnings():
-        first = _explained(model, doc, targets=targets, layer=layer, **explain_kwargs)
-    # Imported only now, as it needs Keras.
+        raise ValueError("one class of a doc is checked at a time; pass it as targets, as in [243]")
+    check_model(model)
+    if not isinstance(docs, np.ndarray):
+        raise TypeError(
+            "docs must be a numpy.ndarray of shape (docs, height, width, channels), got "
+            f"{type(docs).__name__}"
+        )
+    # Imported only now, as they need Keras.
+    from kerasight.keras.explain_prediction import check_shape
     from kerasight.metrics.copies import copy_of
 
-    copied = copy_of(model, doc)
+    check_shape(model, docs, number=None)
+    explain_kwargs["progress"] = False  # ours alone
+    wanted = None if targets is None else classes_of(targets, len(docs))
+    with _without_warnings():
+        firsts = [
+            _explained(
+                f"doc {position}",
+                model,
+                docs[position : position + 1],
+                targets=None if wanted is None else [wanted[position]],
+                layer=layer,
+                **explain_kwargs,
+            )
+            for position in range(len(docs))
+        ]
+    copied = copy_of(model, docs[:1])
     groups = _groups(copied, steps)
-    target, original = _target_and_heatmap(first)
-    same = {**explain_kwargs, "targets": [target], "layer": copied.twin_of(layer)}
+    chosen, originals = zip(*map(_target_and_heatmap, firsts), strict=True)
+    same = {**explain_kwargs, "layer": copied.twin_of(layer)}
     trained = copied.model.get_weights()
 
-    def cascade() -> Iterator[np.ndarray]:
-        for repeat in range(repeats):
-            rng = np.random.default_rng([seed, repeat])
-            copied.model.set_weights(trained)
-            for group in groups:
-                for unit in group:
-                    unit.redraw(rng)
-                try:
-                    explanation = _explained(copied.model, doc, **same)
-                except ValueError as error:
-                    raise ValueError(
-                        f"with weights random down to layer {group[-1].path!r}: {error}"
-                    ) from error
-                yield _target_and_heatmap(explanation)[1]
+    def cascade(position: int, repeat: int) -> Iterator[np.ndarray]:
+        rng = np.random.default_rng([seed, repeat, position])
+        copied.model.set_weights(trained)
+        for group in groups:
+            for unit in group:
+                unit.redraw(rng)
+            what = f"doc {position}, with weights random down to layer {group[-1].path!r}"
+            doc, target = docs[position : position + 1], chosen[position]
+            explanation = _explained(what, copied.model, doc, targets=[target], **same)
+            yield _target_and_heatmap(explanation)[1]
 
+    shape = (len(docs), repeats, len(groups))
+    cascades = itertools.starmap(cascade, np.ndindex(shape[:2]))
     with _without_warnings():
-        heatmaps = list(progressing(cascade(), repeats * len(groups), "randomising", progress))
-    correlations = np.array([spearman(original, heatmap) for heatmap in heatmaps])
+        heatmaps = np.array(
+            list(
+                progressing(
+                    itertools.chain.from_iterable(cascades),
+                    math.prod(shape),
+                    "randomising",
+                    progress,
+                )
+            )
+        ).reshape(*shape, *originals[0].shape)
+    correlations = [spearman(originals[place[0]], heatmaps[place]) for place in np.ndindex(shape)]
     return SanityCheck(
         layers=tuple(group[-1].path for group in groups),
         counts=np.cumsum([len(group) for group in groups]),
-        correlations=correlations.reshape(repeats, -1),
-        heatmaps=np.reshape(heatmaps, (repeats, len(groups), *original.shape)),
-        original=original,
+        correlations=np.reshape(correlations, shape),
+        heatmaps=heatmaps,
+        originals=np.array(originals),
         threshold=float(threshold),
-        target=target,
-        layer=str(first.layer),
-        method=str(first.method),
+        targets=np.array(chosen),
+        layer=str(firsts[0].layer),
+        method=str(firsts[0].method),
     )
 
 
-def _explained(model: keras.Model, doc: np.ndarray, **kwargs: Any) -> Explanation:
-    """The explanation; raises ValueError if there is none."""
+def _explained(what: str, model: keras.Model, doc: np.ndarray, **kwargs: Any) -> Explanation:
+    """The explanation; raises ValueError if there is none, saying of ``what``."""
     from kerasight.explain import explain_prediction
 
-    explanation = explain_prediction(model, doc, **kwargs)
+    try:
+        explanation = explain_prediction(model, doc, **kwargs)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
     if not explanation.targets:
-        raise ValueError(f"the doc cannot be explained: {explanation.error}")
+        raise ValueError(f"{what} cannot be explained: {explanation.error}")
     return explanation
 
 
@@ -344,12 +462,12 @@ def spearman(left: np.ndarray, right: np.ndarray) -> float:
     Equal values share the mean of their ranks.
 
     Returns:
-        The correlation, in [-1, 1]; 0 if either map is the same everywhere.
+        The correlation, in [-1, 1]; NaN if either map is the same everywhere.
     """
     first, second = (_mean_ranks(values) for values in (left, right))
     first, second = first - first.mean(), second - second.mean()
     size = np.sqrt((first @ first) * (second @ second))
-    return float(np.clip(first @ second / size, -1, 1)) if size else 0.0
+    return float(np.clip(first @ second / size, -1, 1)) if size else math.nan
 
 
 def _mean_ranks(values: np.ndarray) -> np.ndarray:
@@ -359,8 +477,8 @@ def _mean_ranks(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _is_flat(heatmap: np.ndarray) -> bool:
-    return bool(heatmap.max() == heatmap.min())
+def _times(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _shortened(path: str, most: int = 28) -> str:
