@@ -57,8 +57,9 @@ def explain_prediction_keras(
 ) -> Explanation:
     """Explain the prediction of a Keras image classifier with Grad-CAM or one of its relatives.
 
-    Works on every model that runs: Functional, Sequential, subclassed, and models inside models.
-    The model is run as it is, in inference mode, and is afterwards as it was before.
+    Works on models of one image, however they are built: Functional, Sequential, subclassed, and
+    models inside models. The model is run as it is, in inference mode, and is afterwards as it was
+    before.
 
     Args:
         model: The classifier. Its output must be class scores, shape ``(1, classes)``:
