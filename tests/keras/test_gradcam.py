@@ -89,6 +89,19 @@ def by_hand() -> tuple[keras.Model, np.ndarray]:
     return model, np.array([[[[0.0], [1.0]], [[2.0], [0.5]]]], np.float32)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="weights must be finite, got NaN or infinity"):
+        gradcam(np.array([1, value]), np.ones((2, 2, 2)))
+    with pytest.raises(ValueError, match="activations must be finite, got NaN or infinity"):
+        gradcam(np.ones(1), np.array([[[1.0], [value]]]))
+
+
+def test_what_are_no_real_numbers_are_refused() -> None:
+    with pytest.raises(TypeError, match="weights must be real numbers, got dtype complex128"):
+        gradcam(np.array([1j]), np.ones((2, 2, 1)))
+
+
 def test_backend_gives_the_terms_worked_out_by_hand() -> None:
     model, doc = by_hand()
     weights, activations, gradients, target, score = gradcam_backend(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -140,6 +142,48 @@ def test_finer_cam_is_grad_cam_of_the_difference_that_was_differentiated() -> No
 
 
 # The registry
+
+
+SHAPE = ACTIVATIONS.shape
+OF_PLACES = {"grad-cam", "grad-cam++", "hirescam", "xgrad-cam", "layercam", "eigengrad-cam"} | {
+    "finer-cam"
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("wrong", [(2, 2), (1, 2, 2, 2), (2, 0, 2), ()])
+def test_activations_of_another_shape_are_refused(method: str, wrong: tuple[int, ...]) -> None:
+    other = {"eigen-cam": []}.get(method, [GRADIENTS if method in OF_PLACES else GRADIENTS[0, 0]])
+    with pytest.raises(
+        ValueError, match=r"activations must have shape .*got " + re.escape(str(wrong))
+    ):
+        METHODS[method].formula(np.zeros(wrong), *other)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"eigen-cam"}))
+def test_what_goes_with_them_must_fit_and_be_real_and_finite(method: str) -> None:
+    formula, right = METHODS[method].formula, SHAPE if method in OF_PLACES else SHAPE[2:]
+    shapes = [(1, *right), right[:-1], (*right[:-1], 1)]
+    for wrong in shapes:
+        with pytest.raises(ValueError, match=rf"got \(2, 2, 2\) and {re.escape(str(wrong))}"):
+            formula(ACTIVATIONS, np.ones(wrong))
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="must be finite, got NaN or infinity"):
+            formula(ACTIVATIONS, np.full(right, value))
+        with pytest.raises(ValueError, match="activations must be finite"):
+            formula(np.full_like(ACTIVATIONS, value), np.ones(right))
+    for dtype in ("complex64", "U1", "O"):
+        with pytest.raises(TypeError, match="must be real numbers, got dtype"):
+            formula(ACTIVATIONS, np.ones(right).astype(dtype))
+
+
+def test_lists_are_terms_too() -> None:
+    for method in METHODS.values():
+        other = [] if method.needs == "nothing" else [GRADIENTS]
+        if method.name not in OF_PLACES:
+            other = [one[0, 0] for one in other]
+        found = method.formula(ACTIVATIONS.tolist(), *(one.tolist() for one in other))
+        close(found, method.formula(ACTIVATIONS, *other).tolist())
 
 
 def test_each_method_is_documented_with_its_paper() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,7 +37,9 @@ def gradcam(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
         below the line counts.
 
     Raises:
-        ValueError: If a shape is not as above, or the numbers of channels differ.
+        TypeError: If one of them holds something else than real numbers.
+        ValueError: If a shape is not as above, or the numbers of channels differ; if there is NaN
+            or infinity in one of them.
 
     Example:
         >>> import numpy as np
@@ -47,13 +49,46 @@ def gradcam(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
         array([[1., 0.],
                [1., 0.]])
     """
-    weights, activations = np.asarray(weights), np.asarray(activations)
-    if activations.ndim != 3 or weights.shape != activations.shape[2:]:
-        raise ValueError(
-            "weights must have shape (channels,) and activations (height, width, channels), "
-            f"got {weights.shape} and {activations.shape}"
-        )
+    activations, weights = checked_terms(activations, weights=weights)
     return normalised(weighted_sum(weights, activations))
+
+
+def checked_terms(activations: Any, **others: Any) -> list[np.ndarray]:
+    """The terms of a formula as arrays, once it is clear that they belong together.
+
+    Args:
+        activations: To be of shape ``(height, width, channels)``.
+        **others: By their names: ``gradients`` are to have the same shape, and all others one
+            number a channel.
+
+    Returns:
+        All of them, in this order.
+
+    Raises:
+        TypeError: If there is something else than real numbers in one.
+        ValueError: If a shape is not as above; if there is NaN or infinity in one.
+    """
+    terms = {
+        name: np.asarray(term) for name, term in {"activations": activations, **others}.items()
+    }
+    shape = terms["activations"].shape
+    fits = len(shape) == 3 and 0 not in shape
+    for name, term in terms.items():
+        if term.dtype.kind in "cmMOSU":
+            raise TypeError(f"{name} must be real numbers, got dtype {term.dtype}")
+        fits &= term.shape == (shape if name in ("activations", "gradients") else shape[2:])
+    if not fits:
+        same = "gradients" in others
+        shapes = " and ".join(str(term.shape) for term in terms.values())
+        raise ValueError(
+            "activations must have shape (height, width, channels)"
+            + "".join(f" and {name} {'the same' if same else '(channels,)'}" for name in others)
+            + f", got {shapes}"
+        )
+    for name, term in terms.items():
+        if not np.isfinite(term).all():
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return list(terms.values())
 
 
 def normalised(evidence: np.ndarray, relu: bool = True) -> np.ndarray:

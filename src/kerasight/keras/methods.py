@@ -3,7 +3,8 @@ r"""The methods: one formula each, in NumPy.
 A formula makes evidence of the terms of one layer: an array ``(height, width)``, positive where a
 place speaks for the class, negative where it speaks against it. `gradcam.normalised` makes a
 heatmap of it. In all of them :math:`A^k` is what channel :math:`k` put out, and :math:`g^k` the
-gradient of the score with respect to it, both of shape ``(height, width)``.
+gradient of the score with respect to it, both of shape ``(height, width)``. Terms of other shapes,
+and NaN or infinity in them, are a ``ValueError``.
 
 A new method is one function, and one line in `METHODS`.
 """
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kerasight.keras.gradcam import channel_weights, weighted_sum
+from kerasight.keras.gradcam import channel_weights, checked_terms, weighted_sum
 
 __all__ = [
     "ALPHA",
@@ -63,6 +64,7 @@ def grad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
         array([[ 1., -1.],
                [ 1.,  0.]])
     """
+    activations, gradients = checked_terms(activations, gradients=gradients)
     return weighted_sum(channel_weights(gradients), activations)
 
 
@@ -86,7 +88,7 @@ def grad_cam_plus_plus(activations: np.ndarray, gradients: np.ndarray) -> np.nda
     Returns:
         Evidence, float64, shape ``(height, width)``. Never negative where no activation is.
     """
-    activations, gradients = _float64(activations), _float64(gradients)
+    activations, gradients = map(_float64, checked_terms(activations, gradients=gradients))
     # A square less above and below the line: it would vanish where gradients are tiny.
     below = 2 + activations.sum(axis=(0, 1)) * gradients
     alpha = np.divide(1, below, out=np.zeros_like(below), where=(gradients != 0) & (below != 0))
@@ -109,6 +111,7 @@ def hirescam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     Returns:
         Evidence, float64, shape ``(height, width)``.
     """
+    activations, gradients = checked_terms(activations, gradients=gradients)
     return _sum_of_products(activations, gradients)
 
 
@@ -129,6 +132,7 @@ def xgrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     Returns:
         Evidence, float64, shape ``(height, width)``.
     """
+    activations, gradients = checked_terms(activations, gradients=gradients)
     sums = activations.sum(axis=(0, 1), dtype=np.float64)
     products = np.einsum("ijk,ijk->k", _float64(activations), _float64(gradients))
     weights = np.divide(products, sums, out=np.zeros_like(sums), where=sums != 0)
@@ -151,6 +155,7 @@ def layercam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     Returns:
         Evidence, float64, shape ``(height, width)``. Never negative where no activation is.
     """
+    activations, gradients = checked_terms(activations, gradients=gradients)
     return _sum_of_products(activations, np.maximum(gradients, 0))
 
 
@@ -172,6 +177,7 @@ def eigen_cam(activations: np.ndarray) -> np.ndarray:
     Returns:
         Evidence, float64, shape ``(height, width)``.
     """
+    (activations,) = checked_terms(activations)
     projection = _first_projection(activations)
     return projection if projection.sum() >= 0 else -projection
 
@@ -199,6 +205,7 @@ def eigengrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     Returns:
         Evidence, float64, shape ``(height, width)``, with a mean of zero.
     """
+    activations, gradients = checked_terms(activations, gradients=gradients)
     products = _float64(activations) * gradients
     projection = _first_projection(products - products.mean(axis=(0, 1)))
     agreement = (projection * products.sum(axis=2)).sum()
@@ -234,6 +241,7 @@ def score_cam(
     Returns:
         Evidence, float64, shape ``(height, width)``. Never negative where no activation is.
     """
+    activations, scores = checked_terms(activations, scores=scores)
     varies = np.ptp(activations, axis=(0, 1)) > 0
     weights = _float64(scores)[varies]
     if not are_probabilities:
@@ -260,6 +268,7 @@ def ablation_cam(activations: np.ndarray, drops: np.ndarray) -> np.ndarray:
     Returns:
         Evidence, float64, shape ``(height, width)``.
     """
+    activations, drops = checked_terms(activations, drops=drops)
     return weighted_sum(drops, activations)
 
 
