@@ -65,6 +65,7 @@ class Pictures(keras.utils.PyDataset):
 
 SOURCES = {
     "array": lambda docs: docs,
+    "tensor": tf.constant,
     "list of docs": list,
     "list of batches of one": lambda docs: [doc[np.newaxis] for doc in docs],
     "list of lists of docs": lambda docs: [list(docs[:2]), list(docs[2:3]), list(docs[3:])],
@@ -400,6 +401,7 @@ def test_pictures_without_end_are_fine(model: keras.Model) -> None:
         ({"docs": "docs"}, TypeError, "got str"),
         ({"docs": 5}, TypeError, "got int"),
         ({"docs": np.zeros((8, 8, 3))}, ValueError, r"docs\[np.newaxis\]"),
+        ({"docs": tf.zeros((8, 8, 3))}, ValueError, r"got \(8, 8, 3\); .*docs\[np.newaxis\]"),
         ({"targets": 1}, TypeError, "targets must be a list"),
         ({"targets": []}, ValueError, "at least one"),
         ({"targets": [1.5]}, TypeError, "integer"),
@@ -429,6 +431,12 @@ def test_bad_arguments_are_refused_at_once(
     docs = arguments.pop("docs", make_docs(2))
     with pytest.raises(error, match=says):
         kerasight.explain_predictions(model, docs, **arguments)
+
+
+def test_none_is_the_default_batch_size(model: keras.Model) -> None:
+    docs = make_docs(2)
+    expls = list(kerasight.explain_predictions(model, docs, batch_size=None))
+    assert_as_one_by_one(model, docs, expls, batch_size=None)
 
 
 def test_names_for_another_number_of_classes_are_refused(model: keras.Model) -> None:

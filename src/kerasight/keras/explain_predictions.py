@@ -118,10 +118,10 @@ def explain_predictions_keras(
             "docs must be an array of shape (docs, height, width, channels), or something to "
             f"iterate over that holds docs or batches, got {type(docs).__name__}"
         )
-    if isinstance(docs, np.ndarray) and docs.ndim != 4:
+    if _is_array(docs) and np.ndim(docs) != 4:
         raise ValueError(
-            f"docs must have shape (docs, height, width, channels), got {docs.shape}; of one doc "
-            "make a batch with docs[np.newaxis]"
+            f"docs must have shape (docs, height, width, channels), got {tuple(np.shape(docs))}; "
+            "of one doc make a batch with docs[np.newaxis]"
         )
     if images is not None and (
         isinstance(images, (str, bytes, Image.Image)) or not isinstance(images, Iterable)
@@ -163,7 +163,7 @@ def explain_predictions_keras(
         if number is not None and length != number:
             raise _wrong_length(what, length, number)
     items = _items(docs, images, lengths)
-    batches = _batches(items, int(batch_size), ends_at_error=errors == "raise")
+    batches = _batches(items, question.batch_size, ends_at_error=errors == "raise")
     return _with_progress(stream.run(batches), number, bool(progress))
 
 
@@ -490,7 +490,7 @@ def _is_array(given: Any) -> bool:
 
 def _length(docs: Any) -> int | None:
     """How many docs there are, where that can be told."""
-    if isinstance(docs, np.ndarray):
+    if _is_array(docs):
         return len(docs)
     if isinstance(docs, (list, tuple)) and all(
         _is_array(doc) and np.ndim(doc) == 3 for doc in docs
