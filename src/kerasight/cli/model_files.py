@@ -225,6 +225,9 @@ _UNKNOWN = re.compile(
     r"(?P<kind>[a-z ]+?):? '(?P<name>[^']+)'"
     r"(?: because its parent module (?P<module>\S+) cannot be imported)?"
 )
+_UNKNOWN_IN_KERAS_3_3 = re.compile(
+    r"Could not interpret (?P<kind>[a-z ]+) identifier: .*'config': '(?P<name>[^']+)'(?P<module>)"
+)
 
 # Classes that Keras 2 brought, and that Keras 3 has not, or elsewhere.
 _OF_KERAS_2 = re.compile(
@@ -239,7 +242,7 @@ def _why_not(path: Path, text: str, imports: Sequence[str]) -> str:
         return _of_code(path)
     # Each layer, from the outermost on, says that it could not be made, and then why.
     why = reason(text.rsplit("Exception encountered: ", 1)[-1])
-    unknown = _UNKNOWN.search(text)
+    unknown = _UNKNOWN.search(text) or _UNKNOWN_IN_KERAS_3_3.search(text)
     version = _contents(path).version
     is_old = version.split(".")[0] in ("1", "2")
     if unknown is not None:

@@ -158,7 +158,8 @@ def _application(model: keras.Model) -> tuple[str, str] | None:
     import keras
 
     name = str(model.name)
-    known = {plain(application): application for application in applications()}
+    # NASNet is what Keras 3.3 calls both of its kinds.
+    known = {plain(application): application for application in [*applications(), "NASNet"]}
     application = known.get(plain(_ALPHA_AND_SIDE.sub("", name)))
     if application is not None:
         return name, application
