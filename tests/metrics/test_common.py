@@ -170,6 +170,7 @@ def test_what_are_no_docs_is_refused(docs: Any, error: type, message: str) -> No
         ({"model": None}, TypeError, "estimator None is not supported: kerasight explains Keras 3"),
         ({"model": "m.keras"}, TypeError, "load the file with keras.models.load_model"),
         ({"logits": "x"}, TypeError, "logits must be True or False, got str"),
+        ({"progress": "x"}, TypeError, "progress must be True, False or None, got str"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
         ({"batch_size": 2.0}, TypeError, "batch_size must be an integer, got float"),
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),

@@ -456,6 +456,7 @@ def test_a_flat_map_is_correlated_with_nothing() -> None:
         ({"targets": [9]}, ValueError, "doc 0: target 9 is out of range"),
         ({"targets": [0, 1, 2]}, ValueError, "targets must hold a class for each of the 2 docs"),
         ({"targets": 1}, TypeError, "targets must be a list of class indices, one for each doc"),
+        ({"progress": "x"}, TypeError, "progress must be True, False or None, got str"),
         ({"docs": None}, TypeError, "docs must be a numpy.ndarray .* got NoneType"),
         (
             {"docs": np.ones((2, 4, SIDE, 3))},

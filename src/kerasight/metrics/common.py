@@ -19,7 +19,7 @@ import numpy as np
 
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.explain import not_supported
-from kerasight.progress import progress_bar
+from kerasight.progress import check_progress, progress_bar
 
 if TYPE_CHECKING:
     import keras
@@ -428,6 +428,7 @@ class Trial:
         places = np.zeros(len(heats), np.int64) if is_one_doc else np.arange(number)
         batch_size = integer("batch_size", batch_size, least=1)
         logits = flag("logits", logits)
+        check_progress(progress)
         wanted: list[int | None] = (
             [heat.target for heat in heats]
             if targets is None

@@ -6,7 +6,7 @@ import csv
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,7 +20,7 @@ from kerasight.metrics.localisation import energy_in_mask, pointing_game
 from kerasight.metrics.perturbation import AverageDrop, curve, masked_scores
 from kerasight.metrics.road import NOISE, PERCENTILES, road_of
 from kerasight.metrics.statistics import FEWEST, LEVEL, differs, standard_error
-from kerasight.progress import progress_bar
+from kerasight.progress import check_progress, progress_bar
 
 if TYPE_CHECKING:
     import os
@@ -774,7 +774,8 @@ class Study:
         from kerasight.keras.heatmaps import Question
 
         for name, value in (("methods", methods), ("metrics", metrics)):
-            if isinstance(value, str) or (value is not None and not len(value)):
+            is_list = isinstance(value, Collection) and not isinstance(value, str)
+            if value is not None and not (is_list and len(value)):
                 raise ValueError(f"{name} must be a list of names, or None for all, got {value!r}")
         check_layers(layer)
         questions = {
@@ -1065,6 +1066,7 @@ def evaluate(
     """
     if errors not in ("raise", "keep"):
         raise ValueError(f"errors must be 'raise' or 'keep', got {errors!r}")
+    check_progress(progress)
     study = Study.of(
         model,
         methods=methods,
@@ -1077,6 +1079,10 @@ def evaluate(
         seed=seed,
         progress=None if progress is None else False,  # the bar that counts docs is enough
     )
+    # Imported only now, as it needs Keras.
+    from kerasight.keras.explain_prediction import check_names
+
+    check_names(target_names)
     rows: list[Row] = []
     failures: list[tuple[str, str]] = []
     with closing(_bar(docs, progress)) as bar:

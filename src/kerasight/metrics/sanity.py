@@ -23,6 +23,7 @@ from kerasight.metrics.common import (
     progressing,
 )
 from kerasight.metrics.statistics import LEVEL, standard_error, t_quantile
+from kerasight.progress import check_progress
 
 if TYPE_CHECKING:
     import keras
@@ -282,6 +283,7 @@ def sanity_check(
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
     if "top_targets" in explain_kwargs:
         raise ValueError("one class of a doc is checked at a time; pass it as targets, as in [243]")
+    check_progress(progress)
     check_model(model)
     if not isinstance(docs, np.ndarray):
         raise TypeError(
