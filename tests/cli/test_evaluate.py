@@ -173,6 +173,22 @@ class TestPictures:
             [row.values["energy_in_mask"] for row in expected.rows], abs=1e-5
         )
 
+    def test_have_masks_in_folders_as_they_are_themselves(self) -> None:
+        mask = np.zeros((4, 4), np.uint8)
+        for place, name in enumerate(("cat/1", "dog/1")):
+            noise_picture(f"photos/{name}.jpg", seed=place)
+            Path(f"masks/{name}").parent.mkdir(parents=True)
+            mask[place] = 1
+            Image.fromarray(mask).save(f"masks/{name}.png")
+        model = save_model(make_softmax())
+        run("evaluate", "photos", "-m", model, "--masks", "masks", "--metric", "energy_in_mask")
+        found = {line["doc"]: line["energy_in_mask"] for line in lines_of()}
+        assert set(found) == {str(Path("photos/cat/1.jpg")), str(Path("photos/dog/1.jpg"))}
+        assert all(found.values())
+        Path("evaluation.csv").unlink()
+        line = refused("photos", "-m", model, "--masks", "masks/cat")
+        assert line.startswith("--masks masks/cat: no mask for any of the pictures")
+
     def test_without_masks_are_told_in_one_line(self) -> None:
         names = [noise_picture(f"{name}.png") for name in "abcd"]
         save_picture("masks/b.png", "white")
@@ -187,8 +203,8 @@ class TestPictures:
         result = run("evaluate", *arguments, *QUICK)
         assert result.exit_code == 2
         assert result.stderr.splitlines() == [
-            "Error: text.png: not a picture in a format that Pillow reads",
             "Error: gone.png: no such file",
+            "Error: text.png: not a picture in a format that Pillow reads",
         ]
         assert {line["doc"] for line in lines_of()} == set(good)
         assert "Means of 2 pictures" in result.stdout
@@ -198,8 +214,11 @@ class TestPictures:
         assert f"Error: b.png: its mask {mask}: no object in it" in result.stderr
         assert {line["doc"] for line in lines_of()} == {"a.png"}
 
-    def test_that_all_fail_leave_an_earlier_file_alone(self) -> None:
+    def test_that_all_fail_leave_an_earlier_file_alone(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         Path("evaluation.csv").write_text("an earlier one")
+        monkeypatch.setattr(models, "import_keras", lambda: pytest.fail("Keras was asked for"))
         result = run("evaluate", "gone.png", "-m", save_model(make_softmax()), "--force")
         assert result.exit_code == 2
         assert result.stdout == "No picture evaluated\n"

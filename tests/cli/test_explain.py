@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +39,20 @@ import kerasight
 from kerasight.cli import models
 from kerasight.keras.heatmaps import Question
 from kerasight.keras.methods import METHODS
+
+
+@keras.saving.register_keras_serializable("test_explain")
+class Mixing(keras.Model):
+    """Its scores depend on what else is in the batch."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.copy = layers.Conv2D(3, 1, use_bias=False, kernel_initializer="ones", name="copy")
+        self.average = layers.GlobalAveragePooling2D()
+
+    def call(self, inputs: Any) -> Any:
+        scores = self.average(self.copy(inputs))
+        return scores + keras.ops.max(scores, axis=0, keepdims=True) - scores[:1]
 
 
 class TestDemo:
@@ -167,20 +184,11 @@ class TestClasses:
         model = save_model(keras.Model(inputs, outputs))
         assert scores_of(save_picture(), "-m", model) == [383, 383, 383]
 
-    @pytest.mark.parametrize("target", ["3", "-1", str(-(2**30))])
-    def test_a_target_out_of_range_is_refused(self, target: str) -> None:
-        assert refused(save_picture(), "-m", save_model(make_mean()), "-t", target) == (
-            f"target {target} is out of range: the model puts out 3 classes, so that a target lies "
+    def test_a_target_out_of_range_is_refused(self) -> None:
+        assert refused(save_picture(), "-m", save_model(make_mean()), "-t", "3") == (
+            "target 3 is out of range: the model puts out 3 classes, so that a target lies "
             "in [0, 3)"
         )
-
-    def test_a_name_is_refused_where_names_are_not_known(self) -> None:
-        line = refused(save_picture(), "-m", save_model(make_mean()), "-t", "cat")
-        assert line.startswith("--target 'cat' is no index, and the names of the classes are not")
-
-    def test_an_unknown_name_is_refused_with_the_nearest(self) -> None:
-        assert refused("-t", "dack") == ("no class is called 'dack'; the nearest name is duck")
-        assert refused("-t", "zzzzzz") == "no class is called 'zzzzzz'"
 
 
 class TestLayer:
@@ -333,6 +341,101 @@ class TestMethod:
         assert "; --logits explains the logit instead" in result.stderr
 
 
+class TestMany:
+    """Pictures that go through the model together, with work beside it in threads."""
+
+    @pytest.fixture
+    def pictures(self) -> list[str]:
+        return [noise_picture(f"{n:02}.png", (9 + n % 3, 7), seed=n) for n in range(20)]
+
+    def test_are_each_explained_as_if_alone_and_in_order(self, pictures: list[str]) -> None:
+        Path("05.png").write_text("text")
+        model = save_model(make_softmax())
+        result = run("explain", *pictures, "-m", model, "--top", "2", "-o", "together")
+        assert result.stderr == "Error: 05.png: not a picture in a format that Pillow reads\n"
+        rows = rows_of(result)
+        sound = [name for name in pictures if name != "05.png"]
+        assert [row[0] for row in rows] == [name for name in sound for _ in range(2)]
+        for name in sound[::6]:
+            alone = rows_of(explain(name, "-m", model, "--top", "2", "-o", "alone"))
+            assert [row[:4] for row in alone] == [row[:4] for row in rows if row[0] == name]
+            for *_, overlay in alone:
+                expected = np.asarray(Image.open(overlay), dtype=int)
+                found = np.asarray(Image.open(overlay.replace("alone", "together")), dtype=int)
+                np.testing.assert_allclose(found, expected, atol=1)
+
+    @pytest.mark.filterwarnings("ignore::UserWarning")
+    def test_are_explained_one_by_one_where_the_model_mixes_them(self) -> None:
+        pictures = [save_picture(f"{n}.png", (20 * n + 20, 0, 0)) for n in range(6)]
+        model = save_model(Mixing(name="mixing"))
+        found = {row[0]: row[2] for row in rows_of(explain(*pictures, "-m", model, "-t", "0"))}
+        assert found == {f"{n}.png": str(20 * n + 20) for n in range(6)}
+
+    def test_that_fail_alike_are_told_once_and_counted(self, pictures: list[str]) -> None:
+        result = run("explain", *pictures, "-m", save_model(make_mean()), "-l", "head")
+        assert result.exit_code == 2
+        first, *rest = result.stderr.splitlines()
+        assert first.startswith("Error: 00.png: layer 'head' has no spatial axes")
+        assert rest == [first.replace("00.png", "19 more pictures")]
+
+    def test_with_blank_heatmaps_are_told_once_and_counted(self) -> None:
+        pictures = [save_picture(f"{n}.png", (0, n + 1, 0)) for n in range(5)]
+        model = make_mean(classes=3)
+        model.get_layer("head").set_weights([-np.eye(3)])
+        result = explain(*pictures, "-m", save_model(model), "-t", "1")
+        first, rest = result.stderr.splitlines()
+        assert first.startswith("Warning: 0.png: the heatmap of class 1 at layer 'copy' is blank")
+        assert rest.startswith("Warning: 4 more pictures: the heatmap is blank or nearly so: ")
+
+    def test_on_a_full_disk_are_one_line(
+        self, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(picture: Image.Image, path: Path) -> None:
+            if path.name != "07-0.png":
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        monkeypatch.setattr("kerasight.cli.explain.write_png", full)
+        result = run("explain", *pictures, "-m", save_model(make_softmax()), "-t", "0")
+        assert result.exit_code == 2
+        path = Path("overlays/00-0.png")
+        assert result.stderr.splitlines() == [
+            f"Error: 00.png: {path} cannot be written: No space left on device",
+            "Error: 18 more pictures: overlays cannot be written: No space left on device",
+        ]
+        assert [row[0] for row in rows_of(result)] == ["07.png"]
+
+
+class TestStandardOutput:
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+    @pytest.mark.parametrize("command", ["explain", "evaluate", "--help"])
+    def test_on_a_full_disk_is_one_line(self, command: str) -> None:
+        arguments = {"evaluate": ["--pictures", "1", "--metric", "increase"]}.get(command, [])
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "kerasight", command, *arguments],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        assert done.stderr == "Error: standard output cannot be written: No space left on device\n"
+        assert done.returncode == 2
+        assert (command == "explain") == Path("overlays/demo-house.png").exists()
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+    def test_that_nobody_reads_is_one_line(self) -> None:
+        read, write = os.pipe()
+        os.close(read)
+        with os.fdopen(write, "w") as pipe:
+            done = subprocess.run(
+                [sys.executable, "-m", "kerasight", "explain"],
+                stdout=pipe,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        assert done.stderr == "Error: standard output cannot be written: Broken pipe\n"
+        assert done.returncode == 2
+
+
 class TestReport:
     def test_shows_what_the_table_and_the_overlays_show(self) -> None:
         pictures = [noise_picture(f"{name}.png", seed=i) for i, name in enumerate("ab")]
@@ -440,6 +543,19 @@ class TestOptions:
     def test_top_and_target_exclude_each_other(self) -> None:
         line = refused("--top", "2", "--target", "1")
         assert line == "--top and --target exclude each other: pass one of them"
+
+    def test_a_target_is_a_class_as_far_as_names_are_known(self) -> None:
+        assert refused("-t", "dack") == ("no class is called 'dack'; the nearest name is duck")
+        assert refused("-t", "zzzzzz") == "no class is called 'zzzzzz'"
+        assert refused("-t", "-1") == "--target -1 is no class: they are numbered from 0"
+        model = (save_picture(), "-m", save_model(make_mean()))
+        assert refused(*model, "-t", "cat").startswith(
+            "--target 'cat' is no index, and the names of the classes are not known"
+        )
+        Path("names.txt").write_text("cat\ndog\ncat")
+        model += ("--class-names", "names.txt")
+        assert refused(*model, "-t", "dgo") == "no class is called 'dgo'; the nearest name is dog"
+        assert refused(*model, "-t", "cat").startswith("several classes are called 'cat'")
 
     def test_output_is_a_folder(self) -> None:
         Path("file").touch()

@@ -141,9 +141,8 @@ class TestInterrupts:
         page = Path("report.html").read_bytes()
         result = run("explain", *names, "-m", model, "--html", "report.html")
         assert result.exit_code == 130
-        assert result.stderr.startswith("Error: interrupted at ")
-        assert result.stderr.count("\n") == 1
         rows = rows_of(result)
+        assert result.stderr == f"Error: interrupted: {len(rows)} of 4 pictures done\n"
         assert [row[0] for row in rows] == names[: len(rows)]
         assert sorted(str(path) for path in Path("overlays").iterdir()) == [row[4] for row in rows]
         for row in rows:

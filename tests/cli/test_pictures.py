@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from cli.commands import explain, make_mean, refused, rows_of, run, save_model, save_picture
 from keras import layers
-from PIL import Image
+from PIL import Image, ImageFile
 
 import kerasight
-from kerasight.cli import models
+from kerasight.cli import models, pictures
 from kerasight.cli.console import PictureError
 from kerasight.cli.pictures import read_mask
 
@@ -37,6 +41,35 @@ class TestPictures:
 
     def test_that_is_missing(self, good: tuple[str, ...]) -> None:
         self.others_are_done(good, "gone.png", "no such file")
+
+    def test_that_may_not_be_read(
+        self, good: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        save_picture("secret.png")
+        opened = Path.open
+
+        def locked(self: Path, *arguments: Any, **named: Any) -> Any:
+            if self.name == "secret.png":
+                raise PermissionError(errno.EACCES, "Permission denied", str(self))
+            return opened(self, *arguments, **named)
+
+        monkeypatch.setattr(Path, "open", locked)
+        self.others_are_done(good, "secret.png", "cannot be read: Permission denied")
+
+    def test_that_are_all_missing_are_told_before_the_model_is_loaded(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(models, "import_keras", lambda: pytest.fail("Keras was asked for"))
+        result = run("explain", "a.png", "b.png", "-m", "MobileNetV2")
+        assert result.exit_code == 2
+        assert result.stdout == "No overlay written\n"
+        assert result.stderr.splitlines() == [
+            "Error: a.png: no such file",
+            "Error: b.png: no such file",
+        ]
+        lines = run("explain", *(f"{n}.png" for n in range(300))).stderr.splitlines()
+        assert len(lines) == 21
+        assert lines[-1] == "Error: 280 more pictures: no such file"
 
     def test_that_is_no_picture(self, good: tuple[str, ...]) -> None:
         Path("text.png").write_text("text")
@@ -81,14 +114,86 @@ class TestPictures:
 class TestFolders:
     def test_stand_for_their_pictures_in_the_order_of_names(self) -> None:
         names = ["b.png", "a.JPG", "c.bmp"]
-        for name in [*names, "inner/d.png", ".hidden.png"]:
+        for name in [*names, ".hidden.png"]:
             save_picture(f"folder/{name}")
         for name in ("notes.txt", "film.mpg", "model.h5"):
             Path("folder", name).write_text("no picture")
         result = explain("folder", save_picture("z.png"), "-m", save_model(make_mean()))
         expected = [str(Path("folder", name)) for name in sorted(names)]
         assert [row[0] for row in rows_of(result)] == [*expected, "z.png"]
-        assert result.stderr == ""
+        assert result.stderr == (
+            "Note: folder: 3 pictures; left out: 3 files that are no pictures, 1 that is hidden\n"
+        )
+
+    def test_are_searched_through_and_overlays_keep_them(self) -> None:
+        names = ["cat/1.png", "cat/2.png", "dog/1.png", "dog/pups/1.png", "1.png"]
+        for name in names:
+            save_picture(f"classes/{name}")
+        save_picture("classes/.cache/1.png")
+        result = explain("classes", "-m", save_model(make_mean()), "--html", "page.html")
+        expected = [str(Path("classes", name)) for name in sorted(names)]
+        assert [row[0] for row in rows_of(result)] == expected
+        overlays = [Path("overlays", name).with_suffix("") for name in sorted(names)]
+        assert [row[4] for row in rows_of(result)] == [f"{path}-0.png" for path in overlays]
+        assert all(Path(row[4]).is_file() for row in rows_of(result))
+        assert result.stderr == "Note: classes: 5 pictures; left out: 1 that is hidden\n"
+        page = Path("page.html").read_text(encoding="utf-8")
+        assert re.findall(r"<h2><bdi>(.+?)</bdi></h2>", page) == expected
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links take a right of their own")
+    def test_follow_links_once(self) -> None:
+        save_picture("classes/b/1.png")
+        save_picture("elsewhere/c/2.png")
+        for link, target in (
+            ("classes/a", "b"),  # to what is found without it
+            ("classes/b/loop", ".."),
+            ("classes/d", "../elsewhere"),
+            ("classes/e", "../elsewhere/c"),  # to what another one leads to
+            ("classes/3.png", "b/1.png"),
+            ("classes/gone.png", "nowhere.png"),
+        ):
+            Path(link).symlink_to(target)
+        result = explain("classes", "-m", save_model(make_mean()))
+        found = [str(Path(row[0]).relative_to("classes")) for row in rows_of(result)]
+        assert found in (["b/1.png", "d/c/2.png"], ["b/1.png", "e/2.png"])
+        assert result.stderr == (
+            "Note: classes: 2 pictures; left out: 4 links to what is there already, 1 broken link\n"
+        )
+
+    def test_leave_out_overlays_of_an_earlier_run(self) -> None:
+        save_picture("photos/a.png")
+        arguments = ("photos", "-m", save_model(make_mean()), "-o", "photos/overlays")
+        for number in range(2):
+            result = explain(*arguments)
+            assert [row[0] for row in rows_of(result)] == [str(Path("photos/a.png"))]
+            assert ("left out: 1 overlay of kerasight's" in result.stderr) == bool(number)
+
+    def test_that_cannot_be_read_are_a_line_each_and_the_rest_is_done(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("a/1.png", "b/1.png", "c/1.png"):
+            save_picture(f"classes/{name}")
+        scandir = os.scandir
+
+        def locked(path: Any) -> object:
+            if path in (Path("classes/a"), Path("classes/c")):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return scandir(path)
+
+        model = save_model(make_mean())
+        monkeypatch.setattr(os, "scandir", locked)
+        with monkeypatch.context() as patch:
+            patch.setattr(models, "import_keras", lambda: sys.exit("Keras was asked for"))
+            told_before = run("explain", "classes", "-m", model).stderr
+        for command in ("explain", "evaluate"):
+            result = run(command, "classes", "-m", model)
+            assert result.exit_code == 2
+            assert sorted(result.stderr.splitlines()) == [
+                f"Error: {Path('classes/a')}: cannot be read: Permission denied",
+                f"Error: {Path('classes/c')}: cannot be read: Permission denied",
+            ]
+            assert result.stderr == told_before
+            assert "1 " in result.stdout
 
     def test_report_what_is_called_a_picture_and_is_none(self) -> None:
         save_picture("folder/a.png")
@@ -106,9 +211,68 @@ class TestFolders:
     ) -> None:
         monkeypatch.setattr(models, "import_keras", lambda: pytest.fail("Keras was asked for"))
         Path("folder/inner.png").mkdir(parents=True)
-        Path("folder/notes.txt").touch()
         line = refused(save_picture(), "folder", command=command)
         assert line == "folder: no picture in this folder"
+        Path("folder/notes.txt").touch()
+        line = refused(save_picture(), "folder", command=command)
+        assert line == "folder: no picture in this folder; left out: 1 file that is no picture"
+
+
+class TestLargePictures:
+    """Read at a fraction of their size, for memory ends."""
+
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pictures, "_LARGEST", 100)
+        monkeypatch.setattr(pictures, "_BAND", 40)  # bands of less than the picture
+
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "I;16", "F"])
+    @pytest.mark.parametrize(
+        ("size", "expected"), [((10, 10), (10, 10)), ((12, 11), (6, 6)), ((40, 7), (20, 4))]
+    )
+    def test_have_each_square_of_pixels_made_one(
+        self, mode: str, size: tuple[int, int], expected: tuple[int, int]
+    ) -> None:
+        rows, columns = np.indices(size[::-1])
+        grey = Image.fromarray((4 * rows + 2 * columns).astype(np.uint8))
+        name = "large.tif" if mode == "F" else "large.png"
+        if mode == "I;16":
+            grey = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+        else:
+            grey = grey.convert(mode)
+        grey.save(name)
+        read = pictures.read_picture(Path(name))
+        assert (read.size, read.mode) == (expected, "RGBA")
+        factor = 1 if expected == size else 2
+        whole = pictures.to_rgba(Image.open(name))
+        np.testing.assert_allclose(
+            np.asarray(read, dtype=int), np.asarray(whole.reduce(factor), dtype=int), atol=1
+        )
+
+    def test_of_jpeg_are_decoded_small_and_upright(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pictures, "_LARGEST", 40 * 30)
+        rows, columns = np.indices((60, 80))
+        picture = Image.fromarray((2 * rows + columns).astype(np.uint8)).convert("RGB")
+        exif = picture.getexif()
+        exif[0x0112] = 6  # the camera was turned by 90 degrees
+        picture.save("large.jpg", exif=exif, quality=95)
+        sizes = []
+        load = ImageFile.ImageFile.load
+        monkeypatch.setattr(
+            ImageFile.ImageFile, "load", lambda self: (sizes.append(self.size), load(self))[1]
+        )
+        read = pictures.read_picture(Path("large.jpg"))
+        assert read.size == (30, 40)
+        assert sizes[0] == (40, 30)
+        expected = picture.transpose(Image.Transpose.ROTATE_270).reduce(2)
+        np.testing.assert_allclose(
+            np.asarray(read.convert("RGB"), dtype=int), np.asarray(expected, dtype=int), atol=6
+        )
+
+    def test_have_overlays_of_that_size(self) -> None:
+        name = save_picture("large.png", size=(30, 20))
+        ((*_, overlay),) = rows_of(explain(name, "-m", save_model(make_mean())))
+        assert Image.open(overlay).size == (10, 7)
 
 
 class TestMasks:

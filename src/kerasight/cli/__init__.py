@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from kerasight.cli import evaluate, explain
-from kerasight.cli.console import reason, say
+from kerasight.cli.console import RunError, reason, say, standard_output
 from kerasight.cli.models import QUIET
 
 __all__ = ["app", "main"]
@@ -76,13 +76,27 @@ for name, module, short in (
 def main() -> None:
     """Run the command, as installed under the name ``kerasight``."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", QUIET)
+    for name in ("stdout", "stderr"):
+        # One that is closed would lend its number to the next file, and get what is meant for it.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold what the terminal's encoding does not.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     # Python's own way tells where in its code something was found, and quotes the line.
     warnings.showwarning = lambda message, *_: say("Warning", "yellow", reason(message))
-    app(prog_name="kerasight")
+    code: Any = 0
+    try:
+        with standard_output():  # of help and version; of commands, each answers for its own
+            try:
+                app(prog_name="kerasight")
+            except SystemExit as end:
+                code = end.code
+    except RunError as error:
+        say("Error", "red", str(error))
+        code = 2
+    sys.exit(code)
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
+import os
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +22,7 @@ from kerasight.escapes import printable
 __all__ = [
     "PictureError",
     "RunError",
+    "Told",
     "as_options",
     "console",
     "describe",
@@ -27,9 +32,11 @@ __all__ = [
     "progress",
     "reason",
     "say",
+    "standard_output",
 ]
 
 _LONGEST_DESCRIPTION = 40
+_MOST_TOLD = 20  # lines of which each says the same of another picture
 
 
 class RunError(Exception):
@@ -43,14 +50,98 @@ class PictureError(Exception):
 def console(stream: Any) -> Console:
     """A console on a stream."""
     # Where there is no terminal, there is no width to keep to.
-    return Console(file=stream, width=None if stream.isatty() else 10_000)
+    return _Console(file=stream, width=None if stream.isatty() else 10_000)
 
 
 def say(kind: str, colour: str, message: str) -> None:
     """Print one line on standard error."""
     line = Text.assemble((f"{kind}: ", f"bold {colour}"), printable(message))
-    with _bars_put_aside():
+    # Where there is no telling, the exit code does.
+    with _bars_put_aside(), contextlib.suppress(OSError):
         console(sys.stderr).print(line, soft_wrap=True)
+
+
+class Told:
+    """Errors and warnings that may come of hundreds of pictures: told once, and then counted.
+
+    Attributes:
+        failures: How many errors there were.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is told yet."""
+        self.failures = 0
+        self._times: Counter[tuple[str, str]] = Counter()
+        self._untold: dict[tuple[str, str], _Untold] = {}
+
+    def fail(self, name: str, message: str, *, common: str = "", one_by_one: bool = False) -> None:
+        """Tell an error.
+
+        Args:
+            name: Of what it is.
+            message: What it is.
+            common: The part of the message that the same error has elsewhere; all, if not passed.
+            one_by_one: Whether others that are the same are told as well, up to some number,
+                because their names are what matters.
+        """
+        self.failures += 1
+        most = _MOST_TOLD if one_by_one else 1
+        self._tell("Error", "red", f"{name}: {message}", common or message, most)
+
+    def warn(self, name: str, message: str, *, common: str = "") -> None:
+        """Tell a warning, as `fail` does an error."""
+        self._tell("Warning", "yellow", f"{name}: {message}", common or message, 1)
+
+    def _tell(self, kind: str, colour: str, line: str, common: str, most: int) -> None:
+        # The same, whatever the numbers in it.
+        key = (kind, re.sub(r"[\d.]+", "#", common))
+        self._times[key] += 1
+        if self._times[key] <= most:
+            say(kind, colour, line)
+        else:
+            self._untold.setdefault(key, _Untold(kind, colour, common)).times += 1
+
+    def finish(self) -> None:
+        """Tell how many more there were."""
+        for one in self._untold.values():
+            things = "picture" if one.times == 1 else "pictures"
+            say(one.kind, one.colour, f"{one.times} more {things}: {one.common}")
+        self._untold.clear()
+
+
+@dataclass
+class _Untold:
+    """Errors that were counted and not told."""
+
+    kind: str
+    colour: str
+    common: str
+    times: int = 0
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[Console]:
+    """A console on standard output.
+
+    Raises:
+        RunError: If that cannot be written to: a full disk, or a pipe that nobody reads any more.
+    """
+    try:
+        yield console(sys.stdout)
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):  # of a stream without a descriptor
+            # Python tries once more as it ends, and would say so in its own words.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise RunError(f"standard output cannot be written: {reason(error)}") from None
+
+
+class _Console(Console):
+    """A console that leaves it to its user what to do about a pipe that nobody reads."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what rich would answer by ending Python."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def _bars_put_aside() -> contextlib.AbstractContextManager[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -19,15 +18,22 @@ from kerasight.cli import models, options
 from kerasight.cli.console import (
     PictureError,
     RunError,
-    console,
+    Told,
     describe,
     printable,
     progress,
     reason,
     say,
+    standard_output,
 )
 from kerasight.cli.files import GrowingFile, Guard, check_writable
-from kerasight.cli.pictures import expanded, pictures_in, read_mask, read_picture
+from kerasight.cli.pictures import (
+    Source,
+    pictures_in,
+    quiet_decoders,
+    read_mask,
+    sources_of,
+)
 from kerasight.cli.tables import print_numbers
 from kerasight.keras.methods import METHODS
 from kerasight.metrics.evaluation import METRICS, csv_columns, csv_heading
@@ -47,6 +53,7 @@ HELP = (
 )
 
 _PICTURES = 24
+_NOTHING = "No picture evaluated"
 _TABLE = ",".join(csv_heading([])).encode()  # by which the command knows its files
 _WIDE = 160  # columns of a terminal, in which headings and errors have room
 _DRAWN_SIZE = 192  # the embedded model sees 96 x 96 pixels of it
@@ -242,17 +249,23 @@ def command(
         of_model = models.ModelOptions(model, preprocess, class_names, imports or (), unsafe)
         models.check_model_options("evaluate", of_model, images or [])
         _check_pictures(images or [], masks, pictures, metrics)
-        paths = expanded(images or [])
-        of_stems = {} if masks is None else _masks(masks, paths)
-        guard = Guard.of(force, paths, of_model)
+        told = Told()
+        sources = sources_of(images or [], told)
+        of_stems = {} if masks is None else _masks(masks, sources)
+        guard = Guard.of(force, [source.path for source in sources if source.path], of_model)
         guard.keep("one of the masks", *of_stems.values())
         guard.check("--output", output, _TABLE)
         names = None if class_names is None else models.read_class_names(class_names)
+        sound = [source for source in sources if not source.problem]
+        if sources and not sound:
+            with standard_output() as out:
+                out.print(_NOTHING)
+            raise typer.Exit(2)
         classifier = models.load(of_model, names)
-        if model is None and paths:
+        if model is None and sources:
             say("Note", "cyan", "without --model, the demo model tells its own toy objects apart")
         if masks is not None:
-            _warn_of_missing(paths, of_stems)
+            _warn_of_missing(sound, of_stems)
 
         from kerasight.metrics.evaluation import Study
 
@@ -266,12 +279,15 @@ def command(
             progress=False,  # its own bar moves within a picture
             seed=seed,
         )
-        if paths:
-            cases = [_case_of(path, of_stems.get(path.stem), classifier) for path in paths]
+        if sources:
+            cases = [_case_of(one, of_stems.get(one.stem), classifier) for one in sound]
         else:
             cases = _demo_cases(pictures or _PICTURES, seed)
         lines = _Lines(output, [one.name for one in study.metrics])
-        code = _evaluate(study, cases, classifier, options.layer_keys(layer), lines, markdown)
+        with quiet_decoders():
+            code = _evaluate(
+                study, cases, classifier, options.layer_keys(layer), lines, told, markdown
+            )
     except RunError as error:
         say("Error", "red", str(error))
         raise typer.Exit(2) from None
@@ -300,14 +316,14 @@ def _check_pictures(
             raise RunError(f"--metric {name} needs --masks, to tell where the objects are")
 
 
-def _masks(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
-    """The masks of pictures, by their names before the ending."""
+def _masks(folder: Path, sources: Sequence[Source]) -> dict[str, Path]:
+    """The masks of pictures, by their names below the folder and before the ending."""
     found: dict[str, Path] = {}
-    wanted = {path.stem for path in paths}
-    for path in pictures_in(folder):
-        if path.stem in wanted and path.stem in found:
-            raise RunError(f"--masks {folder}: both {found[path.stem].name} and {path.name}")
-        found[path.stem] = path
+    wanted = {source.stem for source in sources}
+    for stem, path in pictures_in(folder):
+        if stem in wanted and stem in found:
+            raise RunError(f"--masks {folder}: both {found[stem].name} and {path.name}")
+        found[stem] = path
     if not wanted & found.keys():
         raise RunError(
             f"--masks {folder}: no mask for any of the pictures; that of cat.jpg is cat.png, or "
@@ -316,20 +332,20 @@ def _masks(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def _warn_of_missing(paths: Sequence[Path], masks: Mapping[str, Path]) -> None:
+def _warn_of_missing(sources: Sequence[Source], masks: Mapping[str, Path]) -> None:
     """Say for which pictures there is no mask."""
-    missing = [path for path in paths if path.stem not in masks]
+    missing = [source.name for source in sources if source.stem not in masks]
     if missing:
-        more = f" and {len(missing) - 1} more of {len(paths)}" if len(missing) > 1 else ""
+        more = f" and {len(missing) - 1} more of {len(sources)}" if len(missing) > 1 else ""
         say("Warning", "yellow", f"no mask for {missing[0]}{more}")
 
 
 # Pictures
 
 
-def _case_of(path: Path, mask: Path | None, classifier: Classifier) -> _Case:
+def _case_of(source: Source, mask: Path | None, classifier: Classifier) -> _Case:
     def read() -> _Input:
-        doc = classifier.to_doc(read_picture(path))
+        doc = classifier.to_doc(source.read())
         if mask is None:
             return _Input(doc, None, None)
         try:
@@ -337,7 +353,7 @@ def _case_of(path: Path, mask: Path | None, classifier: Classifier) -> _Case:
         except PictureError as error:
             raise PictureError(f"its mask {mask}: {error}") from None
 
-    return _Case(str(path), read)
+    return _Case(source.name, read)
 
 
 def _demo_cases(number: int, seed: int) -> list[_Case]:
@@ -369,6 +385,7 @@ def _evaluate(
     classifier: Classifier,
     layers: Sequence[int | str],
     lines: _Lines,
+    told: Told,
     markdown: bool,
 ) -> int:
     """Evaluate picture after picture, and write and print what there is of it.
@@ -385,6 +402,7 @@ def _evaluate(
                 study.tell = _teller(bar, f"{case.name} ({place + 1} of {len(cases)})", place)
                 study.tell("", 0)
                 try:
+                    given = None
                     given = case.read()
                     if not rows:
                         _check(study, given.doc, classifier, layers)
@@ -407,15 +425,16 @@ def _evaluate(
                     code = 2
                     is_written = False  # a line that is missing would not be missed
                 except PictureError as error:
-                    say("Error", "red", f"{case.name}: {error}")
-                    code = 2
+                    told.fail(case.name, str(error), one_by_one=given is None)
                 except KeyboardInterrupt:
                     say("Error", "red", f"interrupted at {case.name}, {place + 1} of {len(cases)}")
                     code = 130
                     break
                 study.tell("", 1)
     finally:
+        told.finish()
         code = max(code, _finish(lines, is_whole=is_written and code != 130))
+    code = max(code, 2 if told.failures else 0)
     _print(study.evaluation(rows), lines, markdown)
     return code
 
@@ -460,16 +479,16 @@ def _check(
 
 def _print(evaluation: Evaluation, lines: _Lines, markdown: bool) -> None:
     """Print the table, what it comes to, and what was written."""
-    out = console(sys.stdout)
-    if not evaluation.rows:
-        out.print(Text("No picture evaluated"))
-        return
-    if markdown:
-        out.print(Text(evaluation.to_markdown()), soft_wrap=True)
-    else:
-        (head, *rows), (short, *_) = evaluation.table(), evaluation.table(is_short=True)
-        print_numbers(out, head, short, rows)
-    number = f"{lines.number} {'line' if lines.number == 1 else 'lines'}"
-    summary = evaluation.summary("picture", mark="Bold" if markdown else "*")
-    for line in ("", *summary, f"{number} written to {lines.path}"):
-        out.print(Text(printable(line)), soft_wrap=True)
+    with standard_output() as out:
+        if not evaluation.rows:
+            out.print(_NOTHING)
+            return
+        if markdown:
+            out.print(Text(evaluation.to_markdown()), soft_wrap=True)
+        else:
+            (head, *rows), (short, *_) = evaluation.table(), evaluation.table(is_short=True)
+            print_numbers(out, head, short, rows)
+        number = f"{lines.number} {'line' if lines.number == 1 else 'lines'}"
+        summary = evaluation.summary("picture", mark="Bold" if markdown else "*")
+        for line in ("", *summary, f"{number} written to {lines.path}"):
+            out.print(Text(printable(line)), soft_wrap=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +19,12 @@ import typer
 from rich.text import Text
 
 from kerasight.cli import models, options
+from kerasight.cli.ahead import ahead
 from kerasight.cli.console import (
     PictureError,
     RunError,
+    Told,
     as_options,
-    console,
     describe,
     nearest,
     plain,
@@ -29,18 +32,19 @@ from kerasight.cli.console import (
     progress,
     reason,
     say,
+    standard_output,
 )
 from kerasight.cli.files import OVERLAY, PAGE, Guard, check_writable, is_own, write_png
-from kerasight.cli.pictures import Source, expanded, source_of, to_rgba
+from kerasight.cli.pictures import Source, quiet_decoders, sources_of, to_rgba
 from kerasight.cli.tables import OverlayRow, print_overlays
 from kerasight.keras.methods import METHODS, Method
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from kerasight.base import Explanation
+    from kerasight.base import Explanation, TargetExplanation
     from kerasight.cli.models import Classifier
-    from kerasight.keras.heatmaps import Question
+    from kerasight.keras.heatmaps import Heatmap, Question
 
 __all__ = ["HELP", "command"]
 
@@ -51,6 +55,15 @@ HELP = (
     "line in a table of class, score, layer and file.\n\n"
     "Without IMAGES and --model, the embedded demo model explains its embedded picture."
 )
+
+
+# Enough pictures to keep model and threads busy, and no more of them than fit into memory: of each
+# pixel of a picture of average size there are some 40 bytes while its overlay is drawn.
+_THREADS = 4
+_AT_ONCE = 16  # through the model
+_VALUES = 4_000_000  # in the inputs of these
+_PICTURES = 32  # being read, and as many being written
+_PIXELS = 32_000_000  # in these
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,44 @@ class _Request:
             return self.question
         indices = [_class_index("--reference", one, classifier) for one in self.references]
         return replace(self.question, references=tuple(dict.fromkeys(indices)))
+
+
+@dataclass(eq=False)
+class _Job:
+    """A picture on its way: read, explained, drawn and written.
+
+    Attributes:
+        source: Where it comes from.
+        picture: The picture, from when it is read until all is done.
+        doc: The model's input.
+        error: Why it, or a part of it, could not be done.
+        common: What part of the error other pictures share; all, if empty.
+        expl: The explanation.
+        paths: Where the overlays go.
+        rows: A line for each overlay that is written.
+        is_done: Whether nothing is left to do.
+    """
+
+    source: Source
+    picture: Image.Image | None = None
+    doc: np.ndarray | None = None
+    error: str = ""
+    common: str = ""
+    expl: Explanation | None = None
+    paths: list[Path] = field(default_factory=list)
+    rows: list[OverlayRow] = field(default_factory=list)
+    is_done: bool = False
+
+    @cached_property
+    def weight(self) -> float:
+        """What it takes of memory, as a share of what all that are worked on may take."""
+        pixels = self.source.pixels()
+        return 1.0 if pixels is None else max(pixels / _PIXELS, 1 / _PICTURES)
+
+    def fail(self, error: Exception) -> None:
+        """Note why it could not be done."""
+        self.error = str(error)
+        self.common = getattr(error, "common", "")
 
 
 def command(
@@ -181,7 +232,8 @@ def command(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Where the overlays go, as STEM-CLASS.png; made if it is not there.",
+            help="Where the overlays go, as STEM-CLASS.png, in folders as the pictures are; made "
+            "if it is not there.",
         ),
     ] = Path("overlays"),
     html: Annotated[
@@ -274,16 +326,30 @@ def command(
         _check(request)
         of_model = models.ModelOptions(model, preprocess, class_names, imports or (), unsafe)
         models.check_model_options("explain", of_model, images or [])
-        paths = expanded(images or [])
-        guard = Guard.of(force, paths, of_model)
+        names = None if class_names is None else models.read_class_names(class_names)
+        for option, named in (
+            ("--target", target),
+            *(("--reference", one) for one in reference or ()),
+        ):
+            _check_class(option, named, names, of_model)
+        told = Told()
+        sources = sources_of(images or [], told) if images else [_demo_source()]
+        guard = Guard.of(force, [source.path for source in sources if source.path], of_model)
         if html is not None:
             guard.check("--html", html, PAGE)
             guard.keep("the page", html)
-        names = None if class_names is None else models.read_class_names(class_names)
-        classifier = models.load(of_model, names)
-        if model is None and paths:
-            say("Note", "cyan", "without --model, the demo model tells its own toy objects apart")
-        code = _explain(_sources(paths), classifier, request, guard)
+        code = 2
+        if all(source.problem for source in sources):
+            _print([], request, 0)
+        else:
+            classifier = models.load(of_model, names)
+            if model is None and images:
+                say(
+                    "Note",
+                    "cyan",
+                    "without --model, the demo model tells its own toy objects apart",
+                )
+            code = _explain(sources, _Run(classifier, request, guard, told))
     except RunError as error:
         say("Error", "red", str(error))
         raise typer.Exit(2) from None
@@ -357,134 +423,29 @@ def _check_method(request: _Request) -> None:
             )
 
 
-# Explaining
+def _check_class(
+    option: str,
+    target: str | None,
+    names: Sequence[str] | None,
+    of_model: models.ModelOptions,
+) -> None:
+    """Raise RunError if there cannot be such a class, as far as that is known without the model."""
+    if of_model.model is None:
+        from kerasight import demo
+
+        names = demo.CLASS_NAMES
+    # The classes of a file have the names that were passed, or none.
+    is_file = os.path.isfile(of_model.model or "")
+    if target is not None and (names is not None or is_file or models.is_integer(target)):
+        _index_of(option, target, names)
 
 
-def _sources(paths: Sequence[Path]) -> list[Source]:
-    if paths:
-        return [source_of(path) for path in paths]
-    from kerasight import demo
-
-    return [Source("demo picture", "demo", lambda: to_rgba(demo.load_picture()))]
-
-
-def _explain(
-    sources: Sequence[Source], classifier: Classifier, request: _Request, guard: Guard
-) -> int:
-    """Explain picture after picture, and write and print what there is of it.
-
-    Returns:
-        The exit code.
-    """
-    rows: list[OverlayRow] = []
-    failures: list[str] = []
-    at = "the first picture"
-
-    def fail(name: str, error: str) -> None:
-        say("Error", "red", f"{name}: {error}")
-        failures.append(name)
-
-    def explanations() -> Iterator[Explanation]:
-        nonlocal at
-        for number, source in enumerate(sources, start=1):
-            at = f"{source.name}, {number} of {len(sources)}"
-            describe(bar, f"{source.name} ({number} of {len(sources)})")
-            expl = _answer(source, classifier, request, is_first=not rows)
-            try:
-                for row in _write_overlays(expl, source, request, guard):
-                    rows.append(row)  # one by one: those before an error count
-            except PictureError as error:
-                expl = replace(expl, error=str(error))
-            if expl.error:
-                fail(source.name, expl.error)
-            yield expl
-            bar.update()
-
-    reported = 0
-    code = 0
-    with closing(progress(len(sources))) as bar:
-        try:
-            found = explanations()
-            if request.html is not None:
-                # What is wrong with the model or an option shows before there is a page.
-                found = itertools.chain([next(found)], found)
-                try:
-                    reported = _write_report(request.html, found, sources, request)
-                except OSError as error:
-                    fail(str(request.html), f"cannot be written: {reason(error)}")
-            for _ in found:
-                pass
-        except KeyboardInterrupt:
-            say("Error", "red", f"interrupted at {at}")
-            code = 130
-    _print(rows, request, reported)
-    return code or (2 if failures else 0)
-
-
-def _answer(
-    source: Source, classifier: Classifier, request: _Request, is_first: bool
-) -> Explanation:
-    from kerasight.base import Explanation
-
-    picture = None
-    try:
-        picture = source.read()
-        return _explained(source, picture, classifier, request, is_first)
-    except PictureError as error:
-        return Explanation(classifier.model.name, error=str(error), image=picture)
-
-
-def _explained(
-    source: Source,
-    picture: Image.Image,
-    classifier: Classifier,
-    request: _Request,
-    is_first: bool,
-) -> Explanation:
-    from kerasight.base import HeatmapWarning
-    from kerasight.keras.explain_prediction import explanation_of, top_indices
-    from kerasight.keras.heatmaps import heatmaps_of
-
-    model, question = classifier.model, request.question_of(classifier)
-    doc = classifier.to_doc(picture)
-    chosen = models.find_sites(model, doc, request.layers)
-    if request.target is None:
-        wanted = top_indices(request.top)
-    else:
-        wanted = np.array([_class_index("--target", request.target, classifier)])
-    if is_first:
-        models.check_scores(model, doc, question)
-    with models.failing_on_the_picture():
-        (found,) = heatmaps_of(model, doc, wanted[np.newaxis], chosen, question)
-        if isinstance(found, ValueError):
-            raise found
-    scores = found[0].terms.scores
-    models.check_names(classifier.names, len(scores))
-    if is_first and request.top > len(scores):
-        classes = _number(len(scores), "class", "es")
-        say("Note", "cyan", f"--top {request.top} explains all that there are: {classes}")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", HeatmapWarning)
-        expl = explanation_of(model, doc, found, picture, classifier.names, question)
-    for warning in caught:
-        say("Warning", "yellow", f"{source.name}: {as_options(reason(warning.message))}")
-    return expl
-
-
-def _class_index(option: str, target: str, classifier: Classifier) -> int:
-    """The index of the class that an option names."""
-    from kerasight.keras.backends.common import check_target
-    from kerasight.keras.record import class_index
-
-    names = classifier.names
+def _index_of(option: str, target: str, names: Sequence[str] | None) -> int:
+    """The index of the class that an option names, where the classes are called as ``names``."""
     if models.is_integer(target):
-        classes = models.number_of_classes(classifier.model)
-        try:
-            if classes is not None:  # or each picture would be answered so
-                check_target(int(target), classes, option.strip("-"))
-            return class_index(int(target))
-        except ValueError as error:
-            raise RunError(reason(error)) from None
+        if int(target) < 0:
+            raise RunError(f"{option} {target} is no class: they are numbered from 0")
+        return int(target)
     if names is None:
         raise RunError(
             f"{option} {target!r} is no index, and the names of the classes are not known; pass an "
@@ -501,27 +462,266 @@ def _class_index(option: str, target: str, classifier: Classifier) -> int:
     return found[0]
 
 
+# Explaining
+
+
+def _demo_source() -> Source:
+    from kerasight import demo
+
+    return Source("demo picture", "demo", lambda: to_rgba(demo.load_picture()))
+
+
+def _explain(sources: Sequence[Source], run: _Run) -> int:
+    """Explain pictures, and write and print what there is of them.
+
+    Returns:
+        The exit code.
+    """
+    jobs = [_Job(source) for source in sources]
+    code = reported = 0
+    pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
+    with quiet_decoders(), closing(progress(len(sources))) as run.bar:
+        try:
+            found = run.explanations(jobs, pool)
+            if run.request.html is not None:
+                try:
+                    reported = _write_report(run.request.html, found, sources, run.request)
+                except OSError as error:
+                    run.told.fail(str(run.request.html), f"cannot be written: {reason(error)}")
+            for _ in found:
+                pass
+        except KeyboardInterrupt:
+            code = 130
+        finally:
+            run.is_over = True
+            # What was explained before an interrupt is still written.
+            pool.shutdown(cancel_futures=code != 130)
+    for job in jobs:
+        if job.is_done and job.expl is not None:
+            run.conclude(job)
+    run.told.finish()
+    if code:
+        done = sum(job.is_done for job in jobs)
+        say("Error", "red", f"interrupted: {done} of {_number(len(jobs), 'picture')} done")
+    _print([row for job in jobs for row in job.rows], run.request, reported)
+    return code or (2 if run.told.failures else 0)
+
+
+class _Run:
+    """What is asked of every picture.
+
+    Pictures are read, and overlays drawn and written, in threads beside the model, which takes
+    pictures in batches.
+    """
+
+    def __init__(self, classifier: Classifier, request: _Request, guard: Guard, told: Told) -> None:
+        """The classes asked for are looked up at once."""
+        from kerasight.keras.explain_prediction import top_indices
+
+        self.model = classifier.model
+        self.names = classifier.names
+        self.to_doc = classifier.to_doc
+        self.request = request
+        self.question = request.question_of(classifier)
+        self.guard = guard
+        self.told = told
+        self.bar: Any = None
+        if request.target is None:
+            self.wanted = top_indices(request.top)
+        else:
+            self.wanted = np.array([_class_index("--target", request.target, classifier)])
+        # A slow method runs the model on many inputs for each picture, in batches of its own.
+        is_slow = self.question.smooth or self.question.method.needs in ("increases", "drops")
+        self._most_at_once = 1 if is_slow else _AT_ONCE
+        self._at_once = 1
+        self.is_over = False
+        self._layers: list[Any] | None = None
+        self._mixes: bool | None = None
+        self._is_top_told = False
+
+    def explanations(self, jobs: Sequence[_Job], pool: Executor) -> Iterator[Explanation]:
+        """Do everything about pictures; gives explanations, in order, when all of it is done."""
+
+        def weigh(job: _Job) -> float:
+            return job.weight
+
+        read = ahead(pool, self._read, jobs, weigh)
+        explained = itertools.chain.from_iterable(map(self._explained, self._batches(read)))
+        for job in ahead(pool, self._written, explained, weigh):
+            yield self.conclude(job)
+            self.bar.update()
+
+    def conclude(self, job: _Job) -> Explanation:
+        """Tell what went wrong with a picture, and free what it took; gives the explanation."""
+        if job.error and not job.source.problem:
+            is_unread = job.picture is None
+            self.told.fail(job.source.name, job.error, common=job.common, one_by_one=is_unread)
+        assert job.expl is not None
+        expl = replace(job.expl, error=job.error)
+        job.picture = job.doc = job.expl = None
+        return expl
+
+    def _read(self, job: _Job) -> _Job:
+        if self.is_over:
+            return job
+        try:
+            if job.source.problem:
+                raise PictureError(job.source.problem)
+            with models.failing_on_the_picture():
+                job.picture = job.source.read()
+                job.doc = self.to_doc(job.picture)
+        except PictureError as error:
+            job.fail(error)
+        return job
+
+    def _batches(self, jobs: Iterator[_Job]) -> Iterator[list[_Job]]:
+        """Pictures that go through the model together: their inputs are alike, and they fit."""
+        batch: list[_Job] = []
+        for job in jobs:
+            docs = [other.doc for other in (*batch, job) if other.doc is not None]
+            if batch and (
+                len(batch) >= self._at_once
+                or sum(other.weight for other in (*batch, job)) > 1
+                or sum(doc.size for doc in docs) > _VALUES
+                or len({(doc.shape, doc.dtype) for doc in docs}) > 1
+            ):
+                yield batch
+                # From one on, so that there is soon something to see, and to keep if interrupted.
+                self._at_once = min(2 * self._at_once, self._most_at_once)
+                batch = []
+            batch.append(job)
+        yield batch
+
+    def _explained(self, jobs: list[_Job]) -> list[_Job]:
+        from kerasight.base import Explanation
+
+        describe(self.bar, f"{jobs[0].source.name} ({self.bar.n + 1} of {self.bar.total})")
+        sound = [job for job in jobs if job.doc is not None]
+        for job, found in zip(sound, self._heatmaps(sound), strict=True):
+            try:
+                if isinstance(found, PictureError):
+                    raise found
+                self._answer(job, found)
+            except PictureError as error:
+                job.fail(error)
+        for job in jobs:
+            if job.expl is None:
+                job.expl = Explanation(self.model.name, error=job.error, image=job.picture)
+        return jobs
+
+    def _heatmaps(self, jobs: Sequence[_Job]) -> Sequence[list[Heatmap] | PictureError]:
+        """For each picture, the heatmaps of its classes, or the error."""
+        from kerasight.keras.heatmaps import heatmaps_of, mixes_docs
+
+        docs = [job.doc for job in jobs if job.doc is not None]
+        if not docs:
+            return []
+        wanted = np.repeat(self.wanted[np.newaxis], len(docs), axis=0)
+        try:
+            layers = self._chosen(docs[0])
+            with models.failing_on_the_picture():
+                found = heatmaps_of(self.model, np.concatenate(docs), wanted, layers, self.question)
+        except PictureError as error:
+            if len(jobs) == 1:
+                return [error]
+            # One of them, or all: only one by one can it be told.
+            return [one for job in jobs for one in self._heatmaps([job])]
+        if len(jobs) > 1 and self._mixes is None:
+            self._mixes = mixes_docs(self.model, np.concatenate(docs), wanted, found, self.question)
+            if self._mixes:
+                self._at_once = self._most_at_once = 1
+                return [one for job in jobs for one in self._heatmaps([job])]
+        return [
+            PictureError(as_options(reason(one))) if isinstance(one, ValueError) else one
+            for one in found
+        ]
+
+    def _chosen(self, doc: np.ndarray) -> list[Any]:
+        """The layers; what is wrong with the model or the question shows here."""
+        if self._layers is None:
+            layers = models.find_sites(self.model, doc, self.request.layers)
+            models.check_scores(self.model, doc, self.question)
+            self._layers = list(layers)
+        return self._layers
+
+    def _answer(self, job: _Job, found: list[Heatmap]) -> None:
+        """Make the explanation, and say where its overlays go."""
+        from kerasight.base import HeatmapWarning
+        from kerasight.keras.explain_prediction import explanation_of
+
+        assert job.doc is not None
+        assert job.picture is not None
+        scores = found[0].terms.scores
+        models.check_names(self.names, len(scores))
+        if self.request.top > len(scores) and not self._is_top_told:
+            self._is_top_told = True
+            classes = _number(len(scores), "class", "es")
+            say("Note", "cyan", f"--top {self.request.top} explains all that there are: {classes}")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", HeatmapWarning)
+            with models.failing_on_the_picture():
+                job.expl = explanation_of(
+                    self.model, job.doc, found, job.picture, self.names, self.question
+                )
+        for warning in caught:
+            text = as_options(reason(warning.message))
+            # Less the class and the layer.
+            common = text.partition(" is blank or nearly so: ")[2]
+            self.told.warn(
+                job.source.name,
+                text,
+                common=common and f"the heatmap is blank or nearly so: {common}",
+            )
+        for target in job.expl.targets or ():
+            part = f"{job.source.stem}-{_file_part(target.name, int(target.target))}"
+            job.paths.append(_free_path(self.request.output, part, self.guard))
+
+    def _written(self, job: _Job) -> _Job:
+        """Write an overlay for each class; those before an error count."""
+        assert job.expl is not None
+        try:
+            for target, path in zip(job.expl.targets or (), job.paths, strict=True):
+                expl = replace(job.expl, targets=[target])
+                with models.failing_on_the_picture():
+                    _write_overlay(expl, path, self.request)
+                job.rows.append(_row(job, target, path))
+        except PictureError as error:
+            job.fail(error)
+        job.is_done = True
+        return job
+
+
+def _class_index(option: str, target: str, classifier: Classifier) -> int:
+    """The index of the class that an option names."""
+    from kerasight.keras.backends.common import check_target
+    from kerasight.keras.record import class_index
+
+    index = _index_of(option, target, classifier.names)
+    classes = models.number_of_classes(classifier.model)
+    try:
+        if classes is not None:  # or each picture would be answered so
+            check_target(index, classes, option.strip("-"))
+        return class_index(index)
+    except ValueError as error:
+        raise RunError(reason(error)) from None
+
+
 # Overlays and report
 
 
-def _write_overlays(
-    expl: Explanation, source: Source, request: _Request, guard: Guard
-) -> Iterator[OverlayRow]:
-    """Write an overlay for each class, and give its line of the table."""
+def _row(job: _Job, target: TargetExplanation, path: Path) -> OverlayRow:
+    """The line of an overlay."""
     from kerasight.formatters.text import format_score
 
-    for target in expl.targets or ():
-        index = int(target.target)
-        part = f"{source.stem}-{_file_part(target.name, index)}"
-        overlay = _write_overlay(replace(expl, targets=[target]), part, request, guard)
-        assert target.score is not None
-        yield OverlayRow(
-            image=source.name,
-            label=str(index) if target.name is None else target.label,
-            score=format_score(target.score, target.is_probability),
-            layer=expl.layer or "",
-            overlay=str(overlay),
-        )
+    assert job.expl is not None
+    assert target.score is not None
+    return OverlayRow(
+        image=job.source.name,
+        label=str(target.target) if target.name is None else target.label,
+        score=format_score(target.score, target.is_probability),
+        layer=job.expl.layer or "",
+        overlay=str(path),
+    )
 
 
 def _file_part(name: str | None, index: int) -> str:
@@ -530,17 +730,24 @@ def _file_part(name: str | None, index: int) -> str:
     return safe or str(index)
 
 
-def _write_overlay(expl: Explanation, name: str, request: _Request, guard: Guard) -> Path:
+class _OverlayError(PictureError):
+    """An overlay cannot be written."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        """The disk is full for all of them, and their names do not matter then."""
+        super().__init__(f"{path} cannot be written: {reason(error)}")
+        self.common = f"overlays cannot be written: {reason(error)}"
+
+
+def _write_overlay(expl: Explanation, path: Path, request: _Request) -> None:
     from kerasight.formatters.image import format_as_image
 
-    path = _free_path(request.output, name, guard)
     overlay = format_as_image(expl, colormap=request.colormap, alpha_limit=request.alpha)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_png(overlay, path)
     except OSError as error:
-        raise PictureError(f"{path} cannot be written: {reason(error)}") from None
-    return path
+        raise _OverlayError(path, error) from None
 
 
 def _free_path(folder: Path, name: str, guard: Guard) -> Path:
@@ -576,22 +783,20 @@ def _write_report(
 
 def _print(rows: Sequence[OverlayRow], request: _Request, reported: int) -> None:
     """Print the table, and what was written where."""
-    out = console(sys.stdout)
+    lines = ["No overlay written"]
     if rows:
-        print_overlays(out, rows)
-        out.print()
-    # Grad-CAM as it always was goes without saying.
-    title = request.question.title
-    by = "" if title == METHODS["grad-cam"].title else f" by {title}"
-    lines = [
-        f"{_number(len(rows), 'overlay')}{by} written to {request.output}"
-        if rows
-        else "No overlay written"
-    ]
+        # Grad-CAM as it always was goes without saying.
+        title = request.question.title
+        by = "" if title == METHODS["grad-cam"].title else f" by {title}"
+        lines = [f"{_number(len(rows), 'overlay')}{by} written to {request.output}"]
     if reported:
         lines.append(f"{_number(reported, 'picture')} shown in {request.html}")
-    for line in lines:
-        out.print(Text(printable(line)), soft_wrap=True)
+    with standard_output() as out:
+        if rows:
+            print_overlays(out, rows)
+            out.print()
+        for line in lines:
+            out.print(Text(printable(line)), soft_wrap=True)
 
 
 def _number(number: int, thing: str, plural: str = "s") -> str:

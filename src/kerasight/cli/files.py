@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from kerasight.cli.models import ModelOptions
 
-__all__ = ["OVERLAY", "PAGE", "GrowingFile", "Guard", "check_writable", "is_own", "write_png"]
+__all__ = [
+    "OVERLAY",
+    "PAGE",
+    "GrowingFile",
+    "Guard",
+    "check_writable",
+    "is_made",
+    "is_own",
+    "write_png",
+]
 
 # By these at their beginning the command knows the files that it made.
 PAGE = b'<meta name="generator" content="kerasight'
@@ -108,13 +117,19 @@ def is_own(path: Path, marker: bytes) -> bool:
         marker: What it begins with if the command made it.
     """
     try:
-        if not path.is_file():
-            return True
-        with path.open("rb") as file:
-            beginning = file.read(_BEGINNING)
+        is_empty = not path.is_file() or not path.stat().st_size
     except OSError:
         return False
-    return not beginning or marker in beginning
+    return is_empty or is_made(path, marker)
+
+
+def is_made(path: Path, marker: bytes) -> bool:
+    """Whether the command made a file; ``marker`` is what it begins with then."""
+    try:
+        with path.open("rb") as file:
+            return marker in file.read(_BEGINNING)
+    except OSError:
+        return False
 
 
 def check_writable(option: str, path: Path, is_folder: bool = False) -> None:
@@ -125,19 +140,21 @@ def check_writable(option: str, path: Path, is_folder: bool = False) -> None:
         path: The file.
         is_folder: Whether it is a folder, to be made if it is not there.
     """
-    if not is_folder and path.is_dir():
+    # os.path is silent about what may not be looked at, which pathlib raises.
+    if not is_folder and os.path.isdir(path):
         raise RunError(f"{option} must be a file, and {path} is a folder")
-    if is_folder and path.exists() and not path.is_dir():
+    if is_folder and os.path.isfile(path):
         raise RunError(f"{option} must be a folder, and {path} is a file")
-    if not is_folder and path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path) and not is_folder:
         return  # a device or a pipe, which is written to as it is
     place = Path(os.path.realpath(path))
-    above = next(folder for folder in (place, *place.parents) if folder.is_dir())
-    blocked = next((one for one in place.parents if one.exists() and not one.is_dir()), None)
-    if blocked is not None:
-        raise RunError(f"{option} {path} cannot be written: {blocked} is no folder")
+    for above in place.parents:
+        if os.path.isfile(above):
+            raise RunError(f"{option} {path} cannot be written: {above} is no folder")
+        if os.path.isdir(above):
+            break
     for one in (above, place):
-        if one.exists() and not os.access(one, os.W_OK):
+        if os.path.exists(one) and not os.access(one, os.W_OK):
             raise RunError(f"{option} {path} cannot be written: no permission to write to {one}")
 
 

@@ -379,7 +379,7 @@ def failing_on_the_picture() -> Iterator[None]:
     """Turn whatever is raised into a `PictureError`: a model's own code may raise anything."""
     try:
         yield
-    except RunError:
+    except (RunError, PictureError):
         raise
     except Exception as error:
         raise PictureError(as_options(reason(error))) from None

@@ -30,7 +30,7 @@ Images = Annotated[
     typer.Argument(
         metavar="[IMAGES]...",
         show_default=False,
-        help="Pictures, in any format that Pillow reads, and folders of them.",
+        help="Pictures, in any format that Pillow reads, and folders, which are searched through.",
     ),
 ]
 Model = Annotated[

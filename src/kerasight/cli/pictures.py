@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
+import stat
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from kerasight.cli.console import PictureError, RunError, reason
+from kerasight.cli.console import PictureError, RunError, Told, reason, say
+from kerasight.cli.files import OVERLAY, is_made
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
     "Source",
-    "expanded",
     "pictures_in",
+    "quiet_decoders",
     "read_mask",
     "read_picture",
-    "source_of",
+    "sources_of",
     "to_rgba",
 ]
 
 Made = TypeVar("Made")
+
+# Pixels of a picture, at most: those of most cameras. A heatmap has some 50 cells, and memory ends.
+_LARGEST = 25_000_000
+_BAND = 2**22  # pixels of a larger one that are reduced at a time
 
 # Pillow knows films by their names, and cannot read them.
 _NO_PICTURES = frozenset({"MPEG"})
@@ -35,50 +46,187 @@ class Source(NamedTuple):
 
     Attributes:
         name: What the user calls it: the path as given.
-        stem: What the names of files made of it begin with.
+        stem: What the names of files made of it begin with: its path below the folder that was
+            given, less the ending.
         read: Reads it, upright, as RGBA.
+        path: Its file, if it has one.
+        problem: Why it cannot be read, if that is known already.
     """
 
     name: str
     stem: str
     read: Callable[[], Image.Image]
+    path: Path | None = None
+    problem: str = ""
+
+    def pixels(self) -> int | None:
+        """How many pixels it will have when it is read; None if that cannot be told before."""
+        from PIL import Image
+
+        if self.path is None or not os.path.isfile(self.path):
+            return None
+        try:
+            with Image.open(self.path) as file:
+                width, height = file.size
+                return int(width * height // _factor(file.size) ** 2)
+        except Exception:  # which reading it will tell
+            return 0
 
 
-def source_of(path: Path) -> Source:
-    """A file as a picture to explain."""
-    return Source(str(path), path.stem, lambda: read_picture(path))
+def sources_of(paths: Sequence[Path], told: Told) -> list[Source]:
+    """The pictures of paths, with those in a folder, and in folders in it, in its place.
 
-
-def expanded(paths: Sequence[Path]) -> list[Path]:
-    """The paths as given, with the pictures of a folder in its place.
+    What is left out of a folder is told, and what cannot be read, as far as a look at the file
+    shows.
 
     Raises:
-        RunError: If there is none in a folder.
+        RunError: If there is no picture in a folder.
     """
-    return [found for path in paths for found in (pictures_in(path) if path.is_dir() else [path])]
+    sources = []
+    for path in paths:
+        if not os.path.isdir(path):
+            sources.append(_source_of(path, path.stem, told))
+            continue
+        found = _search(path)
+        for folder, why in found.unread:
+            told.fail(str(folder), why, one_by_one=True)
+        left_out = f"; left out: {found.left_out}" if found.left_out else ""
+        if not found.pictures and not found.unread:
+            raise RunError(f"{path}: no picture in this folder{left_out}")
+        if left_out:
+            number = len(found.pictures)
+            say("Note", "cyan", f"{path}: {number} picture{'s'[number == 1 :]}{left_out}")
+        sources += [
+            _source_of(picture, _stem_below(path, picture), told) for picture in found.pictures
+        ]
+    told.finish()
+    return sources
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder, but not in folders in it, in the order of their names.
+def _source_of(path: Path, stem: str, told: Told) -> Source:
+    problem = ""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):  # to open a pipe is to read it
+            path.open("rb").close()
+    except FileNotFoundError:
+        problem = "no such file"
+    except (OSError, ValueError) as error:
+        problem = f"cannot be read: {reason(error)}"
+    if problem:
+        told.fail(str(path), problem, one_by_one=True)
+    return Source(str(path), stem, lambda: read_picture(path), path, problem)
 
-    What a file is called tells whether it is one: a broken picture is to be reported, not passed
-    over.
+
+def pictures_in(folder: Path) -> list[tuple[str, Path]]:
+    """The pictures in a folder, and in folders in it, each with its path below it less the ending.
 
     Raises:
-        RunError: If there is none, or the folder cannot be read.
+        RunError: If there is none, or a folder cannot be read.
+    """
+    found = _search(folder)
+    for unread, why in found.unread:
+        raise RunError(f"{unread}: {why}")
+    if not found.pictures:
+        raise RunError(f"{folder}: no picture in this folder")
+    return [(_stem_below(folder, path), path) for path in found.pictures]
+
+
+def _stem_below(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+@dataclass
+class _Found:
+    """What is in a folder.
+
+    Attributes:
+        pictures: The pictures, in the order of their paths.
+        unread: Folders that cannot be read, and why.
+        left_out: How many files were left out, and why, in words.
+    """
+
+    pictures: list[Path]
+    unread: list[tuple[Path, str]]
+    left_out: str
+
+
+_LEFT_OUT = {
+    "other": ("file that is no picture", "files that are no pictures"),
+    "overlay": ("overlay of kerasight's", "overlays of kerasight's"),
+    "hidden": ("that is hidden", "that are hidden"),
+    "again": ("link to what is there already", "links to what is there already"),
+    "broken": ("broken link", "broken links"),
+}
+
+
+def _search(root: Path) -> _Found:
+    """Look for pictures in a folder and in all folders in it.
+
+    What a file is called tells whether it is a picture: a broken one is to be reported, not passed
+    over. A link is followed if what it leads to was not found without it.
     """
     suffixes = _suffixes()
-    try:
-        found = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-        )
-    except OSError as error:
-        raise RunError(f"{folder}: {reason(error)}") from None
-    if not found:
-        raise RunError(f"{folder}: no picture in this folder")
-    return found
+    pictures: list[Path] = []
+    unread: list[tuple[Path, str]] = []
+    left_out: Counter[str] = Counter()
+    seen: set[tuple[int, int]] = set()  # device and number of each file and folder
+    folders, links = [root], list[Path]()
+
+    def take(path: Path) -> None:
+        if path.suffix.lower() not in suffixes or not os.path.isfile(path):
+            left_out["other"] += 1
+        elif path.suffix.lower() == ".png" and is_made(path, OVERLAY):
+            left_out["overlay"] += 1
+        else:
+            pictures.append(path)
+
+    while folders or links:
+        if not folders:  # links come last, so that things are found under their own names
+            link = links.pop()
+            try:
+                leads_to = link.stat()
+            except OSError:
+                left_out["broken"] += 1
+                continue
+            if (leads_to.st_dev, leads_to.st_ino) in seen:
+                left_out["again"] += 1
+            elif stat.S_ISDIR(leads_to.st_mode):
+                folders.append(link)
+            else:
+                seen.add((leads_to.st_dev, leads_to.st_ino))
+                take(link)
+            continue
+        folder = folders.pop()
+        try:
+            itself = folder.stat()
+            if (itself.st_dev, itself.st_ino) in seen:
+                continue
+            with os.scandir(folder) as entries:
+                inside = sorted(entries, key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            unread.append((folder, f"cannot be read: {reason(error)}"))
+            continue
+        seen.add((itself.st_dev, itself.st_ino))
+        for entry in inside:
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                left_out["hidden"] += 1
+            elif entry.is_symlink():
+                links.append(path)
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            else:
+                seen.add((itself.st_dev, entry.inode()))
+                take(path)
+    return _Found(
+        pictures=sorted(pictures, key=lambda path: path.parts),
+        unread=unread,
+        left_out=", ".join(
+            f"{left_out[kind]} {words[left_out[kind] > 1]}"
+            for kind, words in _LEFT_OUT.items()
+            if left_out[kind]
+        ),
+    )
 
 
 def _suffixes() -> set[str]:
@@ -96,12 +244,14 @@ def _suffixes() -> set[str]:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """A picture as the photographer held the camera, RGBA.
+    """A picture as the photographer held the camera, RGBA, of 25 megapixels at most.
+
+    Of a larger one, each square of pixels is made one: 2 x 2, or 3 x 3, and so on.
 
     Raises:
         PictureError: If it cannot be read.
     """
-    return _read(path, to_rgba)
+    return _read(path, _reduced, may_be_reduced=True)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -126,25 +276,65 @@ def _mask_of(picture: Any) -> np.ndarray:
     return mask
 
 
-def _read(path: Path, make: Callable[[Image.Image], Made]) -> Made:
+def _read(path: Path, make: Callable[[Image.Image], Made], may_be_reduced: bool = False) -> Made:
     """What is made of a picture, upright."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                return make(ImageOps.exif_transpose(file))
+        with Image.open(path) as file:
+            # Pillow's own warning of it would have to be caught, which threads cannot do.
+            if Image.MAX_IMAGE_PIXELS and file.width * file.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            if may_be_reduced and file.format == "JPEG":  # read at half its size, or less
+                width, height = (-(-side // _factor(file.size)) for side in file.size)
+                file.draft(file.mode, (width, height))
+            # In place: of a large picture, a copy that is the same costs hundreds of megabytes.
+            ImageOps.exif_transpose(file, in_place=True)
+            return make(file)
     except FileNotFoundError:
         why = "no such file"
     except UnidentifiedImageError:
         why = "not a picture in a format that Pillow reads"
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
         why = f"too large: a picture may have {Image.MAX_IMAGE_PIXELS:,} pixels"
     except Exception as error:  # decoders raise all kinds of them on broken files
         why = f"cannot be read: {reason(error)}"
     raise PictureError(why)
+
+
+@contextlib.contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Keep away what Pillow warns of, in all threads; enter it where no other thread runs."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _factor(size: tuple[int, int]) -> int:
+    """How many pixels a side are made one, for a picture to have no more than `_LARGEST`."""
+    return math.ceil(math.sqrt(size[0] * size[1] / _LARGEST))
+
+
+def _reduced(picture: Image.Image) -> Image.Image:
+    """A picture as RGBA, no larger than `_LARGEST`.
+
+    A large one is reduced band by band: there is never a second one of its size.
+    """
+    from PIL import Image
+
+    factor = _factor(picture.size)
+    if factor == 1:
+        return to_rgba(picture)
+    if picture.mode in ("I", "F"):  # whose range is that of all bands together
+        return to_rgba(picture).reduce(factor)
+    width, height = (-(-side // factor) for side in picture.size)
+    small = Image.new("RGBA", (width, height))
+    step = max(1, _BAND // (picture.width * factor))
+    for top in range(0, height, step):
+        bottom = min(picture.height, (top + step) * factor)
+        band = picture.crop((0, top * factor, picture.width, bottom))
+        small.paste(to_rgba(band).reduce(factor), (0, top))
+    return small
 
 
 def to_rgba(picture: Image.Image) -> Image.Image:

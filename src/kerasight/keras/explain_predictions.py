@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass
@@ -32,9 +31,8 @@ from kerasight.keras.explain_prediction import (
     picture_of,
     top_indices,
 )
-from kerasight.keras.heatmaps import Heatmap, Question, heatmaps_of
-from kerasight.keras.record import Terms, class_index, record_batch
-from kerasight.keras.traces import traces_of
+from kerasight.keras.heatmaps import Heatmap, Question, heatmaps_of, mixes_docs
+from kerasight.keras.record import class_index
 from kerasight.progress import check_progress, progress_bar
 
 __all__ = ["explain_predictions_keras"]
@@ -283,51 +281,15 @@ class _Stream:
             try:
                 chosen = find_sites(self.model, docs, self.layer)
                 found = heatmaps_of(self.model, docs, targets, chosen, self.question)
-                if len(group) == 1 or not self._mixes_docs(docs, targets, found):
+                if len(group) > 1 and self.mixes_docs is None:
+                    self.mixes_docs = mixes_docs(self.model, docs, targets, found, self.question)
+                if len(group) == 1 or not self.mixes_docs:
                     return found
             except (TypeError, ValueError) as error:
                 if len(group) == 1:
                     return [error]
             # One of them, or all: only one by one can it be told.
         return [heatmaps for one in group for heatmaps in self._heatmaps([one])]
-
-    def _mixes_docs(
-        self, docs: np.ndarray, targets: np.ndarray, found: Sequence[list[Heatmap] | ValueError]
-    ) -> bool:
-        """Whether a doc gives something else in a batch than by itself.
-
-        Where batch normalisation runs in training mode, say. Found out with the first doc that was
-        explained, once for a model known to be explained often.
-        """
-        first = next((one for one in enumerate(found) if isinstance(one[1], list)), None)
-        if self.mixes_docs is None and first is not None:
-            place, heatmaps = first
-            assert isinstance(heatmaps, list)
-            terms, alone = heatmaps[0].terms, slice(place, place + 1)
-            self.mixes_docs = traces_of(self.model).once(
-                ("mixes docs", weakref.ref(terms.layer), self.question.logits),
-                lambda: self._differs(docs[alone], targets[alone], terms),
-            )
-        return bool(self.mixes_docs)
-
-    def _differs(self, doc: np.ndarray, targets: np.ndarray, terms: Terms) -> bool:
-        """Whether a doc by itself gives other terms than these."""
-        (alone,) = record_batch(
-            self.model,
-            doc,
-            targets,
-            terms.site,
-            logits=self.question.logits,
-            needs_gradients=False,
-        )
-        rounding = _ROUNDING * (10 if terms.layer.compute_dtype.endswith("float16") else 1)
-        return isinstance(alone, ValueError) or any(
-            np.linalg.norm(one - other) > rounding * np.linalg.norm(other)
-            for one, other in (
-                (terms.scores, alone[0].scores),
-                (terms.activations, alone[0].activations),
-            )
-        )
 
     def _failed(self, item: _Item) -> Explanation:
         """The explanation of a doc that cannot be explained; raises if it is to be raised."""
@@ -339,11 +301,6 @@ class _Stream:
             return Explanation(self.model.name, error=message, image=item.image)
         kind = TypeError if isinstance(item.error, TypeError) else ValueError
         raise kind(message) from item.error
-
-
-# By how much of the whole a doc may differ from itself in a batch, where it is only computed in
-# another order: 1e-6 on a CPU, more on a GPU.
-_ROUNDING = 3e-3
 
 
 def _targets_of_docs(targets: Any, top_targets: Any) -> Iterator[np.ndarray]:

@@ -7,6 +7,7 @@ several layers fused, noise averaged out.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,13 +24,18 @@ from kerasight.keras.gradcam import normalised
 from kerasight.keras.methods import ALPHA, METHODS, REFERENCES, Method, find_method
 from kerasight.keras.record import Terms, record_batch, scores_of
 from kerasight.keras.sites import Site
+from kerasight.keras.traces import traces_of
 from kerasight.progress import check_progress, progress_bar
 
-__all__ = ["Heatmap", "Question", "heatmaps_of"]
+__all__ = ["Heatmap", "Question", "heatmaps_of", "mixes_docs"]
 
 # As a share of the range of the values of the doc: the lower end of SmoothGrad's 10 to 20 %, since
 # small classifiers see little but noise beyond it.
 _NOISE = 0.1
+
+# By how much of the whole a doc may differ from itself in a batch, where it is only computed in
+# another order: 1e-6 on a CPU, more on a GPU.
+_ROUNDING = 3e-3
 
 
 @dataclass(frozen=True)
@@ -227,6 +233,59 @@ def heatmaps_of(
     """
     of_layers = [_of_site(model, docs, targets, site, question) for site in chosen]
     return [_fused_doc(list(of_doc), question) for of_doc in zip(*of_layers, strict=True)]
+
+
+def mixes_docs(
+    model: keras.Model,
+    docs: np.ndarray,
+    targets: np.ndarray,
+    found: Sequence[list[Heatmap] | ValueError],
+    question: Question,
+) -> bool | None:
+    """Whether a doc gives something else in a batch than by itself.
+
+    Where batch normalisation runs in training mode, say. Found out with the first doc that was
+    explained, once for a model known to be explained often.
+
+    Args:
+        model: The classifier.
+        docs: A batch, as `heatmaps_of` takes it.
+        targets: The classes, as `heatmaps_of` takes them.
+        found: What it answered.
+        question: How it was asked.
+
+    Returns:
+        The answer; None if no doc of the batch was explained.
+    """
+    first = next((one for one in enumerate(found) if isinstance(one[1], list)), None)
+    if first is None:
+        return None
+    place, heatmaps = first
+    assert isinstance(heatmaps, list)
+    terms, alone = heatmaps[0].terms, slice(place, place + 1)
+    return bool(
+        traces_of(model).once(
+            ("mixes docs", weakref.ref(terms.layer), question.logits),
+            lambda: _differs(model, docs[alone], targets[alone], terms, question),
+        )
+    )
+
+
+def _differs(
+    model: keras.Model, doc: np.ndarray, targets: np.ndarray, terms: Terms, question: Question
+) -> bool:
+    """Whether a doc by itself gives other terms than these."""
+    (alone,) = record_batch(
+        model, doc, targets, terms.site, logits=question.logits, needs_gradients=False
+    )
+    rounding = _ROUNDING * (10 if terms.layer.compute_dtype.endswith("float16") else 1)
+    return isinstance(alone, ValueError) or any(
+        np.linalg.norm(one - other) > rounding * np.linalg.norm(other)
+        for one, other in (
+            (terms.scores, alone[0].scores),
+            (terms.activations, alone[0].activations),
+        )
+    )
 
 
 def _fused_doc(of_layers: Sequence[Any], question: Question) -> list[Heatmap] | ValueError:
