@@ -17,8 +17,8 @@ from keras import layers
 
 import kerasight
 from kerasight import metrics
-from kerasight.metrics import common
-from kerasight.metrics.evaluation import METRICS, RANDOM, Evaluation, Row, evaluate
+from kerasight.metrics import common, evaluation
+from kerasight.metrics.evaluation import METRICS, RANDOM, Evaluation, Row, Study, evaluate
 from kerasight.metrics.statistics import FEWEST, LEVEL, differs
 
 pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
@@ -121,6 +121,29 @@ def test_no_picture_is_scored_twice(docs: np.ndarray, monkeypatch: pytest.Monkey
     same = ["grad-cam", "hirescam", "xgrad-cam"]
     evaluate(model, docs[:1], methods=same, **{**asked, "metrics": names[:2]})
     assert [len(batch) for batch in batches] == each[:3]
+
+
+def test_a_method_that_takes_long_is_not_run_twice_to_warm_up(
+    docs: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"methods": ["score-cam"], "metrics": ["increase"], "random": False}
+    runs: list[Any] = []
+    run = Study._heatmaps
+
+    def counted(self: Study, *given: Any) -> Any:
+        runs.append(run(self, *given))
+        return runs[-1]
+
+    monkeypatch.setattr(Study, "_heatmaps", counted)
+    expected = evaluate(make_model(), docs, **asked)
+    assert len(runs) == 3
+    runs.clear()
+    monkeypatch.setattr(evaluation, "_LONG", 0.0)
+    found = evaluate(make_model(), docs, **asked)
+    assert len(runs) == 2
+    for ours, theirs in zip(found.rows, expected.rows, strict=True):
+        assert ours.values == theirs.values
+        assert ours.seconds > 0
 
 
 def test_the_class_with_the_greatest_score_is_taken_and_named(
