@@ -66,7 +66,7 @@ def test_it_shows_itself_as_the_overlay() -> None:
     html = expl._repr_html_()
     assert html == format_as_html(expl)
     assert 'alt="Overlay for class 243, score 0.75' in html
-    assert "backbone/out" in html
+    assert "backbone/<wbr>out" in html
 
 
 def test_an_error_is_shown_in_the_place_of_a_picture() -> None:
@@ -78,7 +78,7 @@ def test_an_error_is_shown_in_the_place_of_a_picture() -> None:
 
 def test_without_a_picture_the_class_and_the_score_are_shown() -> None:
     html = make(image=None)._repr_html_()
-    for words in ("net", "class 243", "0.75", "backbone/out"):
+    for words in ("net", "class 243", "0.75", "backbone/<wbr>out"):
         assert words in html
     assert "<img" not in html
 

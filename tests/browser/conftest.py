@@ -102,6 +102,46 @@ def open_page(chromium: Browser) -> Iterator[Callable[..., Page]]:
     assert not troubles
 
 
+_CONTRAST = """(root) => {
+  const canvas = document.createElement('canvas');
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  // Any colour as numbers, laid over what is below it.
+  const numbers = (colour, below) => {
+    context.fillStyle = below ? `rgb(${below})` : '#fff';
+    context.fillRect(0, 0, 1, 1);
+    context.fillStyle = colour;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const ground = (node) => node ? numbers(getComputedStyle(node).backgroundColor,
+                                          ground(node.parentElement)) : null;
+  const light = (colour) => colour.map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const found = [];
+  for (const node of root.querySelectorAll('*')) {
+    const words = [...node.childNodes].filter((n) => n.nodeType === 3 && n.data.trim());
+    if (!words.length || !node.checkVisibility() || node.closest('script, style')) continue;
+    const below = ground(node);
+    const [a, b] = [light(numbers(getComputedStyle(node).color, below)), light(below)];
+    found.push([node.textContent, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)]);
+  }
+  return found;
+}"""
+
+
+@pytest.fixture(scope="session")
+def faint_words() -> Callable[..., list[str]]:
+    """Finds the words below an element whose contrast is less than WCAG asks for, 4.5 to 1."""
+
+    def found(root: Locator, at_least: int) -> list[str]:
+        contrasts = root.evaluate(_CONTRAST)
+        assert len(contrasts) >= at_least  # or it looked in the wrong place
+        return [text for text, contrast in contrasts if contrast < 4.5]
+
+    return found
+
+
 @pytest.fixture(scope="session")
 def take() -> Callable[..., None]:
     """Saves a picture for the documentation, if somebody wants it, in less than 300 kB.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,14 @@ CARDS = "article:visible"
 MOST_BYTES, MOST_SECONDS = 60_000_000, 2.0
 
 
-def target(index: int, name: str, score: float | None, place: int = 0) -> TargetExplanation:
+def target(
+    index: int, name: str, score: float | None, place: int = 0, *, is_probability: bool = True
+) -> TargetExplanation:
     heatmap = np.zeros((2, 3))
     heatmap.flat[place] = 1
-    return TargetExplanation(index, score=score, heatmap=heatmap, name=name)
+    return TargetExplanation(
+        index, score=score, heatmap=heatmap, name=name, is_probability=is_probability
+    )
 
 
 def explained(*targets: TargetExplanation, size: tuple[int, int] = (120, 80)) -> Explanation:
@@ -72,8 +78,8 @@ def test_all_are_shown_in_the_order_given(show: Any) -> None:
     [
         ("Name", ["a.png", "b9.png", "b10.png", "broken.png", "none.png"]),
         ("Class", ["a.png", "b10.png", "b9.png", "none.png", "broken.png"]),
-        ("Score, highest first", ["b10.png", "b9.png", "a.png", "broken.png", "none.png"]),
-        ("Score, lowest first", ["a.png", "b9.png", "b10.png", "broken.png", "none.png"]),
+        ("Highest score", ["b10.png", "b9.png", "a.png", "broken.png", "none.png"]),
+        ("Lowest score", ["a.png", "b9.png", "b10.png", "broken.png", "none.png"]),
     ],
 )
 def test_it_is_sorted(show: Any, order: str, wanted: list[str]) -> None:
@@ -115,14 +121,156 @@ def test_a_class_shows_its_cards_its_heatmaps_and_its_scores(show: Any) -> None:
     # The heatmap of the class, whichever place it has on the card.
     expect(page.locator(CARDS).first.get_by_label("dog")).to_be_checked()
     expect(page.locator(".ks-stage img").first).to_have_attribute(
-        "alt", "Picture and heatmap for dog (1), score 0.05, hottest at the lower right"
+        "alt", "Picture and heatmap for dog (1), score 5.0%, hottest at the lower right"
     )
-    page.get_by_label("Order").select_option("Score, highest first")
+    page.get_by_label("Order").select_option("Highest score")
     expect(page.locator(f"{CARDS} h2")).to_have_text(["b9.png", "b10.png", "none.png"])
-    page.get_by_label("Least score").fill("0.05")
+    page.get_by_label("Least score, %").fill("5")
     expect(page.locator(f"{CARDS} h2")).to_have_text(["b9.png", "b10.png"])
-    page.get_by_label("Greatest score").fill("0.5")
+    page.get_by_label("Greatest score, %").fill("50")
     expect(page.locator(f"{CARDS} h2")).to_have_text(["b10.png"])
+
+
+def checked(page: Any) -> list[str]:
+    """The classes that the cards show."""
+    return page.locator("label:has(:checked) bdi").all_text_contents()
+
+
+def test_cards_come_back_to_their_first_class(show: Any) -> None:
+    page = show(PETS)
+    first = ["cat", "dog"]
+    assert checked(page) == first
+    classes = page.get_by_role("combobox", name="Class", exact=True)
+    classes.select_option(label="dog (1) · 3")
+    expect(page.locator(".ks-count")).to_have_text("3 of 5 shown")
+    assert checked(page) == ["dog", "dog"]
+    classes.select_option(label="All")
+    expect(page.locator(".ks-count")).to_have_text("All 5 shown")
+    assert checked(page) == first
+
+    classes.select_option(label="dog (1) · 3")
+    page.locator("article").nth(1).get_by_label("cat").check()
+    page.get_by_role("button", name="Reset").click()
+    expect(page.locator(".ks-count")).to_have_text("All 5 shown")
+    assert checked(page) == first
+    expect(page.locator(".ks-stage img").first).to_have_attribute("alt", re.compile("for cat"))
+
+
+def test_scores_that_are_no_probabilities_are_compared_as_they_are(show: Any) -> None:
+    logits = [target(0, "cat", score, is_probability=False) for score in (12.5, -3.0)]
+    page = show({f"{one.score}": explained(one) for one in logits})
+    expect(page.locator(".ks-score").first).to_have_text("12.5")
+    assert page.get_by_label("score, %").count() == 0
+    page.get_by_label("Least score").fill("10")
+    expect(page.locator(f"{CARDS} h2")).to_have_text(["12.5"])
+
+
+def test_what_failed_can_be_shown_alone_or_left_out(show: Any) -> None:
+    page = show(PETS)
+    state = page.get_by_label("Show")
+    assert state.locator("option").all_text_contents() == ["All", "Explained · 4", "Failed · 1"]
+    state.select_option(label="Failed · 1")
+    expect(page.locator(f"{CARDS} h2")).to_have_text(["broken.png"])
+    state.select_option(label="Explained · 4")
+    expect(page.locator(".ks-count")).to_have_text("4 of 5 shown")
+    expect(page.get_by_text("broken.png cannot be read")).to_be_hidden()
+    page = show({"a.png": PETS["a.png"]})
+    expect(page.locator(".ks-count")).to_have_text("All 1 shown")
+    expect(page.get_by_label("Show")).to_be_hidden()
+
+
+# Large, by keyboard, and for those who do not see it
+
+
+def test_each_card_is_one_stop_of_the_tab_key(show: Any) -> None:
+    page = show(PETS)
+    expect(page.locator("canvas")).to_have_count(4)
+    page.get_by_role("button", name="Reset").focus()
+    stops = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        stops.append(
+            page.evaluate(
+                "document.activeElement.closest('article').querySelector('h2').textContent"
+            )
+        )
+        assert page.evaluate("document.activeElement.className") == "ks-stage"
+    assert stops == ["b10.png", "b9.png", "a.png", "none.png"]
+
+
+def test_pictures_are_enlarged_one_after_the_other_as_they_are_shown(show: Any) -> None:
+    page = show(PETS)
+    page.get_by_label("Order").select_option("Name")
+    expect(page.locator(f"{CARDS} h2").first).to_have_text("a.png")
+    stage = page.locator(f"{CARDS} .ks-stage").nth(1)
+    width = stage.bounding_box()["width"]
+    stage.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_have_accessible_name("b9.png")
+    assert dialog.locator(".ks-stage").bounding_box()["width"] > 1.5 * width
+    # There the classes are stops too.
+    page.keyboard.press("Tab")
+    expect(dialog.get_by_label("dog")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(dialog.get_by_label("cat")).to_be_checked()
+    dialog.get_by_role("slider", name="Opacity").fill("20")
+    page.keyboard.press("PageDown")
+    expect(dialog).to_have_accessible_name("b10.png")
+    expect(dialog.get_by_role("slider", name="Opacity")).to_have_value("20")
+    dialog.get_by_role("button", name="Next").click()
+    expect(dialog).to_have_accessible_name("none.png")
+    expect(dialog.get_by_role("button", name="Next")).to_be_disabled()
+    dialog.get_by_role("button", name="Previous").click()
+    dialog.get_by_role("button", name="Previous").press("Enter")
+    expect(dialog).to_have_accessible_name("b9.png")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(stage).to_be_focused()
+    assert names(page) == ["a.png", "b9.png", "b10.png", "broken.png", "none.png"]
+    assert checked(page) == ["cat", "cat"]
+    expect(page.get_by_role("slider", name="Opacity")).to_have_value("20")
+    assert stage.bounding_box()["width"] == width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_in_light_and_in_dark(show: Any, faint_words: Any, scheme: str) -> None:
+    page = show(PETS, color_scheme=scheme)
+    expect(page.locator("canvas")).to_have_count(4)
+    assert faint_words(page.locator(".kerasight"), at_least=30) == []
+    page.locator(".ks-stage").nth(1).press("Enter")
+    assert faint_words(page.get_by_role("dialog"), at_least=8) == []
+
+
+def test_everything_has_a_name_for_those_who_do_not_see_it(show: Any) -> None:
+    page = show({**PETS, "no_target.png": replace(PETS["a.png"], targets=None)})
+    expect(page.locator("canvas")).to_have_count(4)
+    unnamed = page.locator(":is(input, select, button, output, img, dialog, [role])").evaluate_all(
+        """(nodes) => nodes.filter((node) => node.checkVisibility() && !(
+             node.getAttribute('aria-label') || node.alt || node.labels?.[0]?.textContent.trim()
+             || node.textContent.trim() || node.matches('[role=search]')))
+           .map((node) => node.outerHTML)"""
+    )
+    assert unnamed == []
+    headings = page.locator("h1, h2").evaluate_all("(nodes) => nodes.map((node) => node.tagName)")
+    assert headings == ["H1"] + ["H2"] * 6
+
+
+@pytest.mark.parametrize("width", [320, 390, 1200])
+def test_names_are_not_broken_within_a_word(show: Any, width: int) -> None:
+    classes = ("window_screen", "remote_control", "Chesapeake_Bay_retriever", "lynx")
+    targets = [target(900 + place, name, 0.25) for place, name in enumerate(classes)]
+    cards = {"photos/holiday_2024/IMG_1001.jpeg": explained(*targets), "b.png": explained(*targets)}
+    page = show(cards, viewport={"width": width, "height": 800})
+    broken = page.locator("h2 bdi, .ks-class bdi").evaluate_all(
+        """(nodes) => nodes.flatMap((node) => [...node.childNodes])
+           .filter((node) => node.nodeType === 3)
+           .filter((node) => {
+             const range = document.createRange();
+             range.selectNode(node);
+             return range.getClientRects().length > 1;
+           }).map((node) => node.data)"""
+    )
+    assert broken == []
 
 
 def test_nothing_found_is_said(show: Any) -> None:
@@ -297,11 +445,20 @@ def test_the_drawn_pictures(open_page: Any, take: Any, tmp_path: Path) -> None:
         target_names=CLASS_NAMES,
     )
     path = tmp_path / "report.html"
-    write_report(expls, path, names=[f"toys/{seed:02}.png" for seed in range(8)])
+    write_report(
+        expls,
+        path,
+        names=[f"toys/{seed:02}.png" for seed in range(8)],
+        facts={"Model": "the demo model", "Date": "2026-11-21 10:00+00:00"},
+    )
     page = open_page(path, viewport={"width": 1120, "height": 730})
     expect(page.locator(".ks-count")).to_have_text("All 8 shown")
-    page.get_by_label("Order").select_option("Score, highest first")
+    page.get_by_label("Order").select_option("Highest score")
     for image in page.locator(".ks-stage img").all():
         assert image.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 256
     page.mouse.move(1, 1)
     take(page, "report")
+    page.locator(f"{CARDS} .ks-stage").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.mouse.move(1, 1)
+    take(page, "report-large")

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -453,6 +454,11 @@ class TestReport:
         about = re.findall(r'<p class="ks-meta">(.+?)</p>', page)[0]
         assert re.sub(r"\s", " ", about).startswith("softmax · Grad-CAM (signed) · layer features")
         assert 'data-kind="signed"' in page
+        facts = re.findall(r"<dt>(.+?)</dt> <dd><bdi>(.+?)</bdi></dd>", page)
+        assert facts[0] == ("Model", arguments[3].replace("_", "_<wbr>"))
+        assert facts[1][0] == "Date"
+        written = datetime.fromisoformat(html.unescape(facts[1][1].replace("<wbr>", "")))
+        assert abs(datetime.now().astimezone() - written) < timedelta(minutes=3)
 
     def test_has_the_pictures_that_failed_with_their_errors(self) -> None:
         Path("text.png").write_text("text")

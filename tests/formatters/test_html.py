@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import kerasight
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.formatters.html import format_as_html, format_html_styles, write_report
 from kerasight.formatters.image import format_as_image
 
 HEAT = np.array([[0.0, 0.25], [0.5, 1.0]])
-VOID = {"br", "img", "input", "link", "meta"}
+VOID = {"br", "img", "input", "link", "meta", "wbr"}
 
 
 def noise(size: tuple[int, int] = (200, 160)) -> Image.Image:
@@ -151,13 +152,49 @@ def test_everything_is_in_the_text_and_nothing_is_fetched() -> None:
                 assert attributes.get(name, "data:").startswith("data:")
 
 
-def test_classes_are_a_choice_if_there_are_several() -> None:
-    found = Reader(format_as_html(make(3)))
-    radios = [item for item in found.all("input") if item["type"] == "radio"]
-    assert [item["value"] for item in radios] == ["0", "1", "2"]
-    assert ["checked" in item for item in radios] == [True, False, False]
-    assert len(found.all("legend")) == 1
-    assert not Reader(format_as_html(make(1))).all("input")
+def test_nothing_in_the_markup_waits_for_a_script() -> None:
+    for text in (format_as_html(make(3)), format_as_html(make(3), page=True)):
+        found = Reader(text)
+        assert not [tag for tag in ("input", "button", "select", "fieldset") if found.all(tag)]
+    # The tools of a report are hidden, and its script shows them.
+    found = Reader(report([make(3)]))
+    [tools] = [item for item in found.all("form") if item["class"] == "ks-tools"]
+    assert "hidden" in tools
+    assert not [item for item in found.all("input") if item["type"] == "radio"]
+
+
+def test_scores_are_told_in_per_cent_where_they_are_probabilities() -> None:
+    shares, logits = make(), make(targets=[TargetExplanation(0, score=12.345, heatmap=HEAT)])
+    assert "50.0%" in Reader(format_as_html(shares)).visible()
+    assert "score 12.35" in Reader(format_as_html(logits)).visible()
+    cards = Reader(report([shares, logits, Explanation("net", error="wrong")])).all("article")
+    assert ["data-percent" in card for card in cards] == [True, False, False]
+    # What is compared with a limit is the number.
+    assert json.loads(cards[0]["data-scores"]) == [0.5, 0.25]
+
+
+def test_names_of_the_code_are_set_as_such() -> None:
+    expl = make(description="The `heatmap` of a `<b>`.", error="pass `layer=`, not `a\nb`")
+    text = format_as_html(expl)
+    assert "<p>The <code>heatmap</code> of a <code>&lt;b&gt;</code>.</p>" in text
+    assert "pass <code>layer=</code>, not `a\nb`" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("window_screen", "window_|screen"),
+        ("fox-terrier", "fox-terrier"),
+        ("a/b\\c.png", "a/|b\\|c.png"),
+        ("holiday_2024/IMG_1001.jpeg", "holiday_2024/|IMG_1001.jpeg"),
+        ("pets/a_photo_of_my_very_old_cat.jpeg", "pets/|a_|photo_|of_|my_|very_|old_|cat.jpeg"),
+        ("_", "_"),
+        ("a/", "a/"),
+        ("<&/_>", "&lt;&amp;/|_&gt;"),
+    ],
+)
+def test_a_name_is_broken_where_its_parts_end(name: str, broken: str) -> None:
+    assert f"<h2><bdi>{broken.replace('|', '<wbr>')}</bdi></h2>" in report([make()], names=[name])
 
 
 def test_the_script_gets_the_picture_and_the_cells() -> None:
@@ -265,7 +302,6 @@ def test_an_error_is_shown_above_the_picture_if_there_is_one() -> None:
 def test_without_a_picture_there_are_the_classes_and_nothing_to_choose() -> None:
     found = Reader(format_as_html(make(image=None)))
     assert not found.all("img")
-    assert not found.all("input")
     assert not [item for item in found.all("div", "ks-targets") if "hidden" in item]
     for words in ("class0", "50.0%", "class1", "25.0%"):
         assert words in found.visible()
@@ -390,7 +426,11 @@ def hostile(expl: Explanation) -> Explanation:
 
 def skeleton(text: str) -> list[tuple[str, list[str]]]:
     """Elements and the names of their attributes: all that outside words may not change."""
-    return [(tag, sorted(attributes)) for tag, attributes in Reader(text).elements]
+    return [
+        (tag, sorted(attributes))
+        for tag, attributes in Reader(text).elements
+        if tag not in {"wbr", "code"}  # where a line may end, and names of the code
+    ]
 
 
 def each_form(expl: Explanation, words: str) -> Iterator[str]:
@@ -429,12 +469,26 @@ def test_what_was_escaped_reads_as_it_was() -> None:
 # Reports
 
 
+def test_a_report_tells_what_it_is_of_and_what_made_it() -> None:
+    facts = {"Model": Path("models/cats_2.keras"), "<Date>": "2026-11-21"}
+    found = Reader(report([make()], facts=facts))
+    version = kerasight.__version__
+    assert found.text("dt").splitlines() == ["Model", "<Date>", "kerasight"]
+    values = found.text("bdi").splitlines()[1:4]
+    assert values == ["models/cats_2.keras", "2026-11-21", version]
+    assert Reader(report([make()])).text("dt") == "kerasight"
+    for text in (report([]), format_as_html(make(), page=True)):
+        assert {"name": "generator", "content": f"kerasight {version}"} in Reader(text).all("meta")
+    with pytest.raises(TypeError, match="facts must be a dict of names and values, got str"):
+        report([make()], facts="cats.keras")
+
+
 def test_a_report_has_a_card_for_each_explanation() -> None:
     failed = Explanation("net", error="cannot be read")
     text = report([make(), failed, make(1)], names=["a.png", Path("b.png"), "c.png"], title="Pets")
     found = Reader(text)
     assert found.text("title") == "Pets"
-    assert found.text("bdi").splitlines()[:2] == ["Pets", "a.png"]
+    assert found.text("bdi").splitlines()[:3] == ["Pets", kerasight.__version__, "a.png"]
     cards = found.all("article")
     assert [json.loads(card["data-labels"]) for card in cards] == [
         ["class0 (0)", "class1 (1)"],
@@ -473,7 +527,7 @@ def test_what_is_the_same_for_all_is_said_once() -> None:
     other = make(1)
     other.layer = "early"
     text = report([Explanation("net", error="wrong"), make(), make(), other])
-    assert text.count("layer\u00a0backbone/out") == 1
+    assert text.count("layer\u00a0backbone/<wbr>out") == 1
     assert text.count("layer\u00a0early") == 1
     assert text.count('class="ks-colours"') == 1
     signed = make(targets=[TargetExplanation(0, heatmap=-HEAT, signed=True)])

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,6 +72,7 @@ class _Request:
     """What the options ask for, about classes, heatmap, overlay and report.
 
     Attributes:
+        model: What the page calls the model.
         target: The class, as the user names it.
         top: How many of the best classes to explain, if none is named.
         layers: The layers; none to have one chosen.
@@ -83,6 +85,7 @@ class _Request:
         references: The classes to compare with, as the user names them.
     """
 
+    model: str
     target: str | None
     top: int
     layers: Sequence[int | str]
@@ -304,6 +307,7 @@ def command(
         if similar is not None and reference:
             raise RunError("--similar and --reference exclude each other: pass one of them")
         request = _Request(
+            model=model or "the demo model",
             target=target,
             # The embedded picture holds two objects.
             top=top if top is not None else 1 if images else 2,
@@ -773,6 +777,10 @@ def _write_report(
         expls,
         path,
         names=[printable(source.name) for source in sources],
+        facts={
+            "Model": printable(request.model),
+            "Date": datetime.now().astimezone().isoformat(" ", "minutes"),
+        },
         colormap=request.colormap,
         alpha_limit=request.alpha,
     )

@@ -2,11 +2,12 @@
 
 All of it is self-contained: pictures, styles and scripts are in the text, and nothing is fetched.
 The markup alone, with neither styles nor scripts, is the overlay of each class with a caption,
-because that is what is left of it on GitHub or in a notebook that is not trusted. Styles make the
-classes a choice. The script puts the picture in the place of the overlays, and draws the heatmap
-over it from its cells, as `format_as_image` does it, so that its opacity can be changed and its
-values can be read. No element has an id, so that any number of fragments may stand on one page, and
-the same explanation is always the same text.
+because that is what is left of it on GitHub or in a notebook that is not trusted: nothing in it
+waits for a script. The script makes the classes a choice, puts the picture in the place of the
+overlays, and draws the heatmap over it from its cells, as `format_as_image` does it, so that its
+opacity can be changed, its values can be read, and it can be enlarged. No element has an id, so
+that any number of fragments may stand on one page, and the same explanation is always the same
+text.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -86,6 +88,9 @@ _REPORT = {"side": 448, "cells": 64, "quality": 80}
 # For those who read a report without scripts.
 _STILL_SIDE, _STILL_QUALITY = 320, 70
 
+# Letters of a part of a path that fit on a line of a card.
+_LONGEST_PART = 24
+
 # JupyterLab would take the arrow keys for itself, where this is not on the element with the focus.
 _OWN_KEYS = 'data-lm-suppress-shortcuts="true"'
 
@@ -102,10 +107,10 @@ def format_as_html(
 ) -> str:
     """Show an explanation in HTML that needs nothing but itself.
 
-    There are the picture with the heatmap over it, the classes to choose from with their scores, a
-    slider for the heatmap's opacity, and the heat of the cell under the pointer or, with the arrow
-    keys, of any cell; rows and columns count from 1. Without scripts the opacity is that of
-    ``alpha_limit``; without styles too, the overlays of all classes stand side by side.
+    There are the picture with the heatmap over it, which a click or Enter enlarges, the classes to
+    choose from with their scores, a slider for the heatmap's opacity, and the heat of the cell
+    under the pointer or, with the arrow keys, of any cell; rows and columns count from 1. Without
+    scripts the overlays of all classes stand side by side, with the opacity of ``alpha_limit``.
 
     Pictures of more than 640 pixels a side are reduced to that, and heatmaps of more than 128 cells
     a side are averaged down to that. What else a picture file holds, such as EXIF data, is left
@@ -168,6 +173,7 @@ def write_report(
     *,
     names: Iterable[object] | None = None,
     title: str = "Where the model looked",
+    facts: Mapping[str, object] | None = None,
     resampling_filter: ResamplingFilter = _LANCZOS,
     colormap: Colormap | None = None,
     alpha_limit: float | None = 0.65,
@@ -189,6 +195,8 @@ def write_report(
         names: What each of them is called, such as the path of the picture; if None, they are
             numbered.
         title: The title of the page.
+        facts: What else the page is to say of itself, such as ``{"Model": "cats.keras", "Date":
+            "2026-11-21"}``. The version of kerasight stands there always.
         resampling_filter: As in `kerasight.format_as_image`.
         colormap: As in `format_as_html`.
         alpha_limit: As in `format_as_html`.
@@ -208,32 +216,34 @@ def write_report(
             "expls must be explanations to iterate over, a list or a stream of them, "
             f"got {type(expls).__name__}{hint}"
         )
+    if facts is not None and not isinstance(facts, Mapping):
+        raise TypeError(f"facts must be a dict of names and values, got {type(facts).__name__}")
     if names is not None and (isinstance(names, str | bytes) or not isinstance(names, Iterable)):
         raise TypeError(f"names must be a list of names, got {type(names).__name__}")
     look = _Look(resampling_filter, colormap, alpha_limit, **_REPORT)
     named = _named(expls, names)
     if isinstance(file, str | os.PathLike):
         with whole_file(file) as out:
-            return _write(named, out, title, look)
+            return _write(named, out, _report_start(title, facts or {}, look), look)
     if isinstance(file, io.RawIOBase | io.BufferedIOBase) or not hasattr(file, "write"):
         raise TypeError(
             f"file must be a path, or a text file open for writing, got {type(file).__name__}"
         )
-    return _write(named, file, title, look)
+    return _write(named, file, _report_start(title, facts or {}, look), look)
 
 
-def _write(named: Iterable[tuple[str, Explanation]], out: IO[str], title: str, look: _Look) -> int:
+def _write(named: Iterable[tuple[str, Explanation]], out: IO[str], start: str, look: _Look) -> int:
     """The page, card by card."""
     count, usual = 0, ""
     kinds: set[str] = set()
-    out.write(_report_start(title, _opacity(look)))
+    out.write(start)
     for name, expl in named:
         count += 1
         check_explanation(expl, f"explanation {count}")
         about = _meta(expl, with_estimator=True)
         if not usual and not expl.error:
             usual = about
-            out.write(f'<p class="ks-meta">{_escaped(about)}</p>\n')
+            out.write(f'<p class="ks-meta">{_name(about)}</p>\n')
         for kind in _kinds(expl):
             if kind not in kinds:
                 out.write(f"{_scale(kind, look)}{_table(kind, look)}\n")
@@ -265,7 +275,7 @@ def _named(
 
 
 def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
-    """What the styles and the script work on: a form, whose radio buttons are a group of their own.
+    """What the styles and the script work on: a form, so that its radio buttons are a group.
 
     Its method keeps it from being sent anywhere. ``level`` is the element of the heading: in a
     notebook none that would come into the table of contents.
@@ -274,8 +284,8 @@ def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
     meta = _meta(expl, with_estimator=heading != expl.estimator)
     parts = [
         '<div class="ks-head">',
-        f'<{level} class="ks-title"><bdi>{_escaped(heading)}</bdi></{level}>',
-        f'<p class="ks-meta">{_escaped(meta)}</p>' if meta else "",
+        f'<{level} class="ks-title"><bdi>{_name(heading)}</bdi></{level}>',
+        f'<p class="ks-meta">{_name(meta)}</p>' if meta else "",
         _error(expl),
         "</div>",
     ]
@@ -288,12 +298,13 @@ def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
         layout = "ks-stacked" if aspect > 2 else "ks-beside"
         stills = [_still(image, target, look) for target in targets] or [_still(image, None, look)]
         parts.append(f'<div class="ks-stills">{"".join(stills)}</div>')
-    parts += ['<div class="ks-panel">', _choice(targets, image is not None)]
+    # Hidden is what only repeats captions, until the script takes those away.
+    parts += ['<div class="ks-panel">', _classes(targets, is_hidden=image is not None)]
     if image is not None:
         scales = [_scale(kind, look) for kind in _kinds(expl)]
         parts.append(f'<div class="ks-dials">{"".join(scales)}</div>')
     if expl.description:
-        text = _escaped(expl.description.strip())
+        text = _prose(expl.description.strip())
         parts.append(f"<details><summary {_OWN_KEYS}>Method</summary><p>{text}</p></details>")
     parts.append("</div>")
     if image is not None and targets:
@@ -306,7 +317,7 @@ def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
 
 
 def _error(expl: Explanation) -> str:
-    return f'<p class="ks-error">{_escaped(expl.error.strip())}</p>' if expl.error else ""
+    return f'<p class="ks-error">{_prose(expl.error.strip())}</p>' if expl.error else ""
 
 
 def _meta(expl: Explanation, *, with_estimator: bool) -> str:
@@ -322,7 +333,7 @@ def _meta(expl: Explanation, *, with_estimator: bool) -> str:
 
 def _still(image: Image.Image, target: TargetExplanation | None, look: _Look) -> str:
     """An overlay with a caption, side by side with the others where there are no styles."""
-    caption = "" if target is None else _escaped(_caption(target))
+    caption = "" if target is None else _name(_caption(target))
     return (
         '<figure class="ks-still" style="display:inline-block;margin:0 12px 12px 0">'
         f"{_img(look.overlay(image, target), _alt(target), look.quality)}"
@@ -356,29 +367,19 @@ def _where(target: TargetExplanation) -> str:
     return where or "without a heatmap"
 
 
-def _choice(targets: Sequence[TargetExplanation], has_picture: bool) -> str:
-    """The classes with their scores: to choose from, if there are several pictures of them."""
-    # Hidden is what only repeats captions, until the styles hide those.
-    hidden = " hidden" if has_picture else ""
-    if len(targets) <= 1 or not has_picture:
-        rows = [f'<div class="ks-target">{_row(target)}</div>' for target in targets]
-        return f'<div class="ks-targets"{hidden}>{"".join(rows)}</div>' if rows else ""
-    rows = [
-        f'<label class="ks-target"><input type="radio" name="target" value="{number}" {_OWN_KEYS}'
-        f"{'' if number else ' checked'}>{_row(target)}</label>"
-        for number, target in enumerate(targets)
-    ]
-    return (
-        '<fieldset class="ks-targets" hidden><legend>Class and score</legend>'
-        f"{''.join(rows)}</fieldset>"
-    )
+def _classes(targets: Sequence[TargetExplanation], *, is_hidden: bool) -> str:
+    """The classes with their scores, of which the script makes a choice."""
+    rows = "".join(f'<div class="ks-target">{_row(target)}</div>' for target in targets)
+    return f'<div class="ks-targets"{" hidden" if is_hidden else ""}>{rows}</div>' if rows else ""
 
 
 def _row(target: TargetExplanation) -> str:
-    name = f'<bdi class="ks-name">{_escaped(target.name or target.label)}</bdi>'
     index = f' <span class="ks-index">({_escaped(target.target)})</span>' if target.name else ""
     score = format_score(target.score, target.is_probability)
-    return f'{name}{index} <span class="ks-score">{score}</span>'
+    return (
+        f'<span class="ks-class"><bdi>{_name(target.name or target.label)}</bdi>{index}</span> '
+        f'<span class="ks-score">{score}</span>'
+    )
 
 
 def _kind(target: TargetExplanation) -> str:
@@ -414,28 +415,37 @@ def _scale(kind: str, look: _Look) -> str:
 # The parts of a report
 
 
-def _report_start(title: str, opacity: float) -> str:
+def _report_start(title: str, facts: Mapping[str, object], look: _Look) -> str:
     """Everything above the first explanation."""
-    percent = round(100 * opacity)
+    from kerasight import __version__
+
+    percent = round(100 * _opacity(look))
     script = f"<script>{_script('report')}</script>\n"
-    style = f"<style>{_viewer_css()}\n{_asset('report.css')}</style>\n"
+    style = f"<style>{_asset('viewer.css')}\n{_asset('report.css')}</style>\n"
     head = _head(title, style, script).replace(
         "</head>", f"<noscript><style>{_asset('noscript.css')}</style></noscript>\n</head>"
     )
+    told = "".join(
+        f"<div><dt>{_escaped(name)}</dt> <dd><bdi>{_name(value)}</bdi></dd></div>\n"
+        for name, value in [*facts.items(), ("kerasight", __version__)]
+    )
     return f"""{head}<body>
 <main class="kerasight ks-report">
-<h1><bdi>{_escaped(title)}</bdi></h1>
+<h1><bdi>{_name(title)}</bdi></h1>
+<dl class="ks-facts">
+{told}</dl>
 <form class="ks-tools" role="search" method="dialog" hidden>
 <label>Search<input type="search" name="text" autocomplete="off"></label>
 <label>Class<select name="class"><option value="">All</option></select></label>
-<label>Least score<input type="number" name="least" step="any"></label>
-<label>Greatest score<input type="number" name="greatest" step="any"></label>
+<label hidden>Show<select name="state"><option value="">All</option></select></label>
+<label><span>Least score</span><input type="number" name="least" step="any"></label>
+<label><span>Greatest score</span><input type="number" name="greatest" step="any"></label>
 <label>Order<select name="order">
 <option value="given">As given</option>
 <option value="name">Name</option>
 <option value="class">Class</option>
-<option value="falling">Score, highest first</option>
-<option value="rising">Score, lowest first</option>
+<option value="falling">Highest score</option>
+<option value="rising">Lowest score</option>
 </select></label>
 <label>Opacity<input type="range" name="opacity" min="0" max="100" value="{percent}"></label>
 <button type="reset">Reset</button>
@@ -450,9 +460,10 @@ def _card(expl: Explanation, name: str, about: str, look: _Look) -> str:
     targets = expl.targets or []
     labels = json.dumps([target.label for target in targets])
     scores = json.dumps([_finite(target.score) for target in targets])
+    percent = " data-percent" if targets and all(one.is_probability for one in targets) else ""
     parts = [
-        f"<h2><bdi>{_escaped(name)}</bdi></h2>",
-        f'<p class="ks-meta">{_escaped(about)}</p>' if about else "",
+        f"<h2><bdi>{_name(name)}</bdi></h2>",
+        f'<p class="ks-meta">{_name(about)}</p>' if about else "",
         _error(expl),
     ]
     if expl.image is not None:
@@ -468,10 +479,10 @@ def _card(expl: Explanation, name: str, about: str, look: _Look) -> str:
             ]
         else:
             parts.append(shown)
-    parts.append(_choice(targets, expl.image is not None))
+    parts.append(_classes(targets, is_hidden=False))
     return (
-        f'<article class="ks-card" data-labels="{_escaped(labels)}" data-scores="{scores}">'
-        f'<form class="ks-view" method="dialog">{"".join(parts)}</form></article>\n'
+        f'<article class="ks-card" data-labels="{_escaped(labels)}" data-scores="{scores}"'
+        f'{percent}><form class="ks-view" method="dialog">{"".join(parts)}</form></article>\n'
     )
 
 
@@ -583,6 +594,23 @@ def _escaped(text: object) -> str:
     return html.escape(str(text).encode("utf-8", "replace").decode("utf-8"))
 
 
+def _name(text: object) -> str:
+    """A name or a path, to be broken where its parts end, and not in the middle of a word.
+
+    After hyphens and at spaces browsers do it themselves.
+    """
+    parts = re.split(r"(?<=[/\\])", _escaped(text))
+    for number, part in enumerate(parts):
+        if len(parts) == 1 or len(part) > _LONGEST_PART:
+            parts[number] = re.sub(r"(?<=_)(?=\w)", "<wbr>", part)
+    return "<wbr>".join(filter(None, parts))
+
+
+def _prose(text: str) -> str:
+    """Sentences of ours, in which names of the code stand between backticks."""
+    return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", _escaped(text))
+
+
 # Styles, scripts, and the heads of pages
 
 
@@ -615,21 +643,13 @@ def _revision() -> str:
 def _styles() -> tuple[str, str]:
     """The style and script elements of fragments."""
     script = _script("fragment").replace("__REVISION__", _revision())
-    return f"<style>{_viewer_css()}</style>\n", f"<script>{script}</script>\n"
-
-
-@lru_cache
-def _viewer_css() -> str:
-    """The styles of a fragment, with a choice among as many overlays as anybody may look at."""
-    chosen = ", ".join(
-        f'.kerasight .ks-view:has([value="{number}"]:checked) .ks-still:nth-child({number + 1})'
-        for number in range(12)
-    )
-    return f"{_asset('viewer.css')}\n{chosen} {{ display: block !important; }}"
+    return f"<style>{_asset('viewer.css')}</style>\n", f"<script>{script}</script>\n"
 
 
 def _head(title: str, style: str, script: str) -> str:
     """The head of a page that may fetch nothing and run no script but its own."""
+    from kerasight import __version__
+
     code = script.removeprefix("<script>").rstrip().removesuffix("</script>")
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
     policy = (
@@ -638,7 +658,8 @@ def _head(title: str, style: str, script: str) -> str:
     )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="generator" content="kerasight">\n'  # by which the command knows its pages
+        # By which the command knows its pages.
+        f'<meta name="generator" content="kerasight {__version__}">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'

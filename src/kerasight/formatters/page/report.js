@@ -18,14 +18,19 @@ function startReport() {
       node, number, labels,
       scores: JSON.parse(node.dataset.scores),
       name: node.querySelector("h2").textContent,
+      isPercent: "percent" in node.dataset,
+      hasFailed: Boolean(node.querySelector(".ks-error")),
       considered: 0,
-      view: node.querySelector(".ks-data") ? makeView(form, colours, "") : null,
     };
+    card.view = node.querySelector(".ks-data")
+      ? makeView(form, colours, "", () => showLarge(card)) : null;
     card.text = [card.name, ...labels, node.querySelector(".ks-error")?.textContent ?? ""]
       .join("\n").toLowerCase();
     if (card.view) {
+      makeChoice(form);
       form.append(card.view.reading);
-      card.view.select(Number(form.querySelector("[name=target]:checked")?.value ?? 0));
+      // One stop of the Tab key for each card: the picture, and when it is large, the classes too.
+      for (const radio of form.querySelectorAll("[name=target]")) radio.tabIndex = -1;
     }
     return card;
   });
@@ -37,6 +42,25 @@ function startReport() {
   }
   for (const label of [...total.keys()].sort(inOrder)) {
     field("class").append(new Option(`${label} \u00b7 ${total.get(label)}`, label));
+  }
+
+  const failed = cards.filter((card) => card.hasFailed).length;
+  if (failed) {
+    field("state").append(
+      new Option(`Explained \u00b7 ${cards.length - failed}`, "explained"),
+      new Option(`Failed \u00b7 ${failed}`, "failed"),
+    );
+    field("state").parentElement.hidden = false;
+  }
+
+  const scored = cards.filter((card) => card.scores.some((score) => score !== null));
+  const unit = scored.length && scored.every((card) => card.isPercent) ? 100 : 1;
+  if (unit === 100) {
+    for (const name of ["least", "greatest"]) {
+      field(name).previousElementSibling.append(", %");
+      field(name).min = 0;
+      field(name).max = 100;
+    }
   }
 
   // Those without a score come last, whichever way the others go.
@@ -55,27 +79,31 @@ function startReport() {
 
   const numberIn = (name, otherwise) => {
     const value = field(name).valueAsNumber;
-    return Number.isNaN(value) ? otherwise : value;
+    return Number.isNaN(value) ? otherwise : value / unit;
   };
 
   let order = "given ";
+  let chosen = "";
   function update() {
     const words = field("text").value.toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = field("class").value;
     const least = numberIn("least", -Infinity);
     const greatest = numberIn("greatest", Infinity);
+    const state = field("state").value;
     const anyScore = least === -Infinity && greatest === Infinity;
     let shown = 0;
     for (const card of cards) {
       const place = wanted ? card.labels.indexOf(wanted) : 0;
       const score = card.scores[place] ?? null;
-      const fits = place >= 0 && words.every((word) => card.text.includes(word)) &&
+      const fits = place >= 0 && (!state || (state === "failed") === card.hasFailed) &&
+        words.every((word) => card.text.includes(word)) &&
         (anyScore || (score !== null && score >= least && score <= greatest));
       card.considered = Math.max(0, place);
       card.node.hidden = !fits;
       shown += fits;
-      if (fits && wanted) choose(card, place);
+      if (wanted !== chosen) choose(card, card.considered);
     }
+    chosen = wanted;
     const next = `${field("order").value} ${wanted}`;
     if (next !== order) {
       order = next;
@@ -95,9 +123,38 @@ function startReport() {
     card.view?.select(place);
   }
 
+  // In the order and of the choice that is on the page; `pressed` is the button that led here.
+  function showLarge(card, pressed) {
+    const shown = [...list.children]
+      .map((node) => cards.find((one) => one.node === node))
+      .filter((one) => one?.view && !one.node.hidden);
+    const at = shown.indexOf(card);
+    const steps = { Previous: shown[at - 1], Next: shown[at + 1] };
+    const go = (name) => {
+      if (!steps[name]) return;
+      dialog.close();
+      showLarge(steps[name], name);
+    };
+    const buttons = Object.keys(steps).map((name) => makeButton(name, () => go(name)));
+    buttons.forEach((button) => { button.disabled = !steps[button.textContent]; });
+    const dials = element("div", "ks-dials");
+    dials.append(makeSlider(field("opacity").value, (value) => {
+      field("opacity").value = value;
+      fade();
+    }));
+    const dialog = enlarge(card.node.querySelector(".ks-view"), card.view, card.name, buttons, [dials]);
+    buttons.find((button) => button.textContent === pressed && !button.disabled)?.focus();
+    dialog.addEventListener("keydown", (event) => {
+      const name = { PageUp: "Previous", PageDown: "Next" }[event.key];
+      if (!name) return;
+      event.preventDefault();
+      go(name);
+    });
+  }
+
   const opacity = () => field("opacity").value / 100;
   function fade() {
-    field("opacity").setAttribute("aria-valuetext", `${field("opacity").value} %`);
+    field("opacity").setAttribute("aria-valuetext", `${field("opacity").value}%`);
     for (const card of cards) card.view?.limit(opacity());
   }
 
@@ -108,7 +165,11 @@ function startReport() {
     waiting = setTimeout(update, event.target.type === "search" ? 120 : 0);
   });
   tools.addEventListener("submit", (event) => event.preventDefault());
-  tools.addEventListener("reset", () => setTimeout(() => { update(); fade(); }));
+  tools.addEventListener("reset", () => setTimeout(() => {
+    update();
+    for (const card of cards) choose(card, 0);
+    fade();
+  }));
 
   const drawn = cards.filter((card) => card.view);
   const views = new Map(drawn.map(({ view }) => [view.stage, view]));
@@ -121,7 +182,7 @@ function startReport() {
   }, { rootMargin: "600px 0px" });
 
   const hint = element("span", "ks-label");
-  hint.textContent = "Point at a picture to read its heat.";
+  hint.textContent = "Point at a picture to read its heat, click to enlarge.";
   list.querySelector(".ks-scale")?.append(hint);
   list.append(none);
   tools.hidden = false;

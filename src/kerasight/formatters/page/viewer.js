@@ -71,10 +71,94 @@ function coloursIn(root) {
   };
 }
 
+// In JupyterLab the keys go to what has this and the focus, and not to the notebook.
+const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
+
+// The list of classes as radio buttons; of a single one, as it is.
+function makeChoice(form) {
+  const rows = form.querySelector(".ks-targets");
+  if (!rows) return;
+  rows.hidden = false;
+  if (rows.children.length < 2) return;
+  const choice = element("fieldset", "ks-targets");
+  const legend = element("legend");
+  legend.textContent = "Class and score";
+  choice.append(legend);
+  [...rows.children].forEach((row, number) => {
+    const label = element("label", "ks-target");
+    const radio = element("input", "", { type: "radio", name: "target", value: number, ...OWN_KEYS });
+    radio.checked = number === 0;
+    label.append(radio, ...row.childNodes);
+    choice.append(label);
+  });
+  rows.replaceWith(choice);
+}
+
+function makeSlider(percent, changed) {
+  const slider = element("input", "", { type: "range", min: 0, max: 100, step: 1, ...OWN_KEYS });
+  const shown = element("output");
+  const label = element("label", "ks-opacity");
+  const name = element("span", "ks-label");
+  name.textContent = "Opacity";
+  slider.value = String(percent);
+  const say = () => {
+    shown.textContent = `${slider.value}%`;
+    slider.setAttribute("aria-valuetext", shown.textContent);
+  };
+  say();
+  slider.addEventListener("input", () => {
+    say();
+    changed(slider.value);
+  });
+  label.append(name, slider, shown);
+  return label;
+}
+
+function makeButton(text, pressed) {
+  const button = element("button", "", { type: "button", ...OWN_KEYS });
+  button.textContent = text;
+  button.addEventListener("click", pressed);
+  return button;
+}
+
+// Shows a form in a dialog, and puts it back when that is closed: what is chosen there is chosen
+// here. `buttons` stand above it, and `more` in it for as long.
+function enlarge(form, view, name, buttons = [], more = []) {
+  const home = form.parentElement;
+  const dialog = element("dialog", "ks-large", { "aria-label": name });
+  const top = element("div", "ks-top");
+  const place = element("div");
+  const radios = [...form.querySelectorAll("[name=target]")];
+  const stops = radios.map((radio) => radio.tabIndex);
+  view.open();
+  place.style.height = `${form.offsetHeight}px`;
+  form.replaceWith(place);
+  for (const radio of radios) radio.tabIndex = 0;
+  top.append(...buttons, makeButton("Close", () => dialog.close()));
+  form.append(...more);
+  dialog.append(top, form);
+  home.closest(".kerasight").append(dialog);
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+  dialog.addEventListener("close", () => {
+    radios.forEach((radio, i) => { radio.tabIndex = stops[i]; });
+    for (const node of more) node.remove();
+    place.replaceWith(form);
+    dialog.remove();
+    view.rest();
+    view.stage.focus({ preventScroll: true });
+  }, { once: true });
+  dialog.showModal();
+  view.rest();
+  view.stage.focus();
+  return dialog;
+}
+
 // One explanation: open() draws it, close() frees its pictures, select(number) changes the target,
-// limit(value) the greatest opacity. The hint stands where the heat
-// will; if it is empty, the place of the strongest.
-function makeView(form, colours, hint) {
+// limit(value) the greatest opacity. The hint stands where the heat will; if it is empty, the place
+// of the strongest. `enlarged` is called where it is to be shown large.
+function makeView(form, colours, hint, enlarged) {
   const store = form.querySelector(".ks-data");
   const stage = form.querySelector(".ks-stage") ?? element("div", "ks-stage");
   const reading = element("output", "ks-reading");
@@ -146,7 +230,8 @@ function makeView(form, colours, hint) {
     reading.setAttribute("aria-live", isSpoken ? "polite" : "off");
     cell.hidden = mark.hidden = place === null;
     if (place === null) {
-      reading.textContent = item.cells ? hint || item.where : "There is no heatmap for this class.";
+      const said = stage.closest("dialog") ? item.where : hint || item.where;
+      reading.textContent = item.cells ? said : "There is no heatmap for this class.";
       return;
     }
     const [height, width] = item.shape;
@@ -179,7 +264,9 @@ function makeView(form, colours, hint) {
   function onKey(event) {
     if (!data || event.altKey || event.ctrlKey || event.metaKey || !target().shape) return;
     const { shape } = target();
-    if (event.key === "Escape") read(null, true);
+    const isLarge = stage.closest("dialog");
+    if (event.key === "Escape" && !isLarge) read(null, true);
+    else if (event.key === "Enter" && !isLarge) enlarged();
     else if (event.key === "Home") read(hottest(), true);
     else if (event.key in STEPS && place === null) read(hottest(), true);
     else if (event.key in STEPS) {
@@ -197,6 +284,9 @@ function makeView(form, colours, hint) {
     if (event.pointerType === "mouse") read(null, false);
   });
   stage.addEventListener("keydown", onKey);
+  stage.addEventListener("click", () => {
+    if (data && !stage.closest("dialog")) enlarged();
+  });
   stage.addEventListener("focus", () => {
     if (data && target().shape && stage.matches(":focus-visible")) read(hottest(), true);
   });
@@ -218,12 +308,14 @@ function makeView(form, colours, hint) {
       mark = element("i", "ks-mark");
       cell.hidden = mark.hidden = true;
       for (const [key, value] of Object.entries({
+        ...OWN_KEYS,
         tabindex: "0",
-        "data-lm-suppress-shortcuts": "true",
         role: "application",
         "aria-roledescription": "heatmap",
-        "aria-label": "Heat by cell. Arrow keys move, Home goes to the strongest cell.",
+        "aria-label":
+          "Heat by cell. Arrow keys move, Home goes to the strongest cell, Enter enlarges.",
       })) stage.setAttribute(key, value);
+      stage.style.setProperty("--ks-aspect", String(width / height));
       image.src = data.picture;
       paint();
       read(null, false);
@@ -231,7 +323,7 @@ function makeView(form, colours, hint) {
       await image.decode();
     },
     close() {
-      if (!data || stage.contains(document.activeElement)) return;
+      if (!data || stage.contains(document.activeElement) || stage.closest("dialog")) return;
       read(null, false);
       stage.replaceChildren();
       mark.remove();
@@ -243,6 +335,7 @@ function makeView(form, colours, hint) {
       paint();
       read(place, false);
     },
+    rest() { read(null, false); },
     limit(value) {
       opacity = value;
       if (data) paint();
