@@ -597,6 +597,10 @@ def test_what_no_method_is_better_at_than_random_is_said_in_one_sentence() -> No
     assert found.tells_apart("a", RANDOM, "increase")
     assert found.summary()[-1] == "Not shown to be better than random in Increase: all methods."
     assert found.beaten_by_random() == dict.fromkeys("abc", ("increase",))
+    both = tuple(row for row in TOLD.rows if row.method in ("grad-cam", "hirescam", RANDOM))
+    assert Evaluation(both, TOLD.metrics).summary()[2] == (
+        "By insertion \u2212 deletion, only random is told from the best."
+    )
 
 
 def test_markdown_has_the_best_in_bold() -> None:

@@ -548,6 +548,8 @@ class Evaluation:
             return f"Best by {_inline(column)}: {best[0]} ({self._cell(best[0], column)})."
         if not self._marked(column):
             return f"By {_inline(column)}, no method can be told from the best."
+        if {*best, RANDOM} == set(self.methods) and RANDOM not in best:
+            return f"By {_inline(column)}, only {RANDOM} is told from the best."
         return f"Best by {_inline(column)} is one of {_listed(best)}."
 
     def _size(self, thing: str) -> str:
