@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +128,11 @@ def test_matplotlib_is_imported_by_the_formatters_alone() -> None:
 def test_the_formatters_see_no_model() -> None:
     assert not [user for user in users_of("keras") if user.startswith("formatters/")]
     assert not [user for user in users_of("kerasight.keras") if user.startswith("formatters/")]
+
+
+def test_the_version_is_unknown_where_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert kerasight.__version__ == "unknown"

@@ -75,9 +75,12 @@ def __getattr__(name: str) -> Any:
         globals()[name] = value
         return value
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("kerasight")
+        try:
+            return version("kerasight")
+        except PackageNotFoundError:  # imported from a folder, and not installed
+            return "unknown"
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
