@@ -96,7 +96,7 @@ class TestOverlay:
             model, doc_of(name), targets=[0], image=Image.open(name)
         )
         expected = kerasight.format_as_image(expl, colormap="magma")
-        assert Image.open("overlays/noise-0.png").tobytes() == expected.tobytes()
+        assert Image.open("overlays/noise-0.png").convert("RGBA").tobytes() == expected.tobytes()
 
     def test_lies_over_the_upright_picture(self) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
@@ -233,7 +233,7 @@ class TestLayer:
             model, doc_of(name, 8), [0], ["early", "late"], image=Image.open(name)
         )
         expected = kerasight.format_as_image(expl)
-        assert Image.open("overlays/noise-0.png").tobytes() == expected.tobytes()
+        assert Image.open("overlays/noise-0.png").convert("RGBA").tobytes() == expected.tobytes()
 
 
 class TestMethod:
@@ -271,7 +271,7 @@ class TestMethod:
             model, doc_of(name), [1], image=Image.open(name), **asked
         )
         expected = kerasight.format_as_image(expl)
-        assert Image.open("overlays/noise-1.png").tobytes() == expected.tobytes()
+        assert Image.open("overlays/noise-1.png").convert("RGBA").tobytes() == expected.tobytes()
         title = title or expl.method
         assert result.stdout.splitlines()[-1] == f"1 overlay by {title} written to overlays"
 
@@ -282,7 +282,7 @@ class TestMethod:
             model, doc_of(name), [1], image=Image.open(name), relu=False
         )
         expected = kerasight.format_as_image(expl, colormap="magma")
-        assert Image.open("overlays/noise-1.png").tobytes() == expected.tobytes()
+        assert Image.open("overlays/noise-1.png").convert("RGBA").tobytes() == expected.tobytes()
 
     def test_a_logit_is_no_per_cent(self) -> None:
         arguments = (save_picture(colour="black"), "-m", save_model(make_softmax()), "--top", "3")

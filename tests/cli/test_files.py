@@ -262,9 +262,13 @@ class TestGrowingFile:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (700, 400), (300_000, 2)])
-def test_a_png_is_the_picture(size: tuple[int, int]) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 4), dtype=np.uint8)
+@pytest.mark.parametrize("is_opaque", [True, False])
+def test_a_png_is_the_picture(size: tuple[int, int], is_opaque: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (*size[::-1], 4), dtype=np.uint8)
+    if is_opaque:
+        pixels[..., 3] = 255
     write_png(Image.fromarray(pixels), Path("a.png"))
     with Image.open("a.png") as picture:
-        assert (picture.mode, picture.info["Software"]) == ("RGBA", "kerasight")
-        np.testing.assert_array_equal(np.asarray(picture), pixels)
+        assert picture.mode == ("RGB" if is_opaque else "RGBA")
+        assert picture.info["Software"] == "kerasight"
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGBA")), pixels)
