@@ -162,6 +162,19 @@ class TestInterrupts:
         assert result.exit_code == 130
         assert (result.stdout, result.stderr) == ("", "Error: interrupted\n")
 
+    def test_of_the_import_of_keras_do_not_bring_up_its_log(
+        self, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        def fail(error: type[BaseException]) -> None:
+            with models._hushed():
+                os.write(2, b"log")
+                raise error
+
+        for error, told in ((KeyboardInterrupt, ""), (ImportError, "log")):
+            with pytest.raises(error):
+                fail(error)
+            assert capfd.readouterr().err == told
+
     def test_of_an_evaluation_keep_an_earlier_table_and_their_own_lines(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -190,7 +190,7 @@ def _hushed() -> Iterator[None]:
         os.dup2(kept.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             kept.seek(0)
             os.write(descriptor, kept.read())
             raise
