@@ -72,13 +72,13 @@ def execute(notebook: Any, imagenet: Path | None) -> Any:
             **os.environ,
             "KERAS_BACKEND": "tensorflow",
             "KERAS_HOME": folder,  # nothing that was downloaded before
-            "TF_CPP_MIN_LOG_LEVEL": "3",
             # Where no one listens: a download fails at once, also where there is internet.
             "http_proxy": "http://127.0.0.1:9",
             "https_proxy": "http://127.0.0.1:9",
             "no_proxy": "",
         }
         environment.pop("MPLBACKEND", None)  # else figures are drawn, and not shown
+        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # a notebook sees to that
         environment.pop(VARIABLE, None)
         if imagenet is not None:
             environment[VARIABLE] = str(imagenet)
@@ -104,33 +104,22 @@ def tidy(notebook: Any) -> None:
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
-        cell.outputs = [output for output in cell.outputs if not _is_log(output)]
         for output in cell.outputs:
             if output.get("name") == "stderr":
                 raise ValueError(f"a cell warns:\n{cell.source}\n\n{output.text}")
+            if "text" in output:
+                output.text = _without_addresses(output.text)
             data = output.get("data", {})
             if "image/png" in data:
                 data["image/png"] = _smaller(data["image/png"])
                 data.pop("image/jpeg", None)  # the same picture again
             if "text/plain" in data:
-                data["text/plain"] = re.sub(r" at 0x[0-9A-Fa-f]+", "", data["text/plain"])
+                data["text/plain"] = _without_addresses(data["text/plain"])
 
 
-def _is_log(output: Any) -> bool:
-    """Whether an output is what packages say when they are imported, and nothing else.
-
-    TensorFlow logs what it finds of the machine, and tqdm misses ipywidgets where they are not.
-    """
-    known = (
-        r"WARNING: All log messages before absl",
-        r"[IWE]\d{4} ",
-        r".*TqdmWarning: IProgress not found",
-        r"  from .autonotebook import tqdm as notebook_tqdm",
-        r"$",
-    )
-    return output.get("name") == "stderr" and all(
-        re.match("|".join(known), line) for line in output.text.splitlines()
-    )
+def _without_addresses(text: str) -> str:
+    """What Python shows of objects, without where they lie in memory."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", text)
 
 
 def _smaller(png: str) -> str:
