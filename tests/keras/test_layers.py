@@ -233,3 +233,40 @@ def test_where_no_layer_tells_the_shape_of_the_docs_does(
 def test_image_models_are_known_by_their_layers_at_any_depth(nested: keras.Model) -> None:
     assert layers.is_image_model(nested)
     assert not layers.is_image_model(keras.Sequential([kl.Dense(2)]))
+
+
+class Holder(kl.Layer):
+    def __init__(self, held: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.held = held
+
+
+def test_a_layer_is_walked_once_and_found_by_each_of_its_paths() -> None:
+    shared = kl.Activation("relu", name="shared")
+    inner = Holder([shared], name="inner")
+    model = Chain([Holder(inner, name="a"), Holder([inner, shared], name="b")], name="model")
+    assert [path for path, _ in layers.walk(model)] == ["a", "a/inner", "a/inner/shared", "b"]
+    assert layers.path_of(model, shared) == "a/inner/shared"
+    for path in ("shared", "a/inner/shared", "b/inner/shared", "b/shared", "inner/shared"):
+        assert layers.find(model, path) is shared
+    assert layers.find(model, "b/inner") is inner
+    with pytest.raises(ValueError, match="no layer 'a/shared'"):
+        layers.find(model, "a/shared")
+
+
+def test_blocks_that_hold_those_before_them_are_walked_once_each() -> None:
+    blocks: list[kl.Layer] = []
+    for number in range(60):  # of which there are 2 ** 60 paths
+        blocks.append(Holder(list(blocks), name=f"block_{number}"))
+    blocks[0].held = blocks[-1]  # and round again
+    model = Chain(blocks, name="model")
+    assert len(list(layers.walk(model))) == 60
+    assert layers.find(model, "block_59/block_30/block_7") is blocks[7]
+
+
+def test_layers_are_found_in_lists_that_hold_themselves_and_beside_a_million_numbers() -> None:
+    held: list[Any] = [{"deep": ([kl.Activation("relu", name="inside")], {1, 2})}]
+    held.append(held)
+    holder = Holder(None, name="holder")
+    vars(holder).update(held=held, numbers=list(range(10**6)))
+    assert [child.name for child in layers.children(holder)] == ["inside"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import linecache
 import sys
 import threading
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 from tiny_models import MODELS, make_doc
 
+from kerasight.keras import tap
 from kerasight.keras.layers import children, walk
 from kerasight.keras.tap import _wrapped, tapped, untapped_attributes
 
@@ -168,3 +170,37 @@ def test_a_call_under_tf_function_is_seen() -> None:
         tapped_output = np.asarray(model(make_doc()))
     assert seen[:2] == ["conv", "compiled"]
     np.testing.assert_allclose(tapped_output, plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("nth", range(1, 40))
+def test_ctrl_c_at_any_line_of_the_tap_leaves_no_wrapper(nth: int) -> None:
+    """An interrupt at the nth line that runs in `tap` as it is put on and taken off."""
+    layers = [keras.layers.Activation("relu"), keras.layers.Activation("tanh")]
+    lines = 0
+
+    def interrupt(frame: Any, event: str, _: Any) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != tap.__file__:
+            return None
+        # At its "with" a lock is neither taken nor given back yet; no signal comes there.
+        if event != "line" or "with _lock" in linecache.getline(tap.__file__, frame.f_lineno):
+            return interrupt
+        lines += 1
+        if lines == nth:
+            lines += 1
+            raise KeyboardInterrupt
+        return interrupt
+
+    sys.settrace(interrupt)
+    try:
+        with tapped(layers, lambda _, output: output):
+            pass
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    assert lines > nth, "fewer lines: none was interrupted"
+    assert not _wrapped
+    assert not any("call" in vars(layer) for layer in layers)
+    with tapped(layers, lambda _, output: output):
+        assert all("call" in vars(layer) for layer in layers)

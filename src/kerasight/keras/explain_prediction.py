@@ -21,7 +21,6 @@ from kerasight.keras.backends.common import LOWEST, TOP
 from kerasight.keras.gradcam import normalised
 from kerasight.keras.heatmaps import Heatmap, Question, heatmaps_of
 from kerasight.keras.record import Terms, record, target_index
-from kerasight.keras.traces import traces_of
 
 __all__ = [
     "explain_prediction_keras",
@@ -598,10 +597,7 @@ def _why_blank(
         )
     else:
         reason = "the score hardly depends on this layer, its gradients nearly vanish"
-    # Looked for once for a class at a layer, once the model is known to be explained often.
-    kind = reason.partition(" (")[0]  # less the score
-    key = ("remedy", heatmap.path, heatmap.target, kind, replace(question, progress=None))
-    remedy, note = traces_of(model).once(key, lambda: _remedy(model, doc, heatmap, question))
+    remedy, note = _remedy(model, doc, heatmap, question)
     return f"{blank}{reason}; {remedy or 'try another class, or another layer'}{note}"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from numbers import Integral
 from typing import Any, Literal
 
@@ -39,6 +41,9 @@ IMAGE_LAYERS = (
     keras.layers.GlobalMaxPooling2D,
 )
 
+# Nobody holds so many layers in one list, but numbers.
+_MOST_HELD = 10_000
+
 _PLAIN = frozenset({bool, float, int, str, type(None)})
 
 
@@ -63,11 +68,9 @@ def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers directly inside a layer: those of a model, or those a custom layer holds."""
     if isinstance(layer, keras.Model):
         return list(layer.layers)
-    found: dict[int, keras.layers.Layer] = {}
     # A copy, taken in one go: another thread may put a tap on meanwhile, or take one off.
-    _collect(vars(layer).copy().values(), found)
-    found.pop(id(layer), None)
-    return list(found.values())
+    found = _held(vars(layer).copy().values())
+    return [child for child in found if child is not layer]
 
 
 def children_with_maps(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
@@ -81,16 +84,26 @@ def children_with_maps(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return children(layer)
 
 
-def _collect(values: Iterable[Any], found: dict[int, keras.layers.Layer]) -> None:
-    for value in values:
-        if type(value) in _PLAIN:
-            continue
-        if isinstance(value, keras.layers.Layer):
-            found.setdefault(id(value), value)
-        elif isinstance(value, dict):
-            _collect(value.copy().values(), found)
-        elif isinstance(value, (list, tuple, set)):
-            _collect(list(value), found)
+def _held(values: Iterable[Any]) -> list[keras.layers.Layer]:
+    """The layers among values, and in the lists and the like among them, each once, in order."""
+    found: list[keras.layers.Layer] = []
+    seen: set[int] = set()
+    ahead = [islice(values, None)]
+    while ahead:
+        for value in ahead[-1]:
+            if type(value) in _PLAIN or id(value) in seen:
+                continue
+            if isinstance(value, keras.layers.Layer):
+                seen.add(id(value))
+                found.append(value)
+            elif isinstance(value, (dict, list, tuple, set, deque)):
+                seen.add(id(value))
+                items = value.copy().values() if isinstance(value, dict) else tuple(value)
+                ahead.append(islice(items, _MOST_HELD))
+                break
+        else:
+            ahead.pop()
+    return found
 
 
 def walk(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
@@ -98,28 +111,33 @@ def walk(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
 
     Yields:
         ``(path, layer)``, with ``path`` the names from the outermost layer to this one, joined by
-        ``/``; the name of ``model`` is not part of it. A layer held in two places comes twice.
+        ``/``; the name of ``model`` is not part of it. A layer held in several places comes once,
+        with the path of the first.
     """
-    yield from _walk(model, "", (id(model),), children)
+    yield from _walk(model, children)
 
 
 def _walk(
     layer: keras.layers.Layer,
-    prefix: str,
-    above: tuple[int, ...],
     children_of: Callable[[keras.layers.Layer], list[keras.layers.Layer]],
 ) -> Iterator[tuple[str, keras.layers.Layer]]:
-    for child in children_of(layer):
-        if id(child) in above:  # a layer that holds one it stands in
-            continue
-        path = prefix + child.name
-        yield path, child
-        yield from _walk(child, path + "/", (*above, id(child)), children_of)
+    seen = {id(layer)}
+    ahead = [("", iter(children_of(layer)))]
+    while ahead:
+        prefix, siblings = ahead[-1]
+        child = next(siblings, None)
+        if child is None:
+            ahead.pop()
+        elif id(child) not in seen:
+            seen.add(id(child))
+            path = prefix + child.name
+            yield path, child
+            ahead.append((path + "/", iter(children_of(child))))
 
 
 def walk_with_maps(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """All layers inside a model that may have a map of the image."""
-    for _, layer in _walk(model, "", (id(model),), children_with_maps):
+    for _, layer in _walk(model, children_with_maps):
         yield layer
 
 
@@ -165,19 +183,31 @@ def find(model: keras.Model, layer: int | str | keras.layers.Layer) -> keras.lay
 
 def _find_by_name(model: keras.Model, name: str) -> keras.layers.Layer:
     layers = list(walk(model))
-    exact = [found for path, found in layers if path == name]
+    exact = [found for path, found in layers if path == name] or _along(children(model), name)
     if exact:
         return exact[0]
-    matches = [(path, found) for path, found in layers if path.endswith("/" + name)]
+    ends = {id(found) for found in _along([found for _, found in layers], name)}
+    matches = [
+        (path, found) for path, found in layers if path.endswith("/" + name) or id(found) in ends
+    ]
     if not matches:
         raise ValueError(f"no layer {name!r} in model {model.name!r}; {_nearest(name, layers)}")
-    if len({id(found) for _, found in matches}) > 1:
+    if len(matches) > 1:
         paths = ", ".join(repr(path) for path, _ in matches)
         raise ValueError(
             f"several layers of model {model.name!r} are called {name!r}; pass one of the "
             f"paths {paths}"
         )
     return matches[0][1]
+
+
+def _along(layers: Iterable[keras.layers.Layer], path: str) -> list[keras.layers.Layer]:
+    """Where a path leads that starts at one of some layers, also to one that is held elsewhere."""
+    found = list(layers)
+    for place, name in enumerate(path.split("/")):
+        inside = found if place == 0 else [child for one in found for child in children(one)]
+        found = list({id(one): one for one in inside if one.name == name}.values())
+    return found
 
 
 def _nearest(name: str, layers: Sequence[tuple[str, keras.layers.Layer]]) -> str:
@@ -234,7 +264,7 @@ def data_format(model: keras.Model, layer: keras.layers.Layer | None = None) -> 
     nearest: Iterable[keras.layers.Layer] = (item for _, item in walk(model))
     if layer is not None:
         layers = list(nearest)
-        inside = [item for _, item in _walk(layer, "", (id(layer),), children)]
+        inside = [item for _, item in walk(layer)]
         position = next((i for i, item in enumerate(layers) if item is layer), 0)
         nearest = [*reversed([*layers[:position], layer, *inside]), *layers[position + 1 :]]
     for item in nearest:
@@ -298,13 +328,13 @@ def _channels_taken(layer: keras.layers.Layer, data_format: DataFormat) -> int |
 
 def output_format(layer: keras.layers.Layer) -> DataFormat | None:
     """The layout of what a layer puts out, if it says so, or else the last one inside it."""
-    inside = [item for _, item in _walk(layer, "", (id(layer),), children)]
+    inside = [item for _, item in walk(layer)]
     return next(filter(None, map(_own_format, [layer, *reversed(inside)])), None)
 
 
 def input_format(layer: keras.layers.Layer) -> DataFormat | None:
     """The layout of what goes into a layer, if it says so, or else the first one inside it."""
-    for item in [layer, *(item for _, item in _walk(layer, "", (id(layer),), children))]:
+    for item in [layer, *(item for _, item in walk(layer))]:
         own = _own_format(item)
         if own is not None and isinstance(item, keras.layers.Permute):
             return "channels_first" if own == "channels_last" else "channels_last"

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["tapped", "untapped_attributes"]
+__all__ = ["TAPPED", "tapped", "untapped_attributes"]
 
 See = Callable[[Any, Any], Any]
 Children = Callable[[Any], Iterable[Any]]
@@ -25,9 +25,9 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Enter = Callable[[Any, tuple[Any, ...], dict[str, Any]], Arguments]
 
 # Keras runs a quantised layer through the second one.
-_METHODS = ("call", "quantized_call")
 # And one under `keras.RematScope` (of Keras 3.9 and later) through what this makes of them.
 _REMAT = "rematerialized_call"
+TAPPED = ("call", "quantized_call", _REMAT)
 _MISSING = object()
 
 
@@ -36,11 +36,11 @@ class _Wrapped:
     """A layer that is tapped by at least one session, and what it had before."""
 
     layer: Any
-    sessions: int = 1
+    sessions: list[_Session] = field(default_factory=list)
     before: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Session:
     """One ``with tapped(...)`` block, in one thread."""
 
@@ -51,12 +51,15 @@ class _Session:
 
     def add(self, layer: Any) -> None:
         if id(layer) not in self.layers:
-            _wrap(layer)
+            # First, so that a layer is unwrapped even if Ctrl-C comes in between.
             self.layers[id(layer)] = layer
+            _wrap(layer, self)
 
     def close(self) -> None:
-        for layer in self.layers.values():
-            _unwrap(layer)
+        while self.layers:
+            number, layer = next(iter(self.layers.items()))
+            _unwrap(layer, self)
+            del self.layers[number]
 
 
 _lock = threading.Lock()
@@ -84,14 +87,20 @@ def tapped(
     """
     session = _Session(see, children, enter)
     sessions = _sessions()
-    sessions.append(session)
     try:
+        sessions.append(session)
         for layer in layers:
             session.add(layer)
         yield
     finally:
-        sessions.remove(session)
-        session.close()
+        try:
+            session.close()
+        except BaseException:
+            session.close()  # Ctrl-C came in the midst of it: the rest
+            raise
+        finally:
+            if session in sessions:
+                sessions.remove(session)
 
 
 def untapped_attributes(layer: Any) -> dict[str, Any]:
@@ -115,35 +124,38 @@ def _sessions() -> list[_Session]:
     return sessions
 
 
-def _wrap(layer: Any) -> None:
+def _wrap(layer: Any, session: _Session) -> None:
     with _lock:
+        entry = _wrapped.get(id(layer)) or _Wrapped(layer)
+        entry.sessions.append(session)
         if id(layer) in _wrapped:
-            _wrapped[id(layer)].sessions += 1
             return
-        entry = _Wrapped(layer)
         # Through the instance's dictionary: Keras tracks what is set as an attribute.
         attributes = vars(layer)
-        wrappers = {**dict.fromkeys(_METHODS, _passing_through), _REMAT: _not_rematerialised}
-        for name, wrapper in wrappers.items():
-            if hasattr(layer, name):
-                entry.before[name] = attributes.get(name, _MISSING)
-                attributes[name] = wrapper(layer, getattr(layer, name))
+        entry.before = {
+            name: attributes.get(name, _MISSING) for name in TAPPED if hasattr(layer, name)
+        }
         _wrapped[id(layer)] = entry
+        for name in entry.before:
+            wrapper = _not_rematerialised if name == _REMAT else _passing_through
+            attributes[name] = wrapper(layer, getattr(layer, name))
 
 
-def _unwrap(layer: Any) -> None:
+def _unwrap(layer: Any, session: _Session) -> None:
+    """Take a session's tap off; nothing happens if it is off."""
     with _lock:
-        entry = _wrapped[id(layer)]
-        entry.sessions -= 1
-        if entry.sessions:
+        entry = _wrapped.get(id(layer))
+        if entry is None or session not in entry.sessions:
             return
-        del _wrapped[id(layer)]
-        attributes = vars(layer)
-        for name, before in entry.before.items():
-            if before is _MISSING:
-                del attributes[name]
-            else:
-                attributes[name] = before
+        if len(entry.sessions) == 1:
+            attributes = vars(layer)
+            for name, before in entry.before.items():
+                if before is _MISSING:
+                    attributes.pop(name, None)
+                else:
+                    attributes[name] = before
+            del _wrapped[id(layer)]
+        entry.sessions.remove(session)
 
 
 def _passing_through(layer: Any, method: Callable[..., Any]) -> Callable[..., Any]:

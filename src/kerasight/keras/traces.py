@@ -5,23 +5,32 @@ Kept for as long as the model lives and stays as it is. Nothing here keeps a mod
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from kerasight.keras.layers import walk
-from kerasight.keras.sites import Site
-from kerasight.keras.state import Snapshot
+import keras
 
-__all__ = ["WORTH_A_TRACE", "Traces", "traces_of"]
+from kerasight.keras.sites import Site
+from kerasight.keras.state import Contents, Snapshot, UnseenError, random_state
+
+__all__ = ["WORTH_A_TRACE", "Traces", "outer_scope", "traces_of"]
 
 # A trace costs about as much as this many eager passes of one doc.
 WORTH_A_TRACE = 5
 
 # A model that takes any size would else gather a trace for each; the least used go first.
 _MOST = 16
+_MOST_FACTS = 256
+
+# A model that was seen to change as it ran is traced no more. The first time may be another
+# thread's doing.
+_STRIKES = 2
+
+_log = logging.getLogger("kerasight")
 
 
 class Traces:
@@ -30,13 +39,20 @@ class Traces:
     A pass is run eagerly until as many docs went through it as its trace will cost, and is traced
     then: nobody who explains a few waits for a trace, and who explains many waits for little else.
     Threads that ask for the same trace share it.
+
+    A trace answers as the model itself would as long as Python has nothing else to say. A model of
+    which that cannot be told, since it changes itself as it runs or holds what cannot be looked
+    into, is run eagerly each time, and the log says so.
     """
 
-    def __init__(self) -> None:
-        """Nothing is known yet."""
+    def __init__(self, model: Any, *, may_trace: bool = True) -> None:
+        """Nothing is known yet about ``model``."""
         self._lock = threading.RLock()
+        self._model = weakref.ref(model)
+        self._may_trace = may_trace
+        self._strikes = 0
         self._snapshot: Snapshot | None = None
-        self._facts: dict[Hashable, Any] = {}
+        self._facts: OrderedDict[Hashable, Any] = OrderedDict()
         self._docs: OrderedDict[Hashable, int] = OrderedDict()
         self._chosen: OrderedDict[Hashable, Any] = OrderedDict()
         self._traces: OrderedDict[Hashable, Any] = OrderedDict()
@@ -45,9 +61,7 @@ class Traces:
         """Forget everything if the model is no longer what it was."""
         with self._lock:
             if self._snapshot is not None and not self._snapshot.holds():
-                self._snapshot = None
-                for known in (self._facts, self._docs, self._chosen, self._traces):
-                    known.clear()
+                self._forget()
 
     def count(self, model: Any, key: Hashable, docs: int) -> bool:
         """Note that docs went through an eager pass.
@@ -62,21 +76,29 @@ class Traces:
             holds from now on.
         """
         with self._lock:
+            if self._snapshot is not None and not self._snapshot.holds():
+                self._strike("it changes itself as it runs")
+            if not self._may_trace:
+                return False
             self._docs[key] = self._docs.pop(key, 0) + docs
             _keep_most(self._docs)
             if self._docs[key] < WORTH_A_TRACE:
                 return False
             if self._snapshot is None:
-                self._snapshot = Snapshot([model, *(layer for _, layer in walk(model))])
-            return True
+                self._snapshot = self._looked_into(Snapshot, model)
+            return self._may_trace
 
     def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """A fact about the model that holds for as long as it stays as it is."""
+        """A fact about the model that holds for as long as it stays as it is, weights aside."""
         with self._lock:
-            if self._snapshot is None:
-                return compute()
+            snapshot = self._snapshot
             if key not in self._facts:
-                self._facts[key] = compute()
+                found = compute()
+                if snapshot is None or self._snapshot is not snapshot:
+                    return found
+                self._facts[key] = found
+            self._facts.move_to_end(key)
+            _keep_most(self._facts, _MOST_FACTS)
             return self._facts[key]
 
     def choose(self, key: Hashable, site: Site) -> None:
@@ -112,17 +134,72 @@ class Traces:
             if self._snapshot is None or self._docs.get(counted, 0) < WORTH_A_TRACE:
                 return None
             if key not in self._traces:
-                try:
-                    self._traces[key] = trace()
-                except Exception:  # whatever a model does that only runs eagerly
-                    self._traces[key] = None
+                made = self._made(trace)
+                if self._snapshot is None:
+                    return None
+                self._traces[key] = made
             self._traces.move_to_end(key)
             _keep_most(self._traces)
             return self._traces[key]
 
+    def _made(self, trace: Callable[[], Any]) -> Any:
+        """A new trace, if there can be one, and the model as it was before.
 
-def _keep_most(known: OrderedDict[Hashable, Any]) -> None:
-    while len(known) > _MOST:
+        The model's Python code runs for it, and what it keeps then are no values but the symbols of
+        a graph, which nobody can read.
+        """
+        before, at_random = self._looked_into(Contents, self._model()), random_state()
+        made = None
+        if before is None:
+            return None
+        try:
+            made = trace()
+        except Exception as error:  # whatever a model does that only runs eagerly
+            self._say(f"it cannot be traced ({type(error).__name__}: {error})".partition("\n")[0])
+        finally:
+            is_same = self._snapshot is not None and self._snapshot.holds()
+            if not is_same:
+                before.put_back()
+        if not is_same:
+            self._strike("it changes itself as it runs")
+        elif random_state() != at_random:
+            self._strike("it draws random numbers from Python or NumPy as it runs")
+        return made
+
+    def _looked_into(self, look: Callable[[Any], Any], model: Any) -> Any:
+        """What is in the model; None if that cannot be told."""
+        try:
+            return look(model)
+        except UnseenError as error:
+            self._give_up(str(error))
+        except Exception as error:  # whatever an object does that is looked into
+            self._give_up(f"it cannot be looked into ({type(error).__name__}: {error})")
+        return None
+
+    def _strike(self, why: str) -> None:
+        """Note that the model was seen not to stay as it was when it ran."""
+        self._forget()
+        self._strikes += 1
+        if self._strikes >= _STRIKES:
+            self._give_up(why)
+
+    def _give_up(self, why: str) -> None:
+        self._forget()
+        self._may_trace = False
+        self._say(why)
+
+    def _say(self, why: str) -> None:
+        name = getattr(self._model(), "name", None)
+        _log.info("model %r is run eagerly each time, which takes longer: %s", name, why)
+
+    def _forget(self) -> None:
+        self._snapshot = None
+        for known in (self._facts, self._docs, self._chosen, self._traces):
+            known.clear()
+
+
+def _keep_most(known: OrderedDict[Hashable, Any], most: int = _MOST) -> None:
+    while len(known) > most:
         known.popitem(last=False)
 
 
@@ -131,9 +208,21 @@ _of_models: dict[int, Traces] = {}  # by id; a model may have a __eq__ of its ow
 
 
 def traces_of(model: Any) -> Traces:
-    """What is kept about a model. It goes when the model goes."""
+    """What is kept about a model. It goes when the model goes.
+
+    Inside a ``keras.StatelessScope`` nothing is kept: the weights are those of the scope.
+    """
+    if outer_scope() is not None:
+        return Traces(model, may_trace=False)
     with _lock:
         if id(model) not in _of_models:
-            _of_models[id(model)] = Traces()
+            _of_models[id(model)] = Traces(model)
             weakref.finalize(model, _of_models.pop, id(model), None).atexit = False
         return _of_models[id(model)]
+
+
+def outer_scope() -> Any:
+    """The ``keras.StatelessScope`` that this is run in; None if it is run in none."""
+    # A scope knows the one around it; nothing else in Keras's public API does.
+    with keras.StatelessScope(initialize_variables=False) as scope:
+        return scope.original_scope

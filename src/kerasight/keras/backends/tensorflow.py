@@ -7,9 +7,10 @@ the second time on.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +32,7 @@ from kerasight.keras.backends.common import (
 from kerasight.keras.layers import children, children_with_maps, declared_inputs, walk
 from kerasight.keras.sites import Site, guessed
 from kerasight.keras.tap import tapped
-from kerasight.keras.traces import WORTH_A_TRACE, traces_of
+from kerasight.keras.traces import WORTH_A_TRACE, outer_scope, traces_of
 
 __all__ = ["forward", "forward_backward", "scores", "scores_after"]
 
@@ -42,7 +43,55 @@ _FLOAT16_SCALES = (2.0**24, 2.0**15, 2.0**8, 1.0)
 
 def forward(model: keras.Model, docs: np.ndarray) -> None:
     """Run the model on ``docs`` in inference mode, so that what is not built yet gets built."""
-    _scores(model, tf.convert_to_tensor(docs))
+    _check_eager()
+    _scores_alone(model, tf.convert_to_tensor(docs), logits=False)
+
+
+def _check_eager() -> None:
+    """Raise RuntimeError inside of a tf.function, where there are no numbers to explain."""
+    if not tf.executing_eagerly():
+        raise RuntimeError(
+            "explanations are run eagerly, and this is inside of a tf.function, or of a dry run in "
+            "which Keras infers shapes; explain outside of it, or pass the function that explains "
+            "to tf.numpy_function"
+        )
+
+
+def _built_first(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Repeat a pass ``run(model, inputs, ...)`` in which something was built.
+
+    Where nothing may change, the weights that Keras makes have no values until the pass is over.
+    What is not built after a pass is not reached in inference: a head for training alone.
+    """
+
+    @functools.wraps(run)
+    def repeated(model: keras.Model, inputs: tf.Tensor, *args: Any, **kwargs: Any) -> Any:
+        unbuilt = [layer for layer in _all_layers(model) if not layer.built]
+        try:
+            result = run(model, inputs, *args, **kwargs)
+        except _HiddenLogitsError:
+            raise
+        except ValueError:
+            # Weights made of arrays cannot be made where nothing may change.
+            if not unbuilt or not tf.executing_eagerly() or outer_scope() is not None:
+                raise
+            _build(model, inputs)
+            return run(model, inputs, *args, **kwargs)
+        if any(layer.built for layer in unbuilt):
+            return repeated(model, inputs, *args, **kwargs)
+        return result
+
+    return repeated
+
+
+def _build(model: keras.Model, inputs: tf.Tensor) -> None:
+    """Run a model so that it is built, and put back the weights that it had before."""
+    before = [(variable, variable.numpy()) for variable in model.variables]
+    try:
+        _scores(model, inputs)
+    finally:
+        for variable, value in before:
+            variable.assign(value)
 
 
 # Undocumented: Keras hangs on what comes out of its softmax and sigmoid what went in. Where it does
@@ -62,6 +111,7 @@ def scores(model: keras.Model, docs: np.ndarray, logits: bool = False) -> np.nda
 
     `kerasight.keras.backends.Backend` has the arguments.
     """
+    _check_eager()
     inputs = tf.convert_to_tensor(docs)
     shape = _traced_shape(model, inputs)
     traces = traces_of(model)
@@ -103,9 +153,10 @@ def _traced_scores(
     return tf.function(run, signature, autograph=False).get_concrete_function()
 
 
+@_built_first
 def _scores_alone(model: keras.Model, inputs: tf.Tensor, logits: bool) -> tf.Tensor:
     """The scores, where nothing else is to be seen."""
-    with tapped(_compiled(model), lambda _, output: output), _changing_nothing(model):
+    with tapped(_compiled(model), lambda _, output: output), _changing_nothing():
         return _scores(model, inputs, logits)
 
 
@@ -121,6 +172,7 @@ def forward_backward(
 
     `kerasight.keras.backends.Backend` has the arguments.
     """
+    _check_eager()
     inputs = tf.convert_to_tensor(docs)
     shape = _traced_shape(model, inputs)
     traces = traces_of(model)
@@ -191,6 +243,7 @@ def scores_after(
 
     `kerasight.keras.backends.Backend` has the arguments.
     """
+    _check_eager()
     inputs = tf.convert_to_tensor(doc)
     shape = _traced_shape(model, inputs)
     traces = traces_of(model)
@@ -428,6 +481,7 @@ def _traced_shape(model: keras.Model, inputs: tf.Tensor) -> tuple[int | None, ..
     return (None, *(declared[0].shape[1:] if declared else inputs.shape[1:]))
 
 
+@_built_first
 def _record(
     model: keras.Model,
     inputs: tf.Tensor,
@@ -447,7 +501,7 @@ def _record(
         recorder = _Recorder(tape, model, wanted, guess, replacement)
         tapped_layers = [model, *_compiled(model), *([] if wanted is None else [wanted.layer])]
         tap = tapped(tapped_layers, recorder.see, children_with_maps, recorder.enter)
-        with tap, _changing_nothing(model):
+        with tap, _changing_nothing():
             scores = _scores(model, inputs, logits)
         recorder.is_float16 |= scores.dtype == tf.float16
         scores = tf.cast(scores, _wide(scores.dtype))
@@ -646,19 +700,25 @@ def _current_graph() -> Any:
 
 def _compiled(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers whose ``call`` is a tf.function, which a tap makes run line by line."""
-    everything = [model, *(layer for _, layer in walk(model))]
-    return [layer for layer in everything if hasattr(layer.call, "python_function")]
+    return [layer for layer in _all_layers(model) if hasattr(layer.call, "python_function")]
 
 
-def _changing_nothing(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
+def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    return [model, *(layer for _, layer in walk(model))]
+
+
+@contextlib.contextmanager
+def _changing_nothing() -> Iterator[None]:
     """Where what a model does to itself as it runs does not last.
 
-    Batch normalisation that the user's code runs in training mode, counters, seeds, losses. A model
-    with something left to build needs the right to make its variables.
+    Batch normalisation that the user's code runs in training mode, counters, seeds, losses. In a
+    scope of the user's, the weights are those of that scope.
     """
-    if all(layer.built for layer in (model, *(layer for _, layer in walk(model)))):
-        return keras.StatelessScope()  # type: ignore[no-any-return]
-    return contextlib.nullcontext()
+    outer = outer_scope()
+    with keras.StatelessScope() as scope:
+        if outer is not None:
+            scope.state_mapping.update(outer.state_mapping)
+        yield
 
 
 def _scores(model: keras.Model, inputs: tf.Tensor, logits: bool = False) -> tf.Tensor:
