@@ -133,6 +133,10 @@ class Snapshot:
             self._nodes.append(
                 _Node(holder.part, type(holder.value), reference, at, holder.origin, items)
             )
+        self._steps = [  # less to look up
+            (node.reference, node.kind, node.origin, node.part.read, node.part.is_by_value)
+            for node in self._nodes
+        ]
         self._identities = self._identities_now()
 
     def holds(self) -> bool:
@@ -156,18 +160,14 @@ class Snapshot:
         identities: list[Any] = []
         contents: list[Sequence[Any]] = []
         try:
-            for node in self._nodes:
-                if node.reference is not None:
-                    value = node.reference()
-                else:
-                    parent, place = node.origin
-                    value = contents[parent][place]
-                if type(value) is not node.kind:
+            for reference, kind, (parent, place), read, is_by_value in self._steps:
+                value = contents[parent][place] if reference is None else reference()
+                if type(value) is not kind:
                     return None
-                items = node.part.read(value)
+                items = read(value)
                 contents.append(items)
                 identities.append(len(items))
-                identities.extend(items if node.part.is_by_value else map(id, items))
+                identities += items if is_by_value else map(id, items)
         except Exception:  # less than there was, or something that changes at this moment
             return None
         return identities
@@ -326,9 +326,9 @@ def _parts(value: Any) -> tuple[_Part, ...]:
         parts.append(_OF_SEQUENCES)
     elif issubclass(kind, _GENERATORS):
         parts.append(_OF_GENERATORS)
-    # Keras puts lists and dicts of its own in the place of others, which may have attributes.
-    of_keras = issubclass(kind, (dict, list)) and kind.__module__.startswith("keras.")
-    if of_keras or not _is_library(kind) or isinstance(value, _BOUND):
+    # Keras puts a dict of its own in the place of others, which may have attributes.
+    is_of_keras = issubclass(kind, dict) and kind.__module__.startswith("keras.")
+    if is_of_keras or not _is_library(kind) or isinstance(value, _BOUND):
         if isinstance(getattr(value, "__dict__", None), dict):
             parts.append(_OF_OBJECTS)
         slots = _slots(kind)
