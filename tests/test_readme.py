@@ -90,7 +90,9 @@ def test_every_picture_is_shown_somewhere() -> None:
 
 
 def test_the_reference_has_every_public_name_once_under_its_shortest_path() -> None:
-    documented = re.findall(r"^\.\. auto\w+:: (\S+)$", text_of(ROOT / "docs/api.md"), re.M)
+    pages = sorted((ROOT / "docs" / "api").glob("*.md"))
+    documented = re.findall(r"^\.\. auto\w+:: (\S+)$", "".join(map(text_of, pages)), re.M)
+    in_tables = re.findall(r"^   ~(kerasight\.\S+)$", text_of(ROOT / "docs" / "api.md"), re.M)
     short = {name for name in kerasight.__all__ if not inspect.ismodule(getattr(kerasight, name))}
     gradcam_names = ("gradcam", "gradcam_backend", "normalised")
     public = {f"kerasight.{name}" for name in short}
@@ -109,3 +111,4 @@ def test_the_reference_has_every_public_name_once_under_its_shortest_path() -> N
     # A module, and the function in it.
     public = public - {"kerasight.metrics.road"} | {"kerasight.metrics.road.road"}
     assert sorted(documented) == sorted(public | {"kerasight.demo", "kerasight.metrics"})
+    assert sorted(in_tables) == sorted(public)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kerasight.demo.classifier import load_model, load_picture, preprocess
-    from kerasight.demo.pictures import CLASS_NAMES, Picture, draw_pair, draw_picture
+    from kerasight.demo.pictures import Picture, draw_pair, draw_picture
 
 __all__ = [
     "CLASS_NAMES",
@@ -32,6 +32,9 @@ __all__ = [
     "load_picture",
     "preprocess",
 ]
+
+CLASS_NAMES: tuple[str, ...]
+"""The names of the eight classes, in the order of the classifier's output."""
 
 _MODULES = {
     "CLASS_NAMES": "pictures",

@@ -303,7 +303,7 @@ REFERENCES = 3
 """How many similar classes `finer_cam` compares with, unless told otherwise."""
 
 ALPHA = 0.6
-"""How strongly `finer_cam` compares, unless told otherwise: the paper's gamma."""
+"""How strongly `finer_cam` compares, unless told otherwise, gamma in the paper."""
 
 Needs = Literal["gradients", "nothing", "scores", "drops"]
 

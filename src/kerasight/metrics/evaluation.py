@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "RANDOM", "Evaluation", "Metric", "Row", "Study", "evaluate"]
 
 RANDOM = "random"
-"""In the place of a method: heatmaps of noise, which every method should beat."""
+"""Heatmaps of noise, in the place of a method. Every method should beat them."""
 
 
 # What is measured
