@@ -97,6 +97,42 @@ def test_one_layer_held_in_two_places_is_no_ambiguity() -> None:
     assert layers.path_of(model, shared) == "one/shared"
 
 
+class Held(keras.Model):
+    """Subclassed, its layers named by Keras: people know them by their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__(name="held")
+        self.c1, self.c2 = kl.Conv2D(2, 1), kl.Conv2D(2, 1, name="c3")
+        self.blocks = [Held.Pair(), Held.Pair()]
+        self.by_name = {"last": kl.Conv2D(2, 1)}
+
+    class Pair(kl.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left = kl.Conv2D(2, 1)
+
+
+def test_a_layer_is_found_by_the_attribute_that_holds_it() -> None:
+    model = Held()
+    assert layers.find(model, "c1") is model.c1
+    assert layers.find(model, "c3") is model.c2  # its name
+    assert layers.find(model, "c2") is model.c2  # and its attribute
+    assert layers.find(model, "blocks.1.left") is model.blocks[1].left
+    assert layers.find(model, "blocks/1/left") is model.blocks[1].left
+    assert layers.find(model, "by_name.last") is model.by_name["last"]
+    with pytest.raises(ValueError, match=r"several layers of model 'held' are called 'left'"):
+        layers.find(model, "left")
+    for name in ("blocks", "blocks.7.left", "by_name.first", "c1.kernel", "name"):
+        with pytest.raises(ValueError, match="no layer"):
+            layers.find(model, name)
+
+
+def test_a_name_goes_before_an_attribute() -> None:
+    model = Held()
+    model.c3 = kl.Conv2D(2, 1)
+    assert layers.find(model, "c3") is model.c2
+
+
 @pytest.mark.parametrize("layer", [2.5, True, ["conv"], b"conv"])
 def test_other_types_are_refused(nested: keras.Model, layer: Any) -> None:
     with pytest.raises(TypeError, match=r"str.*int.*Layer"):

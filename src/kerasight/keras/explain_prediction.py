@@ -74,12 +74,12 @@ def explain_prediction_keras(
             still has a map of more than one cell, leaving out those that only drop out or augment;
             where the next layer takes something else, such as ``x + y``, it is what that takes.
             Else a name; a path such as ``"backbone/conv5_out"`` for a layer in a model inside the
-            model, of which the last part is enough where it is unique; an index into
-            ``model.layers``; or the layer itself. With ``":input"`` at its end, a name stands for
-            what goes into the layer. Later layers see objects, earlier ones edges; the map has the
-            layer's resolution. Of a layer called several times in one pass (shared, Siamese), the
-            last call that has a map is explained. A list of layers gives the mean of their
-            heatmaps, at the greatest of their resolutions.
+            model, of which the last part is enough where it is unique; the attribute that holds it,
+            such as ``"blocks.0.c2"``; an index into ``model.layers``; or the layer itself. With
+            ``":input"`` at its end, a name stands for what goes into the layer. Later layers see
+            objects, earlier ones edges; the map has the layer's resolution. Of a layer called
+            several times in one pass (shared, Siamese), the last call that has a map is explained.
+            A list of layers gives the mean of their heatmaps, at the greatest of their resolutions.
         image: The picture to lay the heatmap over, a Pillow image of any size and mode. None makes
             one of the size of ``doc``, which takes 1, 3 or 4 channels and stretches their values to
             0..255.

@@ -152,8 +152,9 @@ def find(model: keras.Model, layer: int | str | keras.layers.Layer) -> keras.lay
     Args:
         model: The model to look in.
         layer: An index into ``model.layers``, as ``model.get_layer(index=...)`` takes it, also from
-            the end; a name or path, of which the last part is enough where it is unique; or a layer
-            instance, which is returned as it is.
+            the end; a name or path, of which the last part is enough where it is unique; the
+            attribute that holds it, such as ``"c2"`` or ``"blocks.0.c2"``, where no layer has that
+            name; or a layer instance, which is returned as it is.
 
     Returns:
         The layer, at whatever depth.
@@ -191,6 +192,9 @@ def _find_by_name(model: keras.Model, name: str) -> keras.layers.Layer:
         (path, found) for path, found in layers if path.endswith("/" + name) or id(found) in ends
     ]
     if not matches:
+        held = _by_attribute([model], name) or _by_attribute([one for _, one in layers], name)
+        matches = [(path_of(model, found), found) for found in held]
+    if not matches:
         raise ValueError(f"no layer {name!r} in model {model.name!r}; {_nearest(name, layers)}")
     if len(matches) > 1:
         paths = ", ".join(repr(path) for path, _ in matches)
@@ -208,6 +212,25 @@ def _along(layers: Iterable[keras.layers.Layer], path: str) -> list[keras.layers
         inside = found if place == 0 else [child for one in found for child in children(one)]
         found = list({id(one): one for one in inside if one.name == name}.values())
     return found
+
+
+def _by_attribute(holders: Iterable[Any], name: str) -> list[keras.layers.Layer]:
+    """The layers that are held under an attribute: ``"c2"``, or ``"blocks.0.c2"`` in a list."""
+    found: dict[int, keras.layers.Layer] = {}
+    for holder in holders:
+        value: Any = holder
+        for part in name.replace("/", ".").split("."):
+            if isinstance(value, keras.layers.Layer):
+                value = vars(value).get(part)
+            elif isinstance(value, dict):
+                value = value.get(part)
+            elif isinstance(value, (list, tuple)) and part.isdecimal():
+                value = dict(enumerate(value)).get(int(part))
+            else:
+                value = None
+        if isinstance(value, keras.layers.Layer):
+            found[id(value)] = value
+    return list(found.values())
 
 
 def _nearest(name: str, layers: Sequence[tuple[str, keras.layers.Layer]]) -> str:
