@@ -138,7 +138,8 @@ class TestFolders:
         assert all(Path(row[4]).is_file() for row in rows_of(result))
         assert result.stderr == "Note: classes: 5 pictures; left out: 1 that is hidden\n"
         page = Path("page.html").read_text(encoding="utf-8")
-        assert re.findall(r"<h2><bdi>(.+?)</bdi></h2>", page) == expected
+        titles = re.findall(r"<h2><bdi>(.+?)</bdi></h2>", page)
+        assert [title.replace("<wbr>", "") for title in titles] == expected
 
     @pytest.mark.skipif(sys.platform == "win32", reason="links take a right of their own")
     def test_follow_links_once(self) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from kerasight.keras import backends
 from kerasight.keras.layers import walk
 from kerasight.keras.record import scores_of
-from kerasight.keras.tap import tapped, untapped_attributes
+from kerasight.keras.tap import untapped_attributes
 
 __all__ = ["Copy", "copy_of"]
 
@@ -77,15 +77,8 @@ def copy_of(model: keras.Model, doc: np.ndarray) -> Copy:
         twins = _duplicate(model)
         twin = twins[id(model)]
         layers = _layers_of(twin)
-        ran: list[int] = []
-
-        def note(layer: Any, output: Any) -> Any:
-            ran.append(id(layer))
-            return output
-
         scores = scores_of(twin, doc)
-        with tapped([*layers, *originals], note), keras.StatelessScope():
-            backends.current().forward(twin, doc)
+        ran = [id(layer) for layer in backends.current().forward(twin, doc, [*layers, *originals])]
     except Exception as error:  # whatever there may be in a model that does not bear copying
         raise _no_copy(model, f"{type(error).__name__}: {error}") from error
     by_id = {id(layer): layer for layer in originals}

@@ -6,7 +6,7 @@ A backend is imported only when Keras runs on it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import keras
@@ -22,8 +22,19 @@ __all__ = ["Backend", "current"]
 class Backend(Protocol):
     """What each backend module offers."""
 
-    def forward(self, model: keras.Model, docs: Any) -> None:
-        """Run the model on ``docs`` in inference mode, so that what is not built yet gets built."""
+    def forward(
+        self, model: keras.Model, docs: Any, layers: Sequence[keras.layers.Layer] = ()
+    ) -> list[keras.layers.Layer]:
+        """Run the model on ``docs`` in inference mode, so that what is not built yet gets built.
+
+        Args:
+            model: The model.
+            docs: Array of shape ``(docs, ...)``.
+            layers: Layers of which to note when they run.
+
+        Returns:
+            Those of ``layers`` that ran, in the order in which they ended, as often as they ran.
+        """
 
     def scores(self, model: keras.Model, docs: Any, logits: bool) -> Any:
         """Run the model on ``docs``: its scores, array of shape ``(docs, classes)``.

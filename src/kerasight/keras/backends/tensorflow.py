@@ -10,7 +10,7 @@ import contextlib
 import functools
 import re
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,10 +41,22 @@ __all__ = ["forward", "forward_backward", "scores", "scores_after"]
 _FLOAT16_SCALES = (2.0**24, 2.0**15, 2.0**8, 1.0)
 
 
-def forward(model: keras.Model, docs: np.ndarray) -> None:
-    """Run the model on ``docs`` in inference mode, so that what is not built yet gets built."""
+def forward(
+    model: keras.Model, docs: np.ndarray, layers: Sequence[keras.layers.Layer] = ()
+) -> list[keras.layers.Layer]:
+    """Run the model on ``docs`` in inference mode, so that what is not built yet gets built.
+
+    `kerasight.keras.backends.Backend` has the arguments.
+    """
     _check_eager()
-    _scores_alone(model, tf.convert_to_tensor(docs), logits=False)
+    ran: list[keras.layers.Layer] = []
+
+    def note(layer: keras.layers.Layer, output: Any) -> Any:
+        ran.append(layer)
+        return output
+
+    _scores_alone(model, tf.convert_to_tensor(docs), False, layers, note)
+    return ran
 
 
 def _check_eager() -> None:
@@ -154,9 +166,15 @@ def _traced_scores(
 
 
 @_built_first
-def _scores_alone(model: keras.Model, inputs: tf.Tensor, logits: bool) -> tf.Tensor:
-    """The scores, where nothing else is to be seen."""
-    with tapped(_compiled(model), lambda _, output: output), _changing_nothing():
+def _scores_alone(
+    model: keras.Model,
+    inputs: tf.Tensor,
+    logits: bool,
+    layers: Sequence[keras.layers.Layer] = (),
+    see: Callable[[Any, Any], Any] = lambda _, output: output,
+) -> tf.Tensor:
+    """The scores, where no gradient is to be had; what some layers put out goes through ``see``."""
+    with tapped([*_compiled(model), *layers], see), _changing_nothing():
         return _scores(model, inputs, logits)
 
 
