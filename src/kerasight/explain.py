@@ -18,14 +18,17 @@ __all__ = ["explain_prediction", "explain_predictions"]
 Registry = TypeVar("Registry", bound=Callable[..., Any])
 
 
-def _in_its_own_name(registry: Registry) -> Registry:
-    """Have wrong arguments refused in the name of the function that was called.
+def _front_of(registry: Registry) -> Registry:
+    """What users call: it registers the Keras explainers when they are first needed.
 
-    Python names the explainer that they were passed on to, which nobody called.
+    Wrong arguments are refused in its own name. Python names the explainer that they were passed on
+    to, which nobody called.
     """
 
     @wraps(registry)  # with ``register``, ``dispatch`` and ``registry``
     def call(*args: Any, **kwargs: Any) -> Any:
+        if args:
+            _register_for(args[0])
         try:
             return registry(*args, **kwargs)
         except TypeError:
@@ -60,9 +63,9 @@ def _advice(unknown: str, known: list[str]) -> str:
     return f"; did you mean {nearest[0]!r}?" if nearest else f"; known are {', '.join(known)}"
 
 
-@_in_its_own_name
+@_front_of
 @singledispatch
-def explain_prediction(estimator: Any, doc: Any, *args: Any, **kwargs: Any) -> Explanation:
+def explain_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Explanation:
     """Explain one prediction of a model.
 
     Does no work of its own: it calls the explainer registered for the type of ``estimator``. Keras
@@ -73,12 +76,10 @@ def explain_prediction(estimator: Any, doc: Any, *args: Any, **kwargs: Any) -> E
         estimator: The model. Must be passed by position.
         doc: The input whose prediction is to be explained, with its batch axis: for a Keras image
             model an array of shape ``(1, height, width, channels)``.
-        *args: Passed on to the explainer: for Keras models ``targets``, ``layer`` and ``image``, in
-            this order.
-        **kwargs: Passed on as well: for Keras models ``targets`` or ``top_targets``,
-            ``target_names``, ``layer``, ``image``, ``method``, ``logits``, ``relu``,
-            ``counterfactual``, ``alpha``, ``references``, ``smooth``, ``seed``, ``batch_size`` and
-            ``progress``.
+        **kwargs: Passed on to the explainer: for Keras models ``targets``, ``layer`` and ``image``,
+            which may also come by position, in this order; ``top_targets``, ``target_names``,
+            ``method``, ``logits``, ``relu``, ``counterfactual``, ``alpha``, ``references``,
+            ``smooth``, ``seed``, ``batch_size`` and ``progress``.
 
     Returns:
         The explanation. For a model of an unknown type, an ``Explanation`` whose ``error`` says so.
@@ -86,12 +87,10 @@ def explain_prediction(estimator: Any, doc: Any, *args: Any, **kwargs: Any) -> E
     Raises:
         TypeError: If there is no such argument. All else that the explainer raises.
     """
-    if _registers_now(estimator, explain_prediction):
-        return explain_prediction(estimator, doc, *args, **kwargs)
     return not_supported(estimator)
 
 
-@_in_its_own_name
+@_front_of
 @singledispatch
 def explain_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Iterator[Explanation]:
     """Explain the predictions of a model for many inputs, as a stream.
@@ -126,8 +125,6 @@ def explain_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Iterator[Ex
         rocket
         rocket
     """
-    if _registers_now(estimator, explain_predictions):
-        return explain_predictions(estimator, docs, **kwargs)
     return (not_supported(estimator) for _ in docs)
 
 
@@ -142,17 +139,13 @@ def not_supported(estimator: Any) -> Explanation:
     return Explanation(estimator=shown, error=error)
 
 
-def _registers_now(estimator: Any, registry: Any) -> bool:
-    """Register the Keras explainers for a Keras model, if ``registry`` does not have them yet.
+def _register_for(estimator: Any) -> None:
+    """Register the Keras explainers for a Keras model.
 
     A framework is imported only once an object of the user's comes from it.
     """
     keras = sys.modules.get("keras")
-    if keras is None or not isinstance(estimator, keras.Model):
-        return False
-    unregistered = registry.dispatch(type(estimator))
-    # These register themselves.
-    import kerasight.keras.explain_prediction
-    import kerasight.keras.explain_predictions  # noqa: F401
-
-    return registry.dispatch(type(estimator)) is not unregistered
+    if keras is not None and isinstance(estimator, keras.Model):
+        # These register themselves.
+        import kerasight.keras.explain_prediction
+        import kerasight.keras.explain_predictions  # noqa: F401
