@@ -11,8 +11,19 @@ import numpy as np
 import pytest
 
 from kerasight.base import Explanation, TargetExplanation
-from kerasight.metrics import average_drop, deletion, increase, insertion, road
-from kerasight.metrics.common import _made, digest, heatmaps_of, progressing, ranks, resized
+from kerasight.metrics import average_drop, common, deletion, increase, insertion, road
+from kerasight.metrics.common import (
+    Picture,
+    Plan,
+    Trial,
+    _made,
+    digest,
+    docs_of,
+    heatmaps_of,
+    progressing,
+    ranks,
+    resized,
+)
 
 
 def mean_model(*weights: float, channels_first: bool = False, size: int = 4) -> keras.Model:
@@ -443,3 +454,36 @@ def test_a_digest_tells_arrays_apart() -> None:
     assert len({digest(mask) for mask in masks}) == 10
     assert digest(masks[3]) == digest(masks[3].copy())
     assert digest(np.eye(3)[:, ::-1]) == digest(np.eye(3)[:, ::-1].copy()) != digest(np.eye(3))
+
+
+def test_pictures_of_all_metrics_are_spread_over_all_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
+    docs, heatmaps = np.zeros((2, 2, 2, 1), np.float32), np.ones((2, 2, 2))
+    checked = docs_of(model, docs)
+    trial = Trial.of(model, checked, heatmaps, [0], 4, logits=False, progress=False)
+    batches: list[list[float]] = []
+    run = common._scores
+
+    def noted(of: keras.Model, docs: Any, batch: np.ndarray, logits: bool) -> np.ndarray:
+        batches.append(batch[:, 0, 0, 0].tolist())
+        return run(of, docs, batch, logits)
+
+    def metric(first: int, each: int) -> Plan[np.ndarray]:
+        def changed(place: int) -> Iterator[Picture]:
+            for column in range(each):
+                value = first + each * place + column
+                yield value, lambda value=value: np.full((2, 2, 1), value, np.float32)
+
+        scores = yield changed, each
+        return scores
+
+    monkeypatch.setattr(common, "_scores", noted)
+    told: list[float] = []
+    dear, cheap = trial.results([metric(0, 2), metric(100, 6)], told.append)
+    # Each metric gets its own, and each batch holds one picture in four of the first.
+    np.testing.assert_array_equal(dear, np.arange(4).reshape(2, 2))
+    np.testing.assert_array_equal(cheap, 100 + np.arange(12).reshape(2, 6))
+    assert [sum(value < 100 for value in batch) for batch in batches] == [1, 1, 1, 1]
+    assert told == [0, 0.25, 0.5, 0.75]

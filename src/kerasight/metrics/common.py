@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import heapq
 import itertools
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Generator,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -31,6 +41,7 @@ __all__ = [
     "Heatmap",
     "Heatmaps",
     "Picture",
+    "Plan",
     "Trial",
     "axes",
     "baselines",
@@ -357,6 +368,15 @@ def _convolution(size: int, kernel: np.ndarray) -> np.ndarray:
 Picture = tuple[Hashable, Callable[[], np.ndarray]]
 """What tells a changed doc from others, and what makes it, channels last."""
 
+Asked = tuple[Callable[[int], Iterator[Picture]], int]
+"""Given the place of a heatmap, the changed versions of its doc; and how many these are."""
+
+Plan = Generator[Asked, np.ndarray, Item]
+"""A metric: asks for the scores of changed docs, once or never, and returns what it makes of them.
+
+The scores are those for the class of each heatmap, float64 ``(heatmaps, each)``.
+"""
+
 # NumPy lets go of Python's lock for a part of the time only, so that more of them only wait.
 _THREADS = min(4, os.cpu_count() or 1)
 
@@ -473,42 +493,74 @@ class Trial:
             ("order", place, seed), lambda: ranks(self.heatmaps[place], self.docs.size, seed)
         )
 
-    def scores(self, changed: Callable[[int], Iterator[Picture]], each: int) -> np.ndarray:
-        """The scores of changed docs, a batch at a time.
+    def result(self, plan: Plan[Item]) -> Item:
+        """What one metric returns."""
+        return self.results([plan])[0]
 
-        While the model runs, threads make the pictures of the next batch.
+    def results(
+        self, plans: Sequence[Plan[Item]], tell: Callable[[float], None] | None = None
+    ) -> list[Item]:
+        """What several metrics return, the scores that they ask for found a batch at a time.
+
+        While the model runs, threads make the pictures of the next batch. The pictures of all
+        metrics are spread over all batches: some are dear, and others would leave the threads idle.
 
         Args:
-            changed: Given the place of a heatmap, the changed versions of its doc.
-            each: How many of them there are for each heatmap.
-
-        Returns:
-            float64 array ``(heatmaps, each)``: the score for the heatmap's class.
+            plans: The metrics.
+            tell: If given, is called with the share of the scores that are found, now and then.
         """
-        found = np.empty((len(self.heatmaps), each))
-        for _ in progressing(self._filled(found, changed), found.size, "scoring", self.progress):
-            pass
-        return found
+        results: dict[int, Item] = {}
+        asked: dict[int, Asked] = {}
+        for number, plan in enumerate(plans):
+            try:
+                asked[number] = next(plan)
+            except StopIteration as end:
+                results[number] = end.value
+        found = {
+            number: np.empty((len(self.heatmaps), each)) for number, (_, each) in asked.items()
+        }
+        total = sum(scores.size for scores in found.values())
+        filled = self._filled(found, asked)
+        for done, _ in enumerate(progressing(filled, total, "scoring", self.progress)):
+            if tell is not None and done % self.batch_size == 0:
+                tell(done / total)
+        for number, scores in found.items():
+            try:
+                plans[number].send(scores)
+            except StopIteration as end:
+                results[number] = end.value
+        return [results[number] for number in range(len(plans))]
 
     def _filled(
-        self, found: np.ndarray, changed: Callable[[int], Iterator[Picture]]
-    ) -> Iterator[tuple[int, int]]:
-        """Fill in the scores; yields each place that is done."""
-        waiting: dict[Hashable, list[tuple[int, int]]] = {}
-        done: list[tuple[int, int]] = []
+        self, found: dict[int, np.ndarray], asked: dict[int, Asked]
+    ) -> Iterator[tuple[int, int, int]]:
+        """Fill in the scores of each metric; yields each place that is done."""
+        waiting: dict[Hashable, list[tuple[int, int, int]]] = {}
+        done: list[tuple[int, int, int]] = []
+
+        def of_metric(number: int) -> Iterator[tuple[float, tuple[int, int, int], Picture]]:
+            changed, each = asked[number]
+            for place in range(len(self.heatmaps)):
+                for column, picture in enumerate(changed(place)):
+                    share = (place + (column + 0.5) / each) / len(self.heatmaps)
+                    yield share, (number, place, column), picture
 
         def pictures() -> Iterator[Picture]:
-            for place in range(len(self.heatmaps)):
-                for column, (what, make) in enumerate(changed(place)):
-                    key = ("scores", what) if self.is_shared else (place, column)
-                    if key in self._known:
-                        found[place, column] = self._known[key][self.targets[place]]
-                        done.append((place, column))
-                    elif key in waiting:
-                        waiting[key].append((place, column))
-                    else:
-                        waiting[key] = [(place, column)]
-                        yield key, make
+            spread = heapq.merge(*map(of_metric, asked), key=itemgetter(0))
+            for _, where, (what, make) in spread:
+                key = ("scores", what) if self.is_shared else where
+                if key in self._known:
+                    fill(where, self._known[key])
+                elif key in waiting:
+                    waiting[key].append(where)
+                else:
+                    waiting[key] = [where]
+                    yield key, make
+
+        def fill(where: tuple[int, int, int], row: np.ndarray) -> None:
+            number, place, column = where
+            found[number][place, column] = row[self.targets[place]]
+            done.append(where)
 
         with closing(_made(pictures(), self.batch_size)) as made:
             while batch := list(itertools.islice(made, self.batch_size)):
@@ -516,9 +568,8 @@ class Trial:
                     self.model, self.docs, np.stack([picture for _, picture in batch]), self.logits
                 )
                 for (key, _), row in zip(batch, scores, strict=True):
-                    for place, column in waiting.pop(key):
-                        found[place, column] = row[self.targets[place]]
-                        done.append((place, column))
+                    for where in waiting.pop(key):
+                        fill(where, row)
                     if self.is_shared:
                         self._known[key] = row
                 yield from done

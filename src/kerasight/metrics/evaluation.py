@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kerasight.keras.methods import METHODS, find_method
-from kerasight.metrics.common import Trial, axes, baselines, check_model, docs_of, flag, integer
+from kerasight.metrics.common import (
+    Plan,
+    Trial,
+    axes,
+    baselines,
+    check_model,
+    docs_of,
+    flag,
+    integer,
+)
 from kerasight.metrics.localisation import energy_in_mask, pointing_game
 from kerasight.metrics.perturbation import AverageDrop, curve, masked_scores
 from kerasight.metrics.road import NOISE, PERCENTILES, road_of
@@ -58,33 +67,40 @@ class _Case:
     steps: int
     seed: int
 
-    def areas(self, metric: Literal["deletion", "insertion"]) -> np.ndarray:
+    def areas(self, metric: Literal["deletion", "insertion"]) -> Plan[np.ndarray]:
         baseline = "mean" if metric == "deletion" else "blur"
         baseline_of = baselines(baseline, self.trial.docs, self.seed)
-        return curve(metric, self.trial, baseline_of, self.steps, self.seed, baseline).areas
+        found = yield from curve(metric, self.trial, baseline_of, self.steps, self.seed, baseline)
+        return found.areas
 
-    def located(self, values_of: Callable[..., np.ndarray]) -> np.ndarray:
+    def located(self, values_of: Callable[..., np.ndarray]) -> Plan[np.ndarray]:
         """What a metric that looks at the mask says of each heatmap, NaN where there is none."""
         known = [place for place, mask in enumerate(self.masks) if mask is not None]
         values = np.full(len(self.masks), np.nan)
         if known:
             heatmaps = [self.trial.heatmaps[place] for place in known]
             values[known] = values_of(heatmaps, [self.masks[place] for place in known])
+        yield from ()  # asks for no scores
         return values
 
-    def masked(self) -> np.ndarray:
+    def masked(self) -> Plan[np.ndarray]:
         """The score of what each heatmap leaves of the doc."""
         return masked_scores(self.trial, baselines("mean", self.trial.docs, self.seed), "mean")
 
-    def drops(self) -> np.ndarray:
-        before, after = self.trial.untouched, self.masked()
+    def drops(self) -> Plan[np.ndarray]:
+        before, after = self.trial.untouched, (yield from self.masked())
         # Of a score that is not above 0, there is no share to lose.
         has_share = before > 0
         drops = AverageDrop(np.where(has_share, before, 1), after, self.trial.targets, "mean").drops
         return np.where(has_share, drops, np.nan)
 
-    def road(self) -> np.ndarray:
-        return road_of(self.trial, np.array(PERCENTILES), NOISE, self.seed).scores
+    def increases(self) -> Plan[np.ndarray]:
+        after = yield from self.masked()
+        return 100.0 * (after > self.trial.untouched)
+
+    def road(self) -> Plan[np.ndarray]:
+        found = yield from road_of(self.trial, np.array(PERCENTILES), NOISE, self.seed)
+        return found.scores
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,7 @@ class Metric:
     short: str
     is_higher_better: bool
     show: Callable[[float], str]
-    measure: Callable[[_Case], np.ndarray] | None = None
+    measure: Callable[[_Case], Plan[np.ndarray]] | None = None
     needs_mask: bool = False
 
     def heading(self, is_short: bool = False) -> str:
@@ -171,7 +187,7 @@ METRICS: dict[str, Metric] = {
             "Incr.",
             True,
             _percent,
-            lambda case: 100.0 * (case.masked() > case.trial.untouched),
+            _Case.increases,
         ),
         Metric(
             "road",
@@ -740,8 +756,8 @@ class Study:
         logits: Whether to explain the score before the final softmax or sigmoid; None until it is
             known whether that can be found.
         progress: Whether slow methods and metrics show a bar of their own.
-        tell: If given, is called before each step with the name of the method or metric, and the
-            share of the doc that is done.
+        tell: If given, is called with the name of the method that is next, or with "metrics", and
+            the share of the doc that is done.
     """
 
     model: keras.Model
@@ -913,7 +929,7 @@ class Study:
         )
         return _Case(trial, [masks[rank] for rank, _ in maps], self.steps, self.seed)
 
-    def _tell(self, what: str, done: int, steps: int) -> None:
+    def _tell(self, what: str, done: float, steps: int) -> None:
         if self.tell is not None:
             self.tell(what, done / steps)
 
@@ -971,12 +987,18 @@ class Study:
 
     def _measured(self, case: _Case, done: int, steps: int) -> dict[str, np.ndarray]:
         """All metrics of the heatmaps of a doc."""
-        values = {}
         has_mask = any(mask is not None for mask in case.masks)
-        for number, metric in enumerate(self.metrics):
-            self._tell(metric.name, done + number, steps)
-            if metric.measure is not None and (has_mask or not metric.needs_mask):
-                values[metric.name] = metric.measure(case)
+        plans = {
+            metric.name: metric.measure(case)
+            for metric in self.metrics
+            if metric.measure is not None and (has_mask or not metric.needs_mask)
+        }
+
+        def tell(share: float) -> None:
+            self._tell("metrics", done + share * (steps - done), steps)
+
+        tell(0)
+        values = dict(zip(plans, case.trial.results([*plans.values()], tell), strict=True))
         if {"insertion", "deletion"} <= values.keys():
             values[_DIFFERENCE.name] = values["insertion"] - values["deletion"]
         return values

@@ -13,6 +13,7 @@ from kerasight.metrics.common import (
     Baseline,
     Heatmaps,
     Picture,
+    Plan,
     Trial,
     axes,
     baselines,
@@ -182,7 +183,8 @@ def deletion(
     checked = docs_of(model, docs)
     baseline_of = baselines(baseline, checked, seed)
     trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
-    return curve("deletion", trial, baseline_of, steps, seed, name_of_baseline(baseline))
+    name = name_of_baseline(baseline)
+    return trial.result(curve("deletion", trial, baseline_of, steps, seed, name))
 
 
 def insertion(
@@ -226,7 +228,8 @@ def insertion(
     checked = docs_of(model, docs)
     baseline_of = baselines(baseline, checked, seed)
     trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
-    return curve("insertion", trial, baseline_of, steps, seed, name_of_baseline(baseline))
+    name = name_of_baseline(baseline)
+    return trial.result(curve("insertion", trial, baseline_of, steps, seed, name))
 
 
 def curve(
@@ -236,7 +239,7 @@ def curve(
     steps: int,
     seed: int,
     name: str,
-) -> Curve:
+) -> Plan[Curve]:
     """`deletion` or `insertion` of what was checked.
 
     Args:
@@ -264,7 +267,7 @@ def curve(
             key = (metric, name, digest(mask)) if trial.is_shared else None
             yield key, partial(_chosen, mask[..., np.newaxis], after, before)
 
-    scores = trial.scores(changed, each=steps)
+    scores = yield changed, steps
     known = trial.untouched[:, np.newaxis]
     return Curve(
         metric=metric,
@@ -461,7 +464,7 @@ def average_drop(
                 "keras.layers.Softmax()]) does"
             )
     name = name_of_baseline(baseline)
-    after = masked_scores(trial, baseline_of, name)
+    after = trial.result(masked_scores(trial, baseline_of, name))
     return AverageDrop(trial.untouched, after, trial.targets, name)
 
 
@@ -504,11 +507,13 @@ def increase(
     baseline_of = baselines(baseline, checked, integer("seed", seed, least=0))
     trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
     name = name_of_baseline(baseline)
-    after = masked_scores(trial, baseline_of, name)
+    after = trial.result(masked_scores(trial, baseline_of, name))
     return Increase(trial.untouched, after, trial.targets, name)
 
 
-def masked_scores(trial: Trial, baseline_of: Callable[[int], np.ndarray], name: str) -> np.ndarray:
+def masked_scores(
+    trial: Trial, baseline_of: Callable[[int], np.ndarray], name: str
+) -> Plan[np.ndarray]:
     """The scores of what the heatmaps leave of the docs, shape ``(heatmaps,)``.
 
     Args:
@@ -534,4 +539,5 @@ def masked_scores(trial: Trial, baseline_of: Callable[[int], np.ndarray], name: 
         key = ("masked", name, digest(heat)) if trial.is_shared else None
         yield key, lambda: (heat * doc + (1 - heat) * empty).astype(doc.dtype)
 
-    return trial.scores(changed, each=1)[:, 0]
+    scores = yield changed, 1
+    return scores[:, 0]

@@ -13,6 +13,7 @@ import numpy as np
 from kerasight.metrics.common import (
     Heatmaps,
     Picture,
+    Plan,
     Trial,
     axes,
     digest,
@@ -166,10 +167,10 @@ def road(
     seed = integer("seed", seed, least=0)
     checked = docs_of(model, docs)
     trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
-    return road_of(trial, shares, float(noise), seed)
+    return trial.result(road_of(trial, shares, float(noise), seed))
 
 
-def road_of(trial: Trial, shares: np.ndarray, noise: float, seed: int) -> Road:
+def road_of(trial: Trial, shares: np.ndarray, noise: float, seed: int) -> Plan[Road]:
     """`road` of what was checked.
 
     Args:
@@ -202,7 +203,7 @@ def road_of(trial: Trial, shares: np.ndarray, noise: float, seed: int) -> Road:
             key = ("road", digest(removed)) if trial.is_shared else None
             yield key, partial(without, doc, removed, grain)
 
-    scores = trial.scores(changed, each=2 * len(counts))
+    scores = yield changed, 2 * len(counts)
     return Road(
         percentiles=shares,
         morf=scores[:, : len(counts)],
