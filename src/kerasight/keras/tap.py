@@ -125,6 +125,8 @@ def _sessions() -> list[_Session]:
 
 
 def _wrap(layer: Any, session: _Session) -> None:
+    # Before the lock is taken: in Python 3.13 an interrupt at a comprehension would leave it taken.
+    names = [name for name in TAPPED if hasattr(layer, name)]
     with _lock:
         entry = _wrapped.get(id(layer)) or _Wrapped(layer)
         entry.sessions.append(session)
@@ -132,9 +134,8 @@ def _wrap(layer: Any, session: _Session) -> None:
             return
         # Through the instance's dictionary: Keras tracks what is set as an attribute.
         attributes = vars(layer)
-        entry.before = {
-            name: attributes.get(name, _MISSING) for name in TAPPED if hasattr(layer, name)
-        }
+        for name in names:
+            entry.before[name] = attributes.get(name, _MISSING)
         _wrapped[id(layer)] = entry
         for name in entry.before:
             wrapper = _not_rematerialised if name == _REMAT else _passing_through
