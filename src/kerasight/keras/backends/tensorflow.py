@@ -668,12 +668,10 @@ class _Recorder:
         """The position of what a tensor is but for its type: Keras casts what goes into layers."""
         if tf.is_symbolic_tensor(given):  # the site is known then
             return None
-        position: int | None
-        for reference, position in reversed(list(self._positions.values())):
-            other = reference()
-            if other is not None and position is not None and other.shape == given.shape:
-                is_cast = other.dtype != given.dtype
-                is_same = is_cast and bool(tf.reduce_all(tf.cast(other, given.dtype) == given))
+        for position in reversed(range(len(self.calls))):
+            seen = self.seen[position].output
+            if seen is not None and seen.shape == given.shape:
+                is_same = bool(tf.reduce_all(tf.cast(seen, given.dtype) == given))
                 return position if is_same else None
         return None
 
