@@ -191,6 +191,7 @@ def test_ctrl_c_at_any_line_of_the_tap_leaves_no_wrapper(nth: int) -> None:
             raise KeyboardInterrupt
         return interrupt
 
+    before = sys.gettrace()  # that of coverage
     sys.settrace(interrupt)
     try:
         with tapped(layers, lambda _, output: output):
@@ -198,7 +199,7 @@ def test_ctrl_c_at_any_line_of_the_tap_leaves_no_wrapper(nth: int) -> None:
     except KeyboardInterrupt:
         pass
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     assert lines > nth, "fewer lines: none was interrupted"
     assert not _wrapped
     assert not any("call" in vars(layer) for layer in layers)
