@@ -425,7 +425,8 @@ def _bookkeeping(of_models: bool) -> frozenset[str]:
     # With names, or Keras would number those of the user's models otherwise.
     bare = keras.layers.Layer(name="bare")
     inputs = keras.Input((1,), name="inputs")
-    graph = keras.Model(inputs, inputs, name="graph")
+    # With a layer, without which some versions of Keras make no graph.
+    graph = keras.Model(inputs, keras.layers.Identity(name="same")(inputs), name="graph")
     names = set(vars(bare)) | {name for name in vars(graph) if name.startswith("_self_")}
     if not of_models:
         return frozenset(names) - _KEPT
