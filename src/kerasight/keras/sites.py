@@ -41,6 +41,10 @@ _OF_SEQUENCES = (
 )
 
 
+# From the calls of a run and a position among them to the positions beside it.
+_Neighbours = Callable[[Sequence[Call], int], Sequence[int | None]]
+
+
 @dataclass(frozen=True, eq=False)
 class Site:
     """Where a model is looked at.
@@ -230,7 +234,7 @@ def layout(model: keras.Model, calls: Sequence[Call], position: int) -> layers.D
     found = _own_format(call)
     if found is None:
         found = _format_nearby(calls, position, _takers) or _format_nearby(
-            calls, position, lambda calls, position: calls[position].sources
+            calls, position, _sources
         )
     return found or layers.data_format(model, call.layer)
 
@@ -243,26 +247,40 @@ def _own_format(call: Call) -> layers.DataFormat | None:
 
 
 def _format_nearby(
-    calls: Sequence[Call],
-    position: int,
-    neighbours: Callable[[Sequence[Call], int], Sequence[int | None]],
+    calls: Sequence[Call], position: int, neighbours: _Neighbours
 ) -> layers.DataFormat | None:
-    """The layout that a neighbour says, looked for from one to the next while the shape stays."""
-    seen, queue, shape = {position}, [position], calls[position].shape
+    """The layout that the nearest neighbour says which says one."""
+    for here, other in _nearby(calls, position, neighbours):
+        call = calls[other]
+        is_taker = here in call.sources
+        said = layers.input_format(call.layer) if is_taker else _own_format(call)
+        if said is not None:
+            return said
+    return None
+
+
+def _nearby(
+    calls: Sequence[Call], position: int, neighbours: _Neighbours
+) -> Iterator[tuple[int, int]]:
+    """Neighbours, nearest first, and theirs for as long as the shape stays what it is.
+
+    Yields:
+        ``(here, other)``: where the walk stood, and the neighbour.
+    """
+    seen, queue = {position}, [position]
     while queue:
         here = queue.pop(0)
         for other in neighbours(calls, here):
             if other is None or other in seen:
                 continue
             seen.add(other)
-            call = calls[other]
-            is_taker = here in call.sources
-            said = layers.input_format(call.layer) if is_taker else _own_format(call)
-            if said is not None:
-                return said
-            if call.shape == shape:
+            yield here, other
+            if calls[other].shape == calls[position].shape:
                 queue.append(other)
-    return None
+
+
+def _sources(calls: Sequence[Call], position: int) -> Sequence[int | None]:
+    return calls[position].sources
 
 
 def _takers(calls: Sequence[Call], position: int) -> list[int]:
@@ -280,22 +298,11 @@ def _is_of_a_picture(calls: Sequence[Call], position: int) -> bool:
     sources = [calls[at].shape for at in calls[position].sources if at is not None]
     if any(shape[1:] == (first * second, channels) for shape in sources):
         return True
-    for neighbours in (_takers, lambda calls, position: calls[position].sources):
-        seen, queue = {position}, [position]
-        while queue:
-            here = queue.pop(0)
-            if _works_on_pictures(calls[here].layer):
-                return True
-            for other in neighbours(calls, here):
-                if other is None or other in seen:
-                    continue
-                seen.add(other)
-                call = calls[other]
-                if call.shape == calls[position].shape:
-                    queue.append(other)
-                elif _works_on_pictures(call.layer):
-                    return True
-    return False
+    return _works_on_pictures(calls[position].layer) or any(
+        _works_on_pictures(calls[other].layer)
+        for neighbours in (_takers, _sources)
+        for _, other in _nearby(calls, position, neighbours)
+    )
 
 
 def _works_on_pictures(layer: keras.layers.Layer) -> bool:
