@@ -104,6 +104,12 @@ def data_of(text: str) -> dict[str, Any]:
     return json.loads(re.search(r'class="ks-data">(.*?)</script>', text)[1])
 
 
+def look_of(text: str) -> dict[str, bytes]:
+    """The tables by which a fragment's script draws."""
+    found = json.loads(re.search(r'class="ks-look" data-kind="\w+">(.*?)</script>', text)[1])
+    return {name: base64.b64decode(table) for name, table in found.items()}
+
+
 def cells_of(target: dict[str, Any]) -> np.ndarray:
     values = np.frombuffer(base64.b64decode(target["cells"]), "<u2") / 65535
     return (2 * values - 1 if target["signed"] else values).reshape(target["shape"])
@@ -199,12 +205,11 @@ def test_a_name_is_broken_where_its_parts_end(name: str, broken: str) -> None:
 
 def test_the_script_gets_the_picture_and_the_cells() -> None:
     data = data_of(format_as_html(make(), resampling_filter="box", alpha_limit=0.4))
-    assert (data["size"], data["filter"], data["opacity"]) == ([200, 160], "box", 0.4)
+    assert (data["size"], data["opacity"]) == ([200, 160], 0.4)
     assert picture_at(data["picture"]).size == (200, 160)
     for number, target in enumerate(data["targets"]):
         np.testing.assert_allclose(cells_of(target), np.roll(HEAT, number), atol=1 / 65535)
     assert data_of(format_as_html(make(), alpha_limit=None))["opacity"] == 1
-    assert data_of(format_as_html(make(), resampling_filter=None))["filter"] == "bicubic"
 
 
 def test_signed_cells_keep_their_sign() -> None:
@@ -217,11 +222,10 @@ def test_signed_cells_keep_their_sign() -> None:
 
 
 def test_the_table_has_the_colours_and_the_opacity_of_the_overlay() -> None:
-    def table(text: str) -> np.ndarray:
-        found = re.search(r'class="ks-colours" data-kind="\w+">"(.*?)"<', text)[1]
-        return np.frombuffer(base64.b64decode(found), np.uint8).reshape(-1, 4)
-
     import matplotlib
+
+    def table(text: str) -> np.ndarray:
+        return np.frombuffer(look_of(text)["colours"], np.uint8).reshape(-1, 4)
 
     jet = table(format_as_html(make(), colormap="jet"))
     wanted = matplotlib.colormaps["jet"](np.arange(256), bytes=True)[:, :3].repeat(2, axis=0)
@@ -233,6 +237,24 @@ def test_the_table_has_the_colours_and_the_opacity_of_the_overlay() -> None:
     # Where nothing is to be seen, the scale still has a colour.
     assert signed[255, :3].any()
     assert np.abs(signed[255, :3].astype(int) - signed[253, :3]).max() < 10
+
+
+def test_the_filter_is_what_pillow_makes_of_one_hot_cell() -> None:
+    def shares(name: str | None) -> np.ndarray:
+        text = format_as_html(make(), resampling_filter=name)
+        return np.frombuffer(look_of(text)["filter"], "<i2") / 2**14
+
+    # From 3.5 cells before the middle of the cell to 3.5 after it.
+    count = len(shares("box"))
+    away = np.abs((np.arange(count) + 0.5) / count * 7 - 3.5)
+    np.testing.assert_array_equal(shares("box"), away < 0.5)
+    np.testing.assert_array_equal(shares("nearest"), away < 0.5)
+    np.testing.assert_allclose(shares("bilinear"), (1 - away).clip(0), atol=1e-4)
+    lanczos = (np.sinc(away) * np.sinc(away / 3)) * (away < 3)
+    np.testing.assert_allclose(shares("lanczos"), lanczos, atol=0.02)
+    # What all cells together give to a place is one.
+    np.testing.assert_allclose(shares("lanczos").reshape(7, -1).sum(axis=0), 1, atol=5e-4)
+    np.testing.assert_array_equal(shares(None), shares("bicubic"))
 
 
 def test_large_pictures_and_heatmaps_are_reduced_and_small_pictures_enlarged() -> None:
@@ -529,9 +551,9 @@ def test_what_is_the_same_for_all_is_said_once() -> None:
     text = report([Explanation("net", error="wrong"), make(), make(), other])
     assert text.count("layer\u00a0backbone/<wbr>out") == 1
     assert text.count("layer\u00a0early") == 1
-    assert text.count('class="ks-colours"') == 1
+    assert text.count('class="ks-look"') == 1
     signed = make(targets=[TargetExplanation(0, heatmap=-HEAT, signed=True)])
-    assert report([make(), signed, make(), signed]).count('class="ks-colours"') == 2
+    assert report([make(), signed, make(), signed]).count('class="ks-look"') == 2
 
 
 def test_scores_that_are_no_numbers_are_none() -> None:

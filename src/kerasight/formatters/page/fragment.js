@@ -9,7 +9,7 @@ async function start(root) {
   const dials = form.querySelector(".ks-dials");
   const title = form.querySelector(".ks-title").textContent;
   const hint = "Point to read the heat, click to enlarge.";
-  const view = makeView(form, coloursIn(root), hint, () => enlarge(form, view, title));
+  const view = makeView(form, looksIn(root), hint, () => enlarge(form, view, title));
   makeChoice(form);
   stills.classList.add("ks-first");
   await view.open();

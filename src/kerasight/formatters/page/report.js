@@ -6,7 +6,7 @@ function startReport() {
   const field = (name) => tools.elements.namedItem(name);
   const list = report.querySelector(".ks-cards");
   const count = report.querySelector(".ks-count");
-  const colours = coloursIn(report);
+  const looks = looksIn(report);
   const none = element("p", "ks-none");
   none.textContent = "Nothing matches.";
   none.hidden = true;
@@ -23,7 +23,7 @@ function startReport() {
       considered: 0,
     };
     card.view = node.querySelector(".ks-data")
-      ? makeView(form, colours, "", () => showLarge(card)) : null;
+      ? makeView(form, looks, "", () => showLarge(card)) : null;
     card.text = [card.name, ...labels, node.querySelector(".ks-error")?.textContent ?? ""]
       .join("\n").toLowerCase();
     if (card.view) {

@@ -1,55 +1,28 @@
 // What a fragment and a report share: a picture with a heatmap over it, drawn from its cells.
 
-// The kernels and the borders of Pillow's resize, so that the picture is that of format_as_image.
-const sinc = (x) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
-const KERNELS = {
-  box: [0.5, (x) => (x > -0.5 && x <= 0.5 ? 1 : 0)],
-  bilinear: [1, (x) => Math.max(0, 1 - Math.abs(x))],
-  hamming: [1, (x) => (Math.abs(x) < 1 ? sinc(x) * (0.54 + 0.46 * Math.cos(Math.PI * x)) : 0)],
-  bicubic: [2, (x) => {
-    const d = Math.abs(x);
-    if (d >= 2) return 0;
-    return d < 1 ? (1.5 * d - 2.5) * d * d + 1 : -0.5 * (((d - 5) * d + 8) * d - 4);
-  }],
-  lanczos: [3, (x) => (Math.abs(x) < 3 ? sinc(x) * sinc(x / 3) : 0)],
-};
+// How many cells the table of a filter spans, its own in the middle.
+const SPAN = 7;
 
-// For each of `to` places, the first of `from` cells that it is made of, and their shares.
-function shares(from, to, filter) {
-  const scale = from / to;
-  if (filter === "nearest") {
-    return Array.from({ length: to }, (_, i) => [Math.floor((i + 0.5) * scale), [1]]);
-  }
-  const [reach, kernel] = KERNELS[filter];
-  const stretch = Math.max(1, scale);
-  return Array.from({ length: to }, (_, i) => {
-    const centre = (i + 0.5) * scale;
-    const first = Math.max(0, Math.floor(centre - reach * stretch + 0.5));
-    const end = Math.min(from, Math.floor(centre + reach * stretch + 0.5));
-    const parts = [];
-    for (let j = first; j < end; j++) parts.push(kernel((j - centre + 0.5) / stretch));
-    const sum = parts.reduce((a, b) => a + b, 0) || 1;
-    return [first, parts.map((part) => part / sum)];
-  });
-}
-
-function resized(cells, height, width, toHeight, toWidth, filter) {
-  const wide = new Float32Array(height * toWidth);
-  shares(width, toWidth, filter).forEach(([first, parts], x) => {
+// Cells of `height` rows stretched to `length` columns, and turned over: rows become columns.
+function stretched(cells, height, length, filter) {
+  const width = cells.length / height;
+  const made = new Float32Array(length * height);
+  for (let x = 0; x < length; x++) {
+    const at = ((x + 0.5) * width) / length;
+    const first = Math.max(0, Math.floor(at) - 3);
+    const end = Math.min(width, Math.floor(at) + 4);
+    const shares = [];
+    for (let j = first; j < end; j++) {
+      shares.push(filter[Math.floor(((at - j - 0.5) / SPAN + 0.5) * filter.length)]);
+    }
+    const all = shares.reduce((a, b) => a + b);
     for (let y = 0; y < height; y++) {
       let sum = 0;
-      for (let k = 0; k < parts.length; k++) sum += parts[k] * cells[y * width + first + k];
-      wide[y * toWidth + x] = sum;
+      shares.forEach((share, k) => { sum += share * cells[y * width + first + k]; });
+      made[x * height + y] = sum / all;
     }
-  });
-  const result = new Float32Array(toHeight * toWidth);
-  shares(height, toHeight, filter).forEach(([first, parts], y) => {
-    for (let k = 0; k < parts.length; k++) {
-      const from = (first + k) * toWidth;
-      for (let x = 0; x < toWidth; x++) result[y * toWidth + x] += parts[k] * wide[from + x];
-    }
-  });
-  return result;
+  }
+  return made;
 }
 
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -61,12 +34,15 @@ function element(tag, name, attributes = {}) {
   return made;
 }
 
-// The colours of each kind of heatmap, by the table that stands in `root`.
-function coloursIn(root) {
+// How each kind of heatmap is drawn, by the tables that stand in `root`.
+function looksIn(root) {
   const found = {};
   return (kind) => {
-    found[kind] ??= bytes(JSON.parse(
-      root.querySelector(`.ks-colours[data-kind="${kind}"]`).textContent));
+    if (!found[kind]) {
+      const store = root.querySelector(`.ks-look[data-kind="${kind}"]`);
+      const { colours, filter } = JSON.parse(store.textContent);
+      found[kind] = { colours: bytes(colours), filter: new Int16Array(bytes(filter).buffer) };
+    }
     return found[kind];
   };
 }
@@ -158,7 +134,7 @@ function enlarge(form, view, name, buttons = [], more = []) {
 // One explanation: open() draws it, close() frees its pictures, select(number) changes the target,
 // limit(value) the greatest opacity. The hint stands where the heat will; if it is empty, the place
 // of the strongest. `enlarged` is called where it is to be shown large.
-function makeView(form, colours, hint, enlarged) {
+function makeView(form, looks, hint, enlarged) {
   const store = form.querySelector(".ks-data");
   const stage = form.querySelector(".ks-stage") ?? element("div", "ks-stage");
   const reading = element("output", "ks-reading");
@@ -178,9 +154,10 @@ function makeView(form, colours, hint, enlarged) {
     return item;
   }
 
-  function heatOf(item) {
-    const [height, width] = item.shape;
-    item.heat ??= resized(item.values, height, width, canvas.height, canvas.width, data.filter);
+  function heatOf(item, filter) {
+    item.heat ??= stretched(
+      stretched(item.values, item.shape[0], canvas.width, filter),
+      canvas.width, canvas.height, filter);
     return item.heat;
   }
 
@@ -195,15 +172,15 @@ function makeView(form, colours, hint, enlarged) {
       return;
     }
     const low = item.signed ? -1 : 0;
-    const table = colours(kind);
-    const count = table.length / 4;
+    const { colours, filter } = looks(kind);
+    const count = colours.length / 4;
     const most = Math.round(255 * opacity);
     const words = new Uint32Array(count);
     for (let i = 0; i < count; i++) {
-      const [red, green, blue, alpha] = table.subarray(4 * i, 4 * i + 4);
+      const [red, green, blue, alpha] = colours.subarray(4 * i, 4 * i + 4);
       words[i] = (red | (green << 8) | (blue << 16) | (Math.min(alpha, most) << 24)) >>> 0;
     }
-    const heat = heatOf(item);
+    const heat = heatOf(item, filter);
     const pixels = context.createImageData(canvas.width, canvas.height);
     const out = new Uint32Array(pixels.data.buffer);
     const factor = count / (1 - low);
