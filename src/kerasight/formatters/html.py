@@ -544,7 +544,8 @@ def _shares(resampling_filter: ResamplingFilter) -> np.ndarray:
     cells = Image.fromarray(np.eye(1, 13, 6, dtype=np.float32))
     size = (7 * _PLACES, 1)
     row = cells.resize(size, resample=_filter(resampling_filter), box=(3, 0, 10, 1))
-    return np.rint(np.asarray(row)[0] * 2**14).astype("<i2")
+    shares: np.ndarray = np.rint(np.asarray(row)[0] * 2**14).astype("<i2")
+    return shares
 
 
 def _colours(kind: str, look: _Look) -> np.ndarray:
