@@ -60,6 +60,15 @@ def test_types_and_data_are_part_of_the_package() -> None:
     assert (package / "demo" / "classifier.npz").stat().st_size < 1_000_000
 
 
+def test_nothing_else_is_part_of_it() -> None:
+    files = [path for path in Path(kerasight.__file__).parent.rglob("*.*") if path.is_file()]
+    kinds = {path.suffix for path in files} - {".pyc"}
+    assert kinds == {".css", ".js", ".npz", ".png", ".py", ".typed"}
+    # The command is the only thing to run: scripts of ours stay at home.
+    code = {path: path.read_text(encoding="utf-8") for path in files if path.suffix == ".py"}
+    assert [path.name for path in code if "__name__ ==" in code[path]] == ["__main__.py"]
+
+
 def test_the_top_level_of_the_repository_is_the_agreed_one() -> None:
     agreed = {
         "CHANGELOG.md",

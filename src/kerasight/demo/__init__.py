@@ -10,8 +10,8 @@ them, and a Keras model of about 100,000 weights that tells them apart::
     probabilities = model.predict(preprocess(picture))
 
 The masks of drawn pictures say where the objects are, which the model never saw: what an
-explanation points at can be checked against them. ``python -m kerasight.demo.train`` makes
-everything anew.
+explanation points at can be checked against them. In the repository, ``tests/demo/train.py`` trains
+the model and draws the picture anew.
 """
 
 from __future__ import annotations

@@ -73,20 +73,8 @@ def load_model() -> keras.Model:
     return model
 
 
-def pack_weights(model: keras.Model) -> dict[str, npt.NDArray[np.float16]]:
-    """The model's weights in half precision, each named for its layer and its place in it.
-
-    Plain arrays rather than a Keras file, so that any version of Keras 3 can read them.
-    """
-    return {
-        f"{layer.name}/{place}": weight.astype(np.float16)
-        for layer in model.layers
-        for place, weight in enumerate(layer.get_weights())
-    }
-
-
 def unpack_weights(model: keras.Model, weights: dict[str, npt.NDArray[np.float16]]) -> None:
-    """Give the model the weights of `pack_weights`."""
+    """Give the model its weights, each named for its layer and its place in it."""
     for layer in model.layers:
         count = len(layer.get_weights())
         layer.set_weights([weights[f"{layer.name}/{i}"].astype(np.float32) for i in range(count)])

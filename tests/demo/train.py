@@ -1,7 +1,7 @@
 """Draw the pictures, train the classifier, measure it, and write its weights and picture.
 
-Run as `python -m kerasight.demo.train`; it takes about ten minutes on two cores. The classifier
-learns from labels alone: the objects' masks serve only to measure where it looked.
+Run as `python tests/demo/train.py`; it takes about ten minutes on two cores. The classifier learns
+from labels alone: the objects' masks serve only to measure where it looked.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+import kerasight.demo
 from kerasight.demo.classifier import (
     PICTURE_FILE,
     WEIGHTS_FILE,
     build_model,
-    pack_weights,
     preprocess,
     unpack_weights,
 )
@@ -33,6 +33,7 @@ from kerasight.demo.pictures import (
     draw_pair,
     draw_picture,
 )
+from kerasight.metrics import energy_in_mask, pointing_game
 
 if TYPE_CHECKING:
     import keras
@@ -151,33 +152,6 @@ def grad_cam(
     return np.asarray(np.maximum(np.einsum("nhwc,nc->nhw", features, weights), 0))
 
 
-def hottest_on(
-    heatmaps: Floats, masks: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Whether each heatmap's hottest cell has its centre on the mask, and whether it touches it."""
-    _, rows, columns = heatmaps.shape
-    size = masks.shape[1]
-    row, column = np.unravel_index(heatmaps.reshape(len(heatmaps), -1).argmax(1), (rows, columns))
-    centred, touching = [], []
-    for mask, r, c in zip(masks, row, column, strict=True):
-        centred.append(mask[int((r + 0.5) * size / rows), int((c + 0.5) * size / columns)])
-        top, bottom = int(r * size / rows), int(np.ceil((r + 1) * size / rows))
-        left, right = int(c * size / columns), int(np.ceil((c + 1) * size / columns))
-        touching.append(mask[top:bottom, left:right].any())
-    return np.array(centred), np.array(touching)
-
-
-def heat_inside(heatmaps: Floats, masks: npt.NDArray[np.bool_]) -> Floats:
-    """The sum of each heatmap, enlarged to the picture, over its mask."""
-    size = (masks.shape[2], masks.shape[1])
-    return np.array(
-        [
-            np.asarray(Image.fromarray(h).resize(size, Image.Resampling.BILINEAR))[mask].sum()
-            for h, mask in zip(heatmaps, masks, strict=True)
-        ]
-    )
-
-
 def report(model: keras.Model, seed: int) -> None:
     """Print how often the classifier is right, and how often its heatmaps are on the objects."""
     single = draw_many(draw_picture, HELD_OUT_PICTURES, [seed, 4])
@@ -189,10 +163,9 @@ def report(model: keras.Model, seed: int) -> None:
     for number, name in enumerate(CLASS_NAMES):
         print(f"    {name:12}                           {right[label == number].mean():.2%}")
     heatmaps = grad_cam(model, features, probabilities, top)
-    centred, touching = hottest_on(heatmaps, single.masks[:, 0])
     peaks = heatmaps.max(axis=(1, 2))
-    print(f"  hottest cell's centre on the object      {centred.mean():.2%}")
-    print(f"  hottest cell touches the object          {touching.mean():.2%}")
+    game = pointing_game([*heatmaps], [*single.masks[:, 0]])
+    print(f"  hottest cell's centre on the object      {game.accuracy:.2%}")
     for name, values in [
         ("top probability", probabilities.max(axis=1)),
         ("peak / (peak + 1e-7)", peaks / (peaks + 1e-7)),
@@ -207,14 +180,26 @@ def report(model: keras.Model, seed: int) -> None:
     both_found = (top_two == np.sort(pair.labels, axis=1)).all(axis=1)
     own_hotter, own_hottest = [], []
     for own, other in [(0, 1), (1, 0)]:
-        heatmaps = grad_cam(model, features, probabilities, pair.labels[:, own])
-        own_heat = heat_inside(heatmaps, pair.masks[:, own])
-        own_hotter.append(own_heat > heat_inside(heatmaps, pair.masks[:, other]))
-        own_hottest.append(hottest_on(heatmaps, pair.masks[:, own])[0])
+        heatmaps = [*grad_cam(model, features, probabilities, pair.labels[:, own])]
+        heat, others = (energy_in_mask(heatmaps, [*pair.masks[:, i]]) for i in (own, other))
+        own_hotter.append(heat.shares > others.shares)
+        own_hottest.append(pointing_game(heatmaps, [*pair.masks[:, own]]).accuracy)
     print(f"\n{len(pair.labels)} held-out pairs, each object as the target")
     print(f"  the pair's classes have the top two      {both_found.mean():.2%}")
     print(f"  more heat on its own object              {np.mean(own_hotter):.2%}")
     print(f"  hottest cell's centre on its own object  {np.mean(own_hottest):.2%}")
+
+
+def pack_weights(model: keras.Model) -> dict[str, Any]:
+    """The model's weights in half precision, each named for its layer and its place in it.
+
+    Plain arrays rather than a Keras file, so that any version of Keras 3 can read them.
+    """
+    return {
+        f"{layer.name}/{place}": weight.astype(np.float16)
+        for layer in model.layers
+        for place, weight in enumerate(layer.get_weights())
+    }
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -223,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path(__file__).parent,
+        default=Path(kerasight.demo.__file__).parent,
         help="folder to write the weights and the picture to (default: the package's own)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
@@ -231,7 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     start = time.perf_counter()
     model = train(options.seed)
-    weights: dict[str, Any] = {**pack_weights(model)}
+    weights = pack_weights(model)
     unpack_weights(model, weights)  # What is measured is what is written: half precision.
     report(model, options.seed)
 
