@@ -15,9 +15,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from PIL import Image, ImageChops
 
 import kerasight
+from kerasight.cam.methods import METHODS
 from kerasight.demo import CLASS_NAMES, draw_pair, load_model, load_picture, preprocess
 from kerasight.formatters.sheet import Panel, sheet
-from kerasight.keras.methods import METHODS
 
 FOLDER = Path(__file__).parent / "images"
 SMALL = (256, 256)  # pictures that stand three in a row

@@ -94,14 +94,14 @@ def test_the_reference_has_every_public_name_once_under_its_shortest_path() -> N
     documented = re.findall(r"^\.\. auto\w+:: (\S+)$", "".join(map(text_of, pages)), re.M)
     in_tables = re.findall(r"^   ~(kerasight\.\S+)$", text_of(ROOT / "docs" / "api.md"), re.M)
     short = {name for name in kerasight.__all__ if not inspect.ismodule(getattr(kerasight, name))}
-    gradcam_names = ("gradcam", "gradcam_backend", "normalised")
     public = {f"kerasight.{name}" for name in short}
-    public |= {f"kerasight.keras.gradcam.{name}" for name in gradcam_names}
+    public |= {f"kerasight.keras.gradcam.{name}" for name in ("gradcam", "gradcam_backend")}
+    public.add("kerasight.cam.maps.normalised")
     for module in (
         kerasight.demo,
         kerasight.metrics,
         kerasight.metrics.evaluation,
-        kerasight.keras.methods,
+        kerasight.cam.methods,
         kerasight.formatters.html,
         kerasight.formatters.image,
         kerasight.keras.explain_prediction,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import sys
@@ -12,6 +11,7 @@ from functools import singledispatch, wraps
 from typing import Any, TypeVar, cast
 
 from kerasight.base import Explanation
+from kerasight.checks import nearest
 
 __all__ = ["explain_prediction", "explain_predictions"]
 
@@ -59,8 +59,7 @@ def _advice(unknown: str, known: list[str]) -> str:
 
     if unknown in FORMAT_KWARGS:
         return "; it is about the picture: pass it to show_prediction or format_as_image"
-    nearest = difflib.get_close_matches(unknown, [*known, *FORMAT_KWARGS], n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else f"; known are {', '.join(known)}"
+    return nearest(unknown, [*known, *FORMAT_KWARGS], most=1) or f"; known are {', '.join(known)}"
 
 
 @_front_of

@@ -1,12 +1,10 @@
-"""Progress bars, by tqdm: of the library and of the command."""
+"""Progress bars, by tqdm."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-__all__ = ["bars_put_aside", "check_progress", "progress_bar"]
+__all__ = ["check_progress", "progress_bar"]
 
 
 def check_progress(progress: Any) -> None:
@@ -22,7 +20,7 @@ def progress_bar(items: Any = None, *, progress: bool | None, **settings: Any) -
         items: What to go through; None makes a bar without.
         progress: True shows it, in notebooks as a widget; None only on a terminal, and after a
             second; False not at all.
-        **settings: Passed on to tqdm: ``total``, ``desc``, ``unit``, ``leave``, ...
+        **settings: Passed on to tqdm: ``total``, ``desc``, ``unit``, ``leave``.
     """
     if progress:
         # Only now: where there are no widgets, this warns as it is imported.
@@ -31,14 +29,4 @@ def progress_bar(items: Any = None, *, progress: bool | None, **settings: Any) -
         return tqdm(items, **settings)
     from tqdm import tqdm as plain
 
-    return plain(items, disable=progress is not None or None, **{"delay": 1, **settings})
-
-
-def bars_put_aside() -> AbstractContextManager[Any]:
-    """Keep bars from being written over, and drawn into what is written to standard error."""
-    if "tqdm" not in sys.modules:
-        return nullcontext()
-    from tqdm import tqdm
-
-    aside: AbstractContextManager[Any] = tqdm.external_write_mode(file=sys.stderr)
-    return aside
+    return plain(items, disable=progress is not None or None, delay=1, **settings)

@@ -31,7 +31,7 @@ from PIL import Image
 
 import kerasight
 from kerasight.base import Explanation, TargetExplanation
-from kerasight.keras.methods import METHODS
+from kerasight.cam.methods import METHODS
 
 warnings.simplefilter("ignore")
 

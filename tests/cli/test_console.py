@@ -51,19 +51,6 @@ def test_a_text_of_the_library_names_options() -> None:
     assert console.as_options("pass layer='a/b', or") == "pass --layer a/b, or"
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("sore-cam", "; the nearest names are Score-CAM, Core"),
-        ("SCORECAM", "; the nearest name is Score-CAM"),
-        ("zzz", ""),
-    ],
-)
-def test_the_nearest_names_are_told(name: str, text: str) -> None:
-    names = ["Core", "Score-CAM"] if name == "sore-cam" else ["Score-CAM", "Layer"]
-    assert console.nearest(name, names) == text
-
-
 def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)

@@ -37,9 +37,9 @@ from keras import layers
 from PIL import Image, ImageOps
 
 import kerasight
+from kerasight.cam.methods import METHODS
 from kerasight.cli import models
 from kerasight.keras.heatmaps import Question
-from kerasight.keras.methods import METHODS
 
 
 @keras.saving.register_keras_serializable("test_explain")

@@ -9,7 +9,7 @@ import pytest
 from tiny_models import make_doc
 
 import kerasight
-from kerasight.keras.gradcam import channel_weights, gradcam, gradcam_backend
+from kerasight.keras.gradcam import gradcam, gradcam_backend
 
 
 def test_heatmap_is_the_relu_of_the_weighted_sum_divided_by_its_peak() -> None:
@@ -44,7 +44,7 @@ def test_scaling_the_weights_leaves_the_heatmap() -> None:
 
 @pytest.mark.parametrize(
     ("weights", "activations"),
-    [((2,), (4, 4, 3)), ((3,), (4, 3)), ((3, 1), (4, 4, 3)), ((3,), (1, 4, 4, 3))],
+    [((2,), (4, 4, 3)), ((3,), (3,)), ((3, 1), (4, 4, 3)), ((3,), (1, 1, 4, 4, 3))],
 )
 def test_shapes_that_do_not_fit_are_refused(
     weights: tuple[int, ...], activations: tuple[int, ...]
@@ -53,17 +53,18 @@ def test_shapes_that_do_not_fit_are_refused(
         gradcam(np.ones(weights), np.ones(activations))
 
 
+def test_sequences_and_volumes_have_heatmaps_too() -> None:
+    activations = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0]])
+    for shape in ((3,), (1, 3), (3, 1, 1)):
+        heatmap = gradcam(np.array([1.0, -1.0]), activations.reshape(*shape, 2))
+        np.testing.assert_allclose(heatmap, np.reshape([1, 0, 1], shape), rtol=1e-6)
+
+
 def test_inputs_are_left_alone() -> None:
     weights, activations = np.ones(2), np.ones((2, 2, 2))
     gradcam(weights, activations)
     assert (weights == 1).all()
     assert (activations == 1).all()
-
-
-def test_channel_weights_are_means_over_height_and_width() -> None:
-    gradients = np.array([[[1, 0], [2, 0]], [[3, 0], [6, 8]]], dtype=np.float32)
-    np.testing.assert_array_equal(channel_weights(gradients), np.array([3, 2], dtype=np.float32))
-    assert channel_weights(gradients).dtype == np.float32
 
 
 def by_hand() -> tuple[keras.Model, np.ndarray]:

@@ -22,7 +22,6 @@ from kerasight.metrics.common import (
     heatmaps_of,
     progressing,
     ranks,
-    resized,
 )
 
 
@@ -91,32 +90,6 @@ def test_heatmaps_come_out_of_all_that_holds_them() -> None:
 def test_what_holds_no_heatmap_is_refused(given: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         heatmaps_of(given)
-
-
-# Resizing
-
-
-def test_resizing_is_bilinear_between_the_centres_of_cells() -> None:
-    # Centres of the old cells at 1 and 3 of 4, of the new ones at 0.5, 1.5, 2.5 and 3.5.
-    np.testing.assert_allclose(
-        resized(np.array([[0.0, 1.0]]), (1, 4)), [[0, 0.25, 0.75, 1]], atol=1e-15
-    )
-    assert resized(HEAT, (7, 5)).shape == (7, 5)
-    np.testing.assert_allclose(resized(HEAT.T, (5, 7)), resized(HEAT, (7, 5)).T, atol=1e-15)
-
-
-def test_resizing_keeps_what_is_flat_and_what_has_the_size() -> None:
-    np.testing.assert_allclose(resized(np.full((3, 2), 0.3), (7, 11)), 0.3, rtol=1e-15)
-    assert resized(HEAT, (2, 2)) is HEAT
-
-
-def test_shrinking_weighs_all_cells() -> None:
-    spike = np.zeros((9, 9))
-    spike[4, 4] = 9
-    small = resized(spike, (3, 3))
-    # Triangles as wide as three cells each way: the weights of a row are 1, 2, 3, 2, 1 of 9.
-    assert small[1, 1] == pytest.approx(9 * (3 / 9) ** 2)
-    assert small[0, 0] == 0
 
 
 # Order

@@ -271,7 +271,7 @@ def test_a_method_that_compares_classes_is_left_out_where_there_is_one(docs: np.
     model = make_model("sigmoid", units=1)
     found = evaluate(model, docs[:1], metrics=["increase"])
     assert "finer-cam" not in found.methods
-    assert len(found.methods) == len(kerasight.keras.methods.METHODS)
+    assert len(found.methods) == len(kerasight.cam.methods.METHODS)
     with pytest.raises(ValueError, match="no class to compare with"):
         evaluate(model, docs[:1], methods=["finer-cam"], metrics=["increase"])
 
@@ -306,7 +306,7 @@ def test_a_doc_that_fails_is_raised_or_kept(model: keras.Model, docs: np.ndarray
         ({"methods": "grad-cam"}, ValueError, "methods must be a list of names, or None for all"),
         ({"methods": []}, ValueError, "methods must be a list of names, or None for all"),
         ({"metrics": ["drop"]}, ValueError, "unknown metric 'drop'; known are pointing_game, "),
-        ({"metrics": [3]}, TypeError, r"a metric must be the name of one \(str\), got int"),
+        ({"metrics": [3]}, TypeError, r"metric must be the name of one \(str\), got int"),
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
         ({"layer": []}, ValueError, "layer must hold at least one layer"),

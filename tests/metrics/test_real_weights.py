@@ -8,7 +8,7 @@ import pytest
 
 import kerasight
 from kerasight import metrics
-from kerasight.keras.methods import METHODS
+from kerasight.cam.methods import METHODS
 
 
 def difference(model: keras.Model, doc: np.ndarray, heatmap: np.ndarray) -> float:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import os
 import re
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from kerasight.checks import plural
 from kerasight.escapes import printable
-from kerasight.progress import bars_put_aside, progress_bar
 
 __all__ = [
     "PictureError",
@@ -27,8 +26,6 @@ __all__ = [
     "as_options",
     "console",
     "describe",
-    "nearest",
-    "plain",
     "printable",
     "progress",
     "reason",
@@ -58,7 +55,7 @@ def say(kind: str, colour: str, message: str) -> None:
     """Print one line on standard error."""
     line = Text.assemble((f"{kind}: ", f"bold {colour}"), printable(message))
     # Where there is no telling, the exit code does.
-    with bars_put_aside(), contextlib.suppress(OSError):
+    with _bars_put_aside(), contextlib.suppress(OSError):
         console(sys.stderr).print(line, soft_wrap=True)
 
 
@@ -105,8 +102,7 @@ class Told:
     def finish(self) -> None:
         """Tell how many more there were."""
         for one in self._untold.values():
-            things = "picture" if one.times == 1 else "pictures"
-            say(one.kind, one.colour, f"{one.times} more {things}: {one.common}")
+            say(one.kind, one.colour, f"{plural(one.times, 'more picture')}: {one.common}")
         self._untold.clear()
 
 
@@ -145,6 +141,16 @@ class _Console(Console):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
+def _bars_put_aside() -> contextlib.AbstractContextManager[Any]:
+    """Keep progress bars from being written over, and drawn into what is written."""
+    if "tqdm" not in sys.modules:
+        return contextlib.nullcontext()
+    from tqdm import tqdm
+
+    aside: contextlib.AbstractContextManager[Any] = tqdm.external_write_mode(file=sys.stderr)
+    return aside
+
+
 def progress(total: int, in_steps: bool = False) -> Any:
     """A progress bar over pictures, on a terminal only, which goes when it is closed.
 
@@ -152,16 +158,17 @@ def progress(total: int, in_steps: bool = False) -> Any:
         total: How many pictures.
         in_steps: Whether it moves within a picture.
     """
+    from tqdm import tqdm
+
     # A bar from 0 to 1 says no more than its description.
     bar_format = "{desc}" if total == 1 else None
     if in_steps:
         bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    return progress_bar(
-        progress=None,
-        delay=0,
+    return tqdm(
         total=total,
         unit="picture",
         leave=False,
+        disable=None,
         dynamic_ncols=True,
         bar_format=bar_format,
         miniters=0,
@@ -214,24 +221,3 @@ def as_options(text: str) -> str:
         lambda match: f"--layer {match[1]}" if match[1] else "--layer",
         text,
     )
-
-
-def nearest(name: str, names: Sequence[str], most: int = 3) -> str:
-    """The end of an error about a name that is not there; empty if none is near.
-
-    Args:
-        name: The name.
-        names: Those that there are.
-        most: How many of them to tell at most.
-    """
-    known = {plain(one): one for one in reversed(names)}
-    close = difflib.get_close_matches(plain(name), known, n=most, cutoff=0.5)
-    if not close:
-        return ""
-    are = "name is" if len(close) == 1 else "names are"
-    return f"; the nearest {are} {', '.join(known[match] for match in close)}"
-
-
-def plain(name: str) -> str:
-    """A name without what people write now one way, now the other."""
-    return re.sub(r"[\s_-]+", "", name).casefold()

@@ -14,6 +14,8 @@ import numpy as np
 import typer
 from rich.text import Text
 
+from kerasight.cam.methods import METHODS
+from kerasight.checks import plural
 from kerasight.cli import models, options
 from kerasight.cli.console import (
     PictureError,
@@ -35,7 +37,6 @@ from kerasight.cli.pictures import (
     sources_of,
 )
 from kerasight.cli.tables import print_numbers
-from kerasight.keras.methods import METHODS
 from kerasight.metrics.evaluation import METRICS, csv_columns, csv_heading
 
 if TYPE_CHECKING:
@@ -488,7 +489,6 @@ def _print(evaluation: Evaluation, lines: _Lines, markdown: bool) -> None:
         else:
             (head, *rows), (short, *_) = evaluation.table(), evaluation.table(is_short=True)
             print_numbers(out, head, short, rows)
-        number = f"{lines.number} {'line' if lines.number == 1 else 'lines'}"
         summary = evaluation.summary("picture", mark="Bold" if markdown else "*")
-        for line in ("", *summary, f"{number} written to {lines.path}"):
+        for line in ("", *summary, f"{plural(lines.number, 'line')} written to {lines.path}"):
             out.print(Text(printable(line)), soft_wrap=True)

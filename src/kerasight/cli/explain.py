@@ -19,6 +19,8 @@ import numpy as np
 import typer
 from rich.text import Text
 
+from kerasight.cam.methods import METHODS, Method
+from kerasight.checks import nearest, plain, plural
 from kerasight.cli import models, options
 from kerasight.cli.ahead import ahead
 from kerasight.cli.console import (
@@ -27,8 +29,6 @@ from kerasight.cli.console import (
     Told,
     as_options,
     describe,
-    nearest,
-    plain,
     printable,
     progress,
     reason,
@@ -38,7 +38,6 @@ from kerasight.cli.console import (
 from kerasight.cli.files import OVERLAY, PAGE, Guard, check_writable, is_own, write_png
 from kerasight.cli.pictures import Source, quiet_decoders, sources_of, to_rgba
 from kerasight.cli.tables import OverlayRow, print_overlays
-from kerasight.keras.methods import METHODS, Method
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -506,7 +505,7 @@ def _explain(sources: Sequence[Source], run: _Run) -> int:
     run.told.finish()
     if code:
         done = sum(job.is_done for job in jobs)
-        say("Error", "red", f"interrupted: {done} of {_number(len(jobs), 'picture')} done")
+        say("Error", "red", f"interrupted: {done} of {plural(len(jobs), 'picture')} done")
     _print([row for job in jobs for row in job.rows], run.request, reported)
     return code or (2 if run.told.failures else 0)
 
@@ -659,7 +658,7 @@ class _Run:
         models.check_names(self.names, len(scores))
         if self.request.top > len(scores) and not self._is_top_told:
             self._is_top_told = True
-            classes = _number(len(scores), "class", "es")
+            classes = plural(len(scores), "class")
             say("Note", "cyan", f"--top {self.request.top} explains all that there are: {classes}")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", HeatmapWarning)
@@ -796,16 +795,12 @@ def _print(rows: Sequence[OverlayRow], request: _Request, reported: int) -> None
         # Grad-CAM as it always was goes without saying.
         title = request.question.title
         by = "" if title == METHODS["grad-cam"].title else f" by {title}"
-        lines = [f"{_number(len(rows), 'overlay')}{by} written to {request.output}"]
+        lines = [f"{plural(len(rows), 'overlay')}{by} written to {request.output}"]
     if reported:
-        lines.append(f"{_number(reported, 'picture')} shown in {request.html}")
+        lines.append(f"{plural(reported, 'picture')} shown in {request.html}")
     with standard_output() as out:
         if rows:
             print_overlays(out, rows)
             out.print()
         for line in lines:
             out.print(Text(printable(line)), soft_wrap=True)
-
-
-def _number(number: int, thing: str, plural: str = "s") -> str:
-    return f"{number} {thing}{'' if number == 1 else plural}"

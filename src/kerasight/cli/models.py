@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from kerasight.checks import nearest, plain, plural
 from kerasight.cli import model_files, preprocessing
-from kerasight.cli.console import PictureError, RunError, as_options, nearest, plain, reason, say
+from kerasight.cli.console import PictureError, RunError, as_options, reason, say
 
 if TYPE_CHECKING:
     import keras
@@ -389,8 +390,7 @@ def check_names(names: Sequence[str] | None, classes: int) -> None:
     """Raise RunError unless there is a name for each class, where names are known."""
     if names is not None and len(names) != classes:
         raise RunError(
-            f"there are {len(names)} class names, and the model puts out {classes} "
-            f"{'class' if classes == 1 else 'classes'}"
+            f"there are {len(names)} class names, and the model puts out {plural(classes, 'class')}"
         )
 
 

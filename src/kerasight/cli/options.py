@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from kerasight.cli.console import RunError, nearest, plain
+from kerasight.cam.methods import METHODS
+from kerasight.checks import one_of
+from kerasight.cli.console import RunError
 from kerasight.cli.models import is_integer
-from kerasight.keras.methods import METHODS
 
 __all__ = [
     "ClassNames",
@@ -120,9 +121,7 @@ def known(option: str, name: str, names: Sequence[str]) -> str:
     Raises:
         RunError: If there is none.
     """
-    for one in names:
-        if plain(one) == plain(name):
-            return one
-    raise RunError(
-        f"unknown {option} {name!r}{nearest(name, names, most=1)}; known are {', '.join(names)}"
-    )
+    try:
+        return one_of(option, name, names)
+    except ValueError as error:
+        raise RunError(str(error)) from None

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasight.cli.console import RunError, plain, say
+from kerasight.checks import plain
+from kerasight.cli.console import RunError, say
 
 if TYPE_CHECKING:
     import keras

@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from kerasight.base import FAINT, Explanation, HeatmapWarning, TargetExplanation
+from kerasight.cam.maps import normalised
 from kerasight.explain import explain_prediction
 from kerasight.keras import backends, layers, sites
 from kerasight.keras.backends.common import LOWEST, TOP
-from kerasight.keras.gradcam import normalised
 from kerasight.keras.heatmaps import Heatmap, Question, heatmaps_of
 from kerasight.keras.record import Terms, record, target_index
 
@@ -88,7 +88,7 @@ def explain_prediction_keras(
         target_names: Names of the classes: a list with one for each, or a dict from index to name.
         method: ``"grad-cam"``, ``"grad-cam++"``, ``"hirescam"``, ``"xgrad-cam"``, ``"layercam"``,
             ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"ablation-cam"`` or
-            ``"finer-cam"``: `kerasight.keras.methods` has their formulas and papers. Score-CAM runs
+            ``"finer-cam"``: `kerasight.cam.methods` has their formulas and papers. Score-CAM runs
             the model once for each channel of the layer, Ablation-CAM what comes after the layer;
             all others take one pass.
         logits: Whether to explain the score before the final softmax or sigmoid, as the Grad-CAM

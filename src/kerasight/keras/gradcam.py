@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from kerasight.cam.maps import channel_weights, checked_terms, normalised, weighted_sum
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["gradcam", "gradcam_backend", "normalised"]
-
-EPSILON = 1e-7  # below the line, as in eli5: keras.config.epsilon() where nobody has changed it
+__all__ = ["gradcam", "gradcam_backend"]
 
 
 def gradcam(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
@@ -29,10 +29,12 @@ def gradcam(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
 
     Args:
         weights: One weight a channel, shape ``(channels,)``.
-        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        activations: The layer's output for one image, shape ``(height, width, channels)``; or with
+            one or three spatial axes in the place of two.
 
     Returns:
-        float64 array of shape ``(height, width)`` with values in [0, 1]. All zero where no place
+        float64 array of shape ``(height, width)``, or as ``activations`` have it, with values in
+        [0, 1]. All zero where no place
         speaks for the class; below 1 everywhere if the weights are so small that the constant
         below the line counts.
 
@@ -51,89 +53,6 @@ def gradcam(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
     """
     activations, weights = checked_terms(activations, weights=weights)
     return normalised(weighted_sum(weights, activations))
-
-
-def checked_terms(activations: Any, **others: Any) -> list[np.ndarray]:
-    """The terms of a formula as arrays, once it is clear that they belong together.
-
-    Args:
-        activations: To be of shape ``(height, width, channels)``.
-        **others: By their names: ``gradients`` are to have the same shape, and all others one
-            number a channel.
-
-    Returns:
-        All of them, in this order.
-
-    Raises:
-        TypeError: If there is something else than real numbers in one.
-        ValueError: If a shape is not as above; if there is NaN or infinity in one.
-    """
-    terms = {
-        name: np.asarray(term) for name, term in {"activations": activations, **others}.items()
-    }
-    shape = terms["activations"].shape
-    fits = len(shape) == 3 and 0 not in shape
-    for name, term in terms.items():
-        if term.dtype.kind in "cmMOSU":
-            raise TypeError(f"{name} must be real numbers, got dtype {term.dtype}")
-        fits &= term.shape == (shape if name in ("activations", "gradients") else shape[2:])
-    if not fits:
-        same = "gradients" in others
-        shapes = " and ".join(str(term.shape) for term in terms.values())
-        raise ValueError(
-            "activations must have shape (height, width, channels)"
-            + "".join(f" and {name} {'the same' if same else '(channels,)'}" for name in others)
-            + f", got {shapes}"
-        )
-    for name, term in terms.items():
-        if not np.isfinite(term).all():
-            raise ValueError(f"{name} must be finite, got NaN or infinity")
-    return list(terms.values())
-
-
-def normalised(evidence: np.ndarray, relu: bool = True) -> np.ndarray:
-    """Divide evidence by its peak.
-
-    Args:
-        evidence: What speaks for a class (positive) and against it (negative), of any shape.
-        relu: Whether to cut off what is negative.
-
-    Returns:
-        Array of the same shape, float64, with values in [0, 1]; without ``relu`` in [-1, 1], and
-        the sign kept.
-    """
-    heatmap = np.array(evidence, dtype=np.float64)
-    if relu:
-        np.maximum(heatmap, 0, out=heatmap)
-    heatmap /= np.max(np.abs(heatmap)) + EPSILON
-    return heatmap
-
-
-def weighted_sum(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
-    """The map of Grad-CAM before anything is cut off or scaled: evidence for and against.
-
-    Args:
-        weights: One weight a channel, shape ``(channels,)``.
-        activations: Shape ``(height, width, channels)``.
-
-    Returns:
-        float64 array of shape ``(height, width)``.
-    """
-    evidence: np.ndarray = activations.astype(np.float64) @ weights.astype(np.float64)
-    return evidence
-
-
-def channel_weights(gradients: np.ndarray) -> np.ndarray:
-    """The weights of Grad-CAM: the gradients averaged over height and width.
-
-    Args:
-        gradients: Gradients of the score, shape ``(height, width, channels)``.
-
-    Returns:
-        Array of shape ``(channels,)``, of the type of ``gradients``.
-    """
-    means: np.ndarray = gradients.mean(axis=(0, 1), dtype=np.float64)
-    return means.astype(gradients.dtype)
 
 
 def gradcam_backend(

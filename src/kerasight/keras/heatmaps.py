@@ -16,12 +16,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from PIL import Image
 
+from kerasight.cam.maps import normalised, resized, stretched
+from kerasight.cam.methods import ALPHA, METHODS, REFERENCES, Method, find_method
 from kerasight.keras import backends, layers
 from kerasight.keras.backends.common import Rivals
-from kerasight.keras.gradcam import normalised
-from kerasight.keras.methods import ALPHA, METHODS, REFERENCES, Method, find_method
 from kerasight.keras.record import Terms, record_batch, scores_of
 from kerasight.keras.sites import Site
 from kerasight.keras.traces import traces_of
@@ -441,7 +440,7 @@ def _scores_through_channels(
         masks = np.empty((stop - start, *size), doc.dtype)
         for place, channel in enumerate(range(start, stop)):
             values = terms.activations[..., channel]
-            masks[place] = _stretched(resized(values - values.min(), size))
+            masks[place] = stretched(resized(values, size))
         seen: np.ndarray = doc * np.expand_dims(masks, 1 if channels_first else -1)
         return seen
 
@@ -527,17 +526,3 @@ def _sizes(number: int, most: int) -> Iterator[int]:
     """How ``number`` splits into parts of at most ``most``."""
     for start in range(0, number, most):
         yield min(most, number - start)
-
-
-def _stretched(values: np.ndarray) -> np.ndarray:
-    """Values moved and scaled to reach from 0 to 1; zero if all are the same."""
-    moved: np.ndarray = values - values.min()
-    moved /= moved.max() or 1
-    return moved
-
-
-def resized(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """A map ``(height, width)`` at another resolution, bilinear, float32."""
-    picture = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    height, width = (int(side) for side in shape)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))

@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from kerasight.base import Explanation, TargetExplanation
+from kerasight.cam.maps import resized
+from kerasight.checks import flag, integer, is_real, plural
 from kerasight.explain import not_supported
 from kerasight.progress import check_progress, progress_bar
 
@@ -49,15 +51,10 @@ __all__ = [
     "classes_of",
     "digest",
     "docs_of",
-    "flag",
     "heatmaps_of",
-    "integer",
-    "is_real",
     "name_of_baseline",
-    "of_docs",
     "progressing",
     "ranks",
-    "resized",
 ]
 
 Heatmap = Explanation | TargetExplanation | np.ndarray
@@ -145,34 +142,6 @@ def _heat_of(item: Any, position: int) -> Heat:
     if not np.isfinite(values).all():
         raise ValueError(f"heatmap {position} must be finite, got NaN or infinity in it")
     return Heat(values, target)
-
-
-def resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Bring a map to another size, bilinearly; where it shrinks, by weighted means.
-
-    Args:
-        values: Shape ``(height, width)``.
-        shape: The new height and width.
-
-    Returns:
-        float64 array of that shape.
-    """
-    if values.shape == shape:
-        return values
-    rows, columns = (_weights(old, new) for old, new in zip(values.shape, shape, strict=True))
-    new: np.ndarray = rows @ values @ columns.T
-    return new
-
-
-def _weights(old: int, new: int) -> np.ndarray:
-    """How much of each old cell is in each new one along an axis, shape ``(new, old)``."""
-    scale = old / new
-    # Beyond the centres of the outermost cells the map goes on as flat as it ended.
-    centres = np.clip((np.arange(new) + 0.5) * scale - 0.5, 0, old - 1)
-    distances = np.abs(centres[:, np.newaxis] - np.arange(old))
-    weights = np.maximum(0, 1 - distances / max(scale, 1))
-    normalised: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
-    return normalised
 
 
 def ranks(heatmap: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:
@@ -442,8 +411,8 @@ class Trial:
         heats = heatmaps_of(explanations)
         if len(heats) != number and not is_one_doc:
             raise ValueError(
-                f"there must be one explanation for each doc, got {len(heats)} for {number} "
-                f"{'doc' if number == 1 else 'docs'}"
+                f"there must be one explanation for each doc, got {len(heats)} for "
+                f"{plural(number, 'doc')}"
             )
         places = np.zeros(len(heats), np.int64) if is_one_doc else np.arange(number)
         batch_size = integer("batch_size", batch_size, least=1)
@@ -466,8 +435,8 @@ class Trial:
         outside = found[(found < 0) | (found >= classes)]
         if outside.size:
             raise ValueError(
-                f"target {outside[0]} is out of range: the model puts out {classes} "
-                f"{'class' if classes == 1 else 'classes'}, so that a target lies in [0, {classes})"
+                f"target {outside[0]} is out of range: the model puts out "
+                f"{plural(classes, 'class')}, so that a target lies in [0, {classes})"
             )
         untouched = scores[places, found].astype(np.float64)
         heatmaps = [heat.values for heat in heats]
@@ -630,34 +599,6 @@ def classes_of(targets: Any, number: int) -> list[int]:
     return [int(target) for target in targets] * (number // len(targets))
 
 
-def integer(name: str, value: Any, least: int) -> int:
-    """An argument that must be a whole number.
-
-    Raises:
-        TypeError: If it is none.
-        ValueError: If it is less than ``least``.
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return int(value)
-
-
-def flag(name: str, value: Any) -> bool:
-    """An argument that must be True or False; raises TypeError if it is neither."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
-    return bool(value)
-
-
-def is_real(values: np.ndarray) -> bool:
-    """Whether an array holds real numbers or booleans."""
-    return values.dtype == np.bool_ or any(
-        np.issubdtype(values.dtype, kind) for kind in (np.integer, np.floating)
-    )
-
-
 def progressing(
     items: Iterable[Item], total: int, what: str, progress: bool | None
 ) -> Iterable[Item]:
@@ -675,8 +616,3 @@ def axes(ax: Axes | None, width: float = 6.0, height: float = 4.0) -> Axes:
     from matplotlib import pyplot as plt
 
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
-
-
-def of_docs(number: int) -> str:
-    """``"1 doc"``, ``"12 docs"``."""
-    return f"{number} {'doc' if number == 1 else 'docs'}"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kerasight.keras.methods import METHODS, find_method
+from kerasight.cam.methods import METHODS, find_method
+from kerasight.checks import flag, integer, one_of, plural
 from kerasight.metrics.common import (
     Plan,
     Trial,
@@ -22,8 +23,6 @@ from kerasight.metrics.common import (
     baselines,
     check_model,
     docs_of,
-    flag,
-    integer,
 )
 from kerasight.metrics.localisation import energy_in_mask, pointing_game
 from kerasight.metrics.perturbation import AverageDrop, curve, masked_scores
@@ -218,12 +217,7 @@ def find_metric(name: Any) -> Metric:
         TypeError: If ``name`` is no string.
         ValueError: If there is no such metric.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"a metric must be the name of one (str), got {type(name).__name__}")
-    for known, metric in METRICS.items():
-        if known == name.strip().casefold().replace("-", "_").replace(" ", "_"):
-            return metric
-    raise ValueError(f"unknown metric {name!r}; known are {', '.join(METRICS)}")
+    return METRICS[one_of("metric", name, METRICS)]
 
 
 @dataclass(frozen=True)
@@ -524,13 +518,13 @@ class Evaluation:
         if self._comparisons:
             sentences += self._verdict(docs, thing, mark)
         if self.errors:
-            sentences.append(f"Left out for errors: {_number(len(self.errors), thing)}.")
+            sentences.append(f"Left out for errors: {plural(len(self.errors), thing)}.")
         return sentences
 
     def _verdict(self, docs: int, thing: str, mark: str) -> list[str]:
         """What can be told of the methods."""
         if docs < FEWEST:
-            few = f"{_number(docs, thing)} {'is' if docs == 1 else 'are'} too few"
+            few = f"{plural(docs, thing)} {'is' if docs == 1 else 'are'} too few"
             return [
                 f"{few} to tell methods apart: it takes {FEWEST} at least, and often many more."
             ]
@@ -572,8 +566,8 @@ class Evaluation:
         """How many docs and classes were judged."""
         docs = len({row.position for row in self.rows})
         classes = len(self._places)
-        text = _number(docs, thing)
-        return text if classes == docs else f"{text}, {_number(classes, 'class', 'es')}"
+        text = plural(docs, thing)
+        return text if classes == docs else f"{text}, {plural(classes, 'class')}"
 
     def __str__(self) -> str:
         head, *lines = self.table()
@@ -590,8 +584,8 @@ class Evaluation:
 
     def __repr__(self) -> str:
         return (
-            f"evaluation of {_number(len(self.methods), 'method')} by "
-            f"{_number(len(self.metrics), 'metric')} on {self._size('doc')}"
+            f"evaluation of {plural(len(self.methods), 'method')} by "
+            f"{plural(len(self.metrics), 'metric')} on {self._size('doc')}"
         )
 
     def to_markdown(self) -> str:
@@ -722,10 +716,6 @@ def csv_heading(metrics: Iterable[str]) -> list[str]:
 def _inline(column: Metric) -> str:
     """The title of a column within a sentence."""
     return column.title[0].lower() + column.title[1:]
-
-
-def _number(number: int, thing: str, plural: str = "s") -> str:
-    return f"{number} {thing}{'' if number == 1 else plural}"
 
 
 def _listed(names: Sequence[str]) -> str:

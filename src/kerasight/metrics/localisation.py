@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasight.metrics.common import Heatmaps, axes, heatmaps_of, resized
+from kerasight.cam.maps import resized
+from kerasight.metrics.common import Heatmaps, axes, heatmaps_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

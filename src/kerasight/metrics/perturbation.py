@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from kerasight.cam.maps import resized
+from kerasight.checks import integer, plural
 from kerasight.metrics.common import (
     Baseline,
     Heatmaps,
@@ -19,10 +21,7 @@ from kerasight.metrics.common import (
     baselines,
     digest,
     docs_of,
-    integer,
     name_of_baseline,
-    of_docs,
-    resized,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Curve:
         better = "lower" if self.metric == "deletion" else "higher"
         mean = "area" if len(self.scores) == 1 else "mean area"
         return (
-            f"{self.metric}: {mean} {self.area:.4f} of {of_docs(len(self.scores))}, "
+            f"{self.metric}: {mean} {self.area:.4f} of {plural(len(self.scores), 'doc')}, "
             f"{len(self.fractions) - 1} steps, baseline {self.baseline} (the {better} the better)"
         )
 
@@ -350,7 +349,7 @@ class AverageDrop(_Masked):
 
     def __repr__(self) -> str:
         return (
-            f"average drop: {self.average:.2f}% of the score, {of_docs(len(self.before))}, "
+            f"average drop: {self.average:.2f}% of the score, {plural(len(self.before), 'doc')}, "
             f"baseline {self.baseline} (the lower the better)"
         )
 
@@ -396,7 +395,7 @@ class Increase(_Masked):
     def __repr__(self) -> str:
         return (
             f"increase: the score rises for {self.percent:.2f}% of "
-            f"{of_docs(len(self.before))}, baseline {self.baseline} (the higher the better)"
+            f"{plural(len(self.before), 'doc')}, baseline {self.baseline} (the higher the better)"
         )
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:

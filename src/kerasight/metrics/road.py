@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kerasight.checks import integer, is_real, plural
 from kerasight.metrics.common import (
     Heatmaps,
     Picture,
@@ -18,9 +19,6 @@ from kerasight.metrics.common import (
     axes,
     digest,
     docs_of,
-    integer,
-    is_real,
-    of_docs,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +72,7 @@ class Road:
         removed = ", ".join(f"{percent:g}" for percent in self.percentiles)
         mean = "score" if len(self.morf) == 1 else "mean score"
         return (
-            f"ROAD: {mean} {self.score:.4f} of {of_docs(len(self.morf))}, MoRF "
+            f"ROAD: {mean} {self.score:.4f} of {plural(len(self.morf), 'doc')}, MoRF "
             f"{self.morf.mean():.4f}, LeRF {self.lerf.mean():.4f}, {removed}% removed "
             "(the higher the better)"
         )

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kerasight.base import Explanation, HeatmapWarning
+from kerasight.checks import integer, plural
 from kerasight.metrics.common import (
     axes,
     check_model,
     classes_of,
     heatmaps_of,
-    integer,
     progressing,
 )
 from kerasight.metrics.statistics import LEVEL, standard_error, t_quantile
@@ -122,7 +122,7 @@ class SanityCheck:
     def __repr__(self) -> str:
         docs, repeats, _ = self.correlations.shape
         each = f"class {self.targets[0]}" if docs == 1 else f"{docs} docs"
-        settings = f"{self.method}, layer {self.layer}, {each}, {_times(repeats, 'repeat')}"
+        settings = f"{self.method}, layer {self.layer}, {each}, {plural(repeats, 'repeat')}"
         return f"sanity check: {self.verdict}; {self._findings()} ({settings})"
 
     def _findings(self) -> str:
@@ -137,9 +137,9 @@ class SanityCheck:
         if not np.isnan(self.error):
             low, high = self.interval
             findings += f" ± {self.error:.3f} (95% interval {low:.3f} to {high:.3f})"
-        findings += f" with {_times(self.counts[-1], 'layer')} random, limit {self.threshold:g}"
+        findings += f" with {plural(self.counts[-1], 'layer')} random, limit {self.threshold:g}"
         if compared < docs:
-            findings += f"; {_times(docs - compared, 'doc')} with nothing to compare left out"
+            findings += f"; {plural(docs - compared, 'doc')} with nothing to compare left out"
         return findings + ("; pass more docs" if self.verdict == "cannot be told" else "")
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
@@ -477,10 +477,6 @@ def _mean_ranks(values: np.ndarray) -> np.ndarray:
     ranks = np.cumsum(number) - (number - 1) / 2
     found: np.ndarray = ranks[place.ravel()]
     return found
-
-
-def _times(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _shortened(path: str, most: int = 28) -> str:

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from kerasight.metrics.common import integer
+from kerasight.checks import integer
 
 __all__ = ["FEWEST", "LEVEL", "differs", "standard_error", "t_quantile"]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,8 +10,8 @@ from keras import layers as kl
 from tiny_models import make_doc
 
 import kerasight
-from kerasight.keras import methods
-from kerasight.keras.methods import METHODS, find_method
+from kerasight.cam import methods
+from kerasight.cam.methods import METHODS, Method, find_method
 
 # Channel by channel, as they stand in a picture.
 FIRST = [[1, 2], [0, 1]]
@@ -19,7 +20,7 @@ ACTIVATIONS = np.stack([FIRST, SECOND], axis=-1).astype(np.float32)
 GRADIENTS = np.stack([[[1, 0], [-2, 3]], [[-1, 1], [2, -6]]], axis=-1).astype(np.float32)
 
 
-def close(found: np.ndarray, expected: list[list[float]]) -> None:
+def close(found: np.ndarray, expected: Any) -> None:
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
 
@@ -141,6 +142,41 @@ def test_finer_cam_is_grad_cam_of_the_difference_that_was_differentiated() -> No
     close(methods.finer_cam(ACTIVATIONS, GRADIENTS), [[-2.5, 1], [-1, -3.5]])
 
 
+# Space of one to three axes
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("space", [(4,), (1, 4), (1, 2, 2), (2, 1, 2)])
+def test_places_count_and_not_how_they_are_arranged(method: Method, space: tuple[int, ...]) -> None:
+    other = [GRADIENTS] if method.needs == "gradients" else [GRADIENTS[0, 0]]
+    other = [] if method.needs == "nothing" else other
+    expected = method.formula(ACTIVATIONS, *other).reshape(space)
+    arranged = [one.reshape(*space, 2) if one.ndim > 1 else one for one in other]
+    found = method.formula(ACTIVATIONS.reshape(*space, 2), *arranged)
+    assert found.shape == space
+    assert found.any()
+    close(found, expected)
+
+
+def test_a_sequence_by_hand() -> None:
+    # Two places, two channels, whose mean gradients are 1 and -2.
+    activations, gradients = np.array([[1, 2], [3, 0]]), np.array([[2, -4], [0, 0]])
+    close(methods.grad_cam(activations, gradients), [1 - 4, 3])
+    close(methods.hirescam(activations, gradients), [2 - 8, 0])
+    close(methods.layercam(activations, gradients), [2, 0])
+    # Channels sum to 4 and 2: (1/4) * 2 and (2/2) * -4.
+    close(methods.xgrad_cam(activations, gradients), [0.5 - 8, 1.5])
+
+
+def test_a_volume_by_hand() -> None:
+    # One channel, 2 x 1 x 3 places; its mean gradient is 3.
+    activations = np.arange(6).reshape(2, 1, 3, 1)
+    gradients = np.array([18, 0, 0, 0, 0, 0]).reshape(2, 1, 3, 1)
+    close(methods.grad_cam(activations, gradients), [[[0, 3, 6]], [[9, 12, 15]]])
+    close(methods.ablation_cam(activations, [2]), [[[0, 2, 4]], [[6, 8, 10]]])
+    close(methods.score_cam(activations, [7]), [[[0, 1, 2]], [[3, 4, 5]]])
+
+
 # The registry
 
 
@@ -151,7 +187,7 @@ OF_PLACES = {"grad-cam", "grad-cam++", "hirescam", "xgrad-cam", "layercam", "eig
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("wrong", [(2, 2), (1, 2, 2, 2), (2, 0, 2), ()])
+@pytest.mark.parametrize("wrong", [(2,), (1, 1, 2, 2, 2), (2, 0, 2), ()])
 def test_activations_of_another_shape_are_refused(method: str, wrong: tuple[int, ...]) -> None:
     other = {"eigen-cam": []}.get(method, [GRADIENTS if method in OF_PLACES else GRADIENTS[0, 0]])
     with pytest.raises(
@@ -203,9 +239,9 @@ def test_a_method_is_found_however_it_is_spelled(name: str) -> None:
 def test_an_unknown_method_is_refused_with_the_list() -> None:
     with pytest.raises(ValueError, match=r"'smoothgrad'; known are grad-cam, .*, finer-cam$"):
         find_method("smoothgrad")
-    with pytest.raises(ValueError, match=r"did you mean 'layercam'\?"):
+    with pytest.raises(ValueError, match=r"'layrcam'; the nearest name is layercam; known"):
         find_method("layrcam")
-    with pytest.raises(TypeError, match=r"name of one .*got NoneType"):
+    with pytest.raises(TypeError, match=r"name of one \(str\), got NoneType"):
         find_method(None)
 
 

@@ -1,25 +1,25 @@
 r"""The methods: one formula each, in NumPy.
 
-A formula makes evidence of the terms of one layer: an array ``(height, width)``, positive where a
-place speaks for the class, negative where it speaks against it. `gradcam.normalised` makes a
-heatmap of it. In all of them :math:`A^k` is what channel :math:`k` put out, and :math:`g^k` the
-gradient of the score with respect to it, both of shape ``(height, width)``. Terms of other shapes,
-and NaN or infinity in them, are a ``ValueError``.
+A formula makes evidence of the terms of one layer: an array ``(*spatial)``, positive where a place
+speaks for the class, negative where it speaks against it. `maps.normalised` makes a heatmap of it.
+Space has one to three axes, as of a sequence, a picture or a volume, and no formula asks which
+places are neighbours. In all of them :math:`A^k` is what channel :math:`k` put out, :math:`g^k` the
+gradient of the score with respect to it, and :math:`i` one of :math:`n` places. Terms of other
+shapes, and NaN or infinity in them, are a ``ValueError``.
 
 A new method is one function, and one line in `METHODS`.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from kerasight.keras.gradcam import channel_weights, checked_terms, weighted_sum
+from kerasight.cam.maps import channel_weights, checked_terms, spatial_axes, weighted_sum
+from kerasight.checks import one_of
 
 __all__ = [
     "ALPHA",
@@ -43,21 +43,21 @@ __all__ = [
 def grad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     r"""Grad-CAM: channels weighted by their mean gradients.
 
-    .. math:: \sum_k \Big(\frac{1}{hw} \sum_{ij} g^k_{ij}\Big) A^k
+    .. math:: \sum_k \Big(\frac{1}{n} \sum_i g^k_i\Big) A^k
 
     Paper: Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via
     Gradient-based Localization", https://arxiv.org/abs/1610.02391.
 
     Args:
-        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
         gradients: Gradients of the score with respect to it, same shape.
 
     Returns:
-        Evidence, float64, shape ``(height, width)``.
+        Evidence, float64, shape ``(*spatial)``.
 
     Example:
         >>> import numpy as np
-        >>> from kerasight.keras.methods import grad_cam
+        >>> from kerasight.cam.methods import grad_cam
         >>> activations = np.array([[[1.0, 0.0], [0.0, 1.0]], [[2.0, 1.0], [0.0, 0.0]]])
         >>> gradients = np.array([[[4.0, 0.0], [0.0, 0.0]], [[0.0, -4.0], [0.0, 0.0]]])
         >>> grad_cam(activations, gradients)
@@ -72,8 +72,8 @@ def grad_cam_plus_plus(activations: np.ndarray, gradients: np.ndarray) -> np.nda
     r"""Grad-CAM++: positive gradients, weighted so that each of several objects counts.
 
     .. math::
-        \sum_k \Big(\sum_{ij} \alpha^k_{ij} \max(0, g^k_{ij})\Big) A^k, \qquad
-        \alpha^k_{ij} = \frac{(g^k_{ij})^2}{2 (g^k_{ij})^2 + \sum_{ab} A^k_{ab} (g^k_{ij})^3}
+        \sum_k \Big(\sum_i \alpha^k_i \max(0, g^k_i)\Big) A^k, \qquad
+        \alpha^k_i = \frac{(g^k_i)^2}{2 (g^k_i)^2 + \sum_j A^k_j (g^k_i)^3}
 
     As in the paper, the score is taken through an exponential, whose derivatives are these powers;
     the factor that all of them share is left out, since it changes no heatmap.
@@ -82,17 +82,18 @@ def grad_cam_plus_plus(activations: np.ndarray, gradients: np.ndarray) -> np.nda
     Deep Convolutional Networks", https://arxiv.org/abs/1710.11063.
 
     Args:
-        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
         gradients: Gradients of the score with respect to it, same shape.
 
     Returns:
-        Evidence, float64, shape ``(height, width)``. Never negative where no activation is.
+        Evidence, float64, shape ``(*spatial)``. Never negative where no activation is.
     """
     activations, gradients = map(_float64, checked_terms(activations, gradients=gradients))
     # A square less above and below the line: it would vanish where gradients are tiny.
-    below = 2 + activations.sum(axis=(0, 1)) * gradients
+    space = spatial_axes(activations)
+    below = 2 + activations.sum(axis=space) * gradients
     alpha = np.divide(1, below, out=np.zeros_like(below), where=(gradients != 0) & (below != 0))
-    weights = (alpha * np.maximum(gradients, 0)).sum(axis=(0, 1))
+    weights = (alpha * np.maximum(gradients, 0)).sum(axis=space)
     return weighted_sum(weights, activations)
 
 
@@ -105,11 +106,11 @@ def hirescam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     convolutional neural networks", https://arxiv.org/abs/2011.08891.
 
     Args:
-        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
         gradients: Gradients of the score with respect to it, same shape.
 
     Returns:
-        Evidence, float64, shape ``(height, width)``.
+        Evidence, float64, shape ``(*spatial)``.
     """
     activations, gradients = checked_terms(activations, gradients=gradients)
     return _sum_of_products(activations, gradients)
@@ -118,7 +119,7 @@ def hirescam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
 def xgrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     r"""XGrad-CAM: channels weighted by their gradients where they are active.
 
-    .. math:: \sum_k \Big(\sum_{ij} \frac{A^k_{ij}}{\sum_{ab} A^k_{ab}}\, g^k_{ij}\Big) A^k
+    .. math:: \sum_k \Big(\sum_i \frac{A^k_i}{\sum_j A^k_j}\, g^k_i\Big) A^k
 
     A channel whose activations sum to zero has no weight.
 
@@ -126,15 +127,15 @@ def xgrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     CNNs", https://arxiv.org/abs/2008.02312.
 
     Args:
-        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
         gradients: Gradients of the score with respect to it, same shape.
 
     Returns:
-        Evidence, float64, shape ``(height, width)``.
+        Evidence, float64, shape ``(*spatial)``.
     """
     activations, gradients = checked_terms(activations, gradients=gradients)
-    sums = activations.sum(axis=(0, 1), dtype=np.float64)
-    products = np.einsum("ijk,ijk->k", _float64(activations), _float64(gradients))
+    sums = activations.sum(axis=spatial_axes(activations), dtype=np.float64)
+    products = np.einsum("ik,ik->k", _matrix(activations), _matrix(gradients))
     weights = np.divide(products, sums, out=np.zeros_like(sums), where=sums != 0)
     return weighted_sum(weights, activations)
 
@@ -149,11 +150,11 @@ def layercam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     https://doi.org/10.1109/TIP.2021.3089943.
 
     Args:
-        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
         gradients: Gradients of the score with respect to it, same shape.
 
     Returns:
-        Evidence, float64, shape ``(height, width)``. Never negative where no activation is.
+        Evidence, float64, shape ``(*spatial)``. Never negative where no activation is.
     """
     activations, gradients = checked_terms(activations, gradients=gradients)
     return _sum_of_products(activations, np.maximum(gradients, 0))
@@ -164,18 +165,18 @@ def eigen_cam(activations: np.ndarray) -> np.ndarray:
 
     .. math:: A\, v_1
 
-    with :math:`A` as a matrix of ``height * width`` rows and ``channels`` columns, not centred, and
-    :math:`v_1` its first right singular vector. Of the two signs, the one with the greater sum is
-    taken.
+    with :math:`A` as a matrix of a row for each place and a column for each channel, not centred,
+    and :math:`v_1` its first right singular vector. Of the two signs, the one with the greater sum
+    is taken.
 
     Paper: Muhammad & Yeasin 2020, "Eigen-CAM: Class Activation Map using Principal Components",
     https://arxiv.org/abs/2008.00299.
 
     Args:
-        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
 
     Returns:
-        Evidence, float64, shape ``(height, width)``.
+        Evidence, float64, shape ``(*spatial)``.
     """
     (activations,) = checked_terms(activations)
     projection = _first_projection(activations)
@@ -187,9 +188,9 @@ def eigengrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
 
     .. math:: M v_1, \qquad M = A \odot g - \overline{A \odot g}
 
-    with :math:`M` as a matrix of ``height * width`` rows and ``channels`` columns, the mean of each
-    column taken away, and :math:`v_1` its first right singular vector. A singular vector has no
-    sign of its own, and its source leaves that to chance: here the one is taken that goes better
+    with :math:`M` as a matrix of a row for each place and a column for each channel, the mean of
+    each column taken away, and :math:`v_1` its first right singular vector. A singular vector has
+    no sign of its own, and its source leaves that to chance: here the one is taken that goes better
     with the sum :math:`\sum_k g^k \odot A^k`.
 
     Zero is the mean of the picture, and not the line between for and against: where a class has
@@ -199,16 +200,16 @@ def eigengrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     https://github.com/jacobgil/pytorch-grad-cam. Unlike `eigen_cam`, it has the means taken away.
 
     Args:
-        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
         gradients: Gradients of the score with respect to it, same shape.
 
     Returns:
-        Evidence, float64, shape ``(height, width)``, with a mean of zero.
+        Evidence, float64, shape ``(*spatial)``, with a mean of zero.
     """
     activations, gradients = checked_terms(activations, gradients=gradients)
     products = _float64(activations) * gradients
-    projection = _first_projection(products - products.mean(axis=(0, 1)))
-    agreement = (projection * products.sum(axis=2)).sum()
+    projection = _first_projection(products - products.mean(axis=spatial_axes(products)))
+    agreement = (projection * products.sum(axis=-1)).sum()
     return projection if agreement >= 0 else -projection
 
 
@@ -234,15 +235,15 @@ def score_cam(
     Networks", https://arxiv.org/abs/1910.01279.
 
     Args:
-        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
         scores: The :math:`y_k`, shape ``(channels,)``.
         are_probabilities: Whether they come out of a softmax or sigmoid.
 
     Returns:
-        Evidence, float64, shape ``(height, width)``. Never negative where no activation is.
+        Evidence, float64, shape ``(*spatial)``. Never negative where no activation is.
     """
     activations, scores = checked_terms(activations, scores=scores)
-    varies = np.ptp(activations, axis=(0, 1)) > 0
+    varies = np.ptp(activations, axis=spatial_axes(activations)) > 0
     weights = _float64(scores)[varies]
     if not are_probabilities:
         weights = np.exp(weights - weights.max(initial=-np.inf))
@@ -262,11 +263,11 @@ def ablation_cam(activations: np.ndarray, drops: np.ndarray) -> np.ndarray:
     via Gradient-free Localization", WACV, https://doi.org/10.1109/WACV45572.2020.9093360.
 
     Args:
-        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
         drops: The :math:`y - y_k`, shape ``(channels,)``.
 
     Returns:
-        Evidence, float64, shape ``(height, width)``.
+        Evidence, float64, shape ``(*spatial)``.
     """
     activations, drops = checked_terms(activations, drops=drops)
     return weighted_sum(drops, activations)
@@ -276,10 +277,10 @@ def finer_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     r"""Finer-CAM: Grad-CAM of what tells a class from those most similar to it.
 
     .. math::
-        \sum_k \Big(\frac{1}{hw} \sum_{ij} g^k_{ij}\Big) A^k, \qquad
-        g = \frac{\partial}{\partial A} \Big(y_c - \alpha \frac{1}{n} \sum_{d} y_d\Big)
+        \sum_k \Big(\frac{1}{n} \sum_i g^k_i\Big) A^k, \qquad
+        g = \frac{\partial}{\partial A} \Big(y_c - \alpha \frac{1}{m} \sum_{d} y_d\Big)
 
-    where :math:`d` runs over the :math:`n` = `REFERENCES` classes whose scores are nearest to that
+    where :math:`d` runs over the :math:`m` = `REFERENCES` classes whose scores are nearest to that
     of the class :math:`c` (fewer if the model has no more), and :math:`\alpha` = `ALPHA` is how
     strong the comparison is: the paper's :math:`\gamma`. The ``references`` and ``alpha`` of
     `kerasight.explain_prediction` take others. The paper's scores are logits.
@@ -290,11 +291,11 @@ def finer_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     since March 2025, and takes 1 for :math:`\alpha`; this is the paper's formula.
 
     Args:
-        activations: The layer's output for one image, shape ``(height, width, channels)``.
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
         gradients: The :math:`g`, same shape.
 
     Returns:
-        Evidence, float64, shape ``(height, width)``.
+        Evidence, float64, shape ``(*spatial)``.
     """
     return grad_cam(activations, gradients)
 
@@ -383,40 +384,34 @@ def find_method(name: Any) -> Method:
         TypeError: If ``name`` is no string.
         ValueError: If there is no such method.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"method must be the name of one (str), got {type(name).__name__}")
-    plain = {_plain(known): method for known, method in METHODS.items()}
-    if _plain(name) in plain:
-        return plain[_plain(name)]
-    nearest = difflib.get_close_matches(_plain(name), plain, n=1)
-    did_you_mean = f"; did you mean {plain[nearest[0]].name!r}?" if nearest else ""
-    raise ValueError(f"unknown method {name!r}; known are {', '.join(METHODS)}{did_you_mean}")
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    return METHODS[one_of("method", name, METHODS)]
 
 
 def _float64(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
+def _matrix(values: np.ndarray) -> np.ndarray:
+    """A row for each place, a column for each channel, float64."""
+    return _float64(values).reshape(-1, values.shape[-1])
+
+
 def _sum_of_products(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """The sum over channels of activations times gradients, shape ``(height, width)``."""
-    found: np.ndarray = np.einsum("ijk,ijk->ij", _float64(activations), _float64(gradients))
-    return found
+    """The sum over channels of activations times gradients, shape ``(*spatial)``."""
+    products: np.ndarray = np.einsum("...k,...k->...", _float64(activations), _float64(gradients))
+    return products
 
 
 def _first_projection(values: np.ndarray) -> np.ndarray:
-    """The projection on the first right singular vector, shape ``(height, width)``, any sign."""
-    matrix = _float64(values).reshape(-1, values.shape[2])
+    """The projection on the first right singular vector, shape ``(*spatial)``, any sign."""
+    matrix = _matrix(values)
     # By the smaller of the two products of the matrix with itself, which is far quicker.
     if matrix.shape[0] <= matrix.shape[1]:
         vector = _first_eigenvector(matrix @ matrix.T)
         projection = vector * np.linalg.norm(vector @ matrix)
     else:
         projection = matrix @ _first_eigenvector(matrix.T @ matrix)
-    shaped: np.ndarray = projection.reshape(values.shape[:2])
+    shaped: np.ndarray = projection.reshape(values.shape[:-1])
     return shaped
 
 

@@ -1,0 +1,153 @@
+"""What the formulas share: their terms checked and summed, and maps scaled and resized.
+
+A map has shape ``(*spatial)``: one number for each place.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "EPSILON",
+    "channel_weights",
+    "checked_terms",
+    "normalised",
+    "resized",
+    "spatial_axes",
+    "stretched",
+    "weighted_sum",
+]
+
+EPSILON = 1e-7  # below the line, as in eli5: keras.config.epsilon() where nobody has changed it
+
+
+def checked_terms(activations: Any, **others: Any) -> list[np.ndarray]:
+    """The terms of a formula as arrays, once it is clear that they belong together.
+
+    Args:
+        activations: To be of shape ``(*spatial, channels)``, with one to three spatial axes.
+        **others: By their names: ``gradients`` are to have the same shape, and all others one
+            number a channel.
+
+    Returns:
+        All of them, in this order.
+
+    Raises:
+        TypeError: If there is something else than real numbers in one.
+        ValueError: If a shape is not as above; if there is NaN or infinity in one.
+    """
+    terms = {
+        name: np.asarray(term) for name, term in {"activations": activations, **others}.items()
+    }
+    shape = terms["activations"].shape
+    fits = 2 <= len(shape) <= 4 and 0 not in shape
+    for name, term in terms.items():
+        if term.dtype.kind in "cmMOSU":
+            raise TypeError(f"{name} must be real numbers, got dtype {term.dtype}")
+        fits &= term.shape == (shape if name in ("activations", "gradients") else shape[-1:])
+    if not fits:
+        same = "gradients" in others
+        shapes = " and ".join(str(term.shape) for term in terms.values())
+        raise ValueError(
+            "activations must have shape (*spatial, channels), with one to three spatial axes"
+            + "".join(f", and {name} {'the same' if same else '(channels,)'}" for name in others)
+            + f"; got {shapes}"
+        )
+    for name, term in terms.items():
+        if not np.isfinite(term).all():
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return list(terms.values())
+
+
+def spatial_axes(values: np.ndarray) -> tuple[int, ...]:
+    """All axes but the last, which are those of space where channels come last."""
+    return tuple(range(values.ndim - 1))
+
+
+def channel_weights(gradients: np.ndarray) -> np.ndarray:
+    """The weights of Grad-CAM: the gradients averaged over space.
+
+    Args:
+        gradients: Gradients of the score, shape ``(*spatial, channels)``.
+
+    Returns:
+        Array of shape ``(channels,)``, of the type of ``gradients``.
+    """
+    means: np.ndarray = gradients.mean(axis=spatial_axes(gradients), dtype=np.float64)
+    return means.astype(gradients.dtype)
+
+
+def weighted_sum(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
+    """The map of Grad-CAM before anything is cut off or scaled: evidence for and against.
+
+    Args:
+        weights: One weight a channel, shape ``(channels,)``.
+        activations: Shape ``(*spatial, channels)``.
+
+    Returns:
+        float64 array of shape ``(*spatial)``.
+    """
+    evidence: np.ndarray = activations.astype(np.float64) @ weights.astype(np.float64)
+    return evidence
+
+
+def normalised(evidence: np.ndarray, relu: bool = True) -> np.ndarray:
+    """Divide evidence by its peak.
+
+    Args:
+        evidence: What speaks for a class (positive) and against it (negative), of any shape.
+        relu: Whether to cut off what is negative.
+
+    Returns:
+        Array of the same shape, float64, with values in [0, 1]; without ``relu`` in [-1, 1], and
+        the sign kept.
+    """
+    heatmap = np.array(evidence, dtype=np.float64)
+    if relu:
+        np.maximum(heatmap, 0, out=heatmap)
+    heatmap /= np.max(np.abs(heatmap)) + EPSILON
+    return heatmap
+
+
+def stretched(values: np.ndarray) -> np.ndarray:
+    """Values of any shape, moved and scaled to reach from 0 to 1; zeros if all are the same."""
+    moved: np.ndarray = values - values.min()
+    moved /= moved.max() or 1
+    return moved
+
+
+def resized(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Bring a map to another size, linearly along each axis; where it shrinks, by weighted means.
+
+    Of a map ``(height, width)`` this is bilinear, with the values of Pillow's ``BILINEAR``.
+
+    Args:
+        values: A map, of any number of axes.
+        shape: The new length of each axis.
+
+    Returns:
+        float64 array of that shape.
+    """
+    new = np.asarray(values, dtype=np.float64)
+    for axis, (old, length) in enumerate(zip(values.shape, shape, strict=True)):
+        if old != length:
+            weights = _weights(old, int(length))
+            new = np.moveaxis(np.tensordot(weights, new, axes=(1, axis)), 0, axis)
+    return new
+
+
+@functools.lru_cache(maxsize=32)
+def _weights(old: int, new: int) -> np.ndarray:
+    """How much of each old cell is in each new one along an axis, shape ``(new, old)``."""
+    scale = old / new
+    # Beyond the centres of the outermost cells the map goes on as flat as it ended.
+    centres = np.clip((np.arange(new) + 0.5) * scale - 0.5, 0, old - 1)
+    distances = np.abs(centres[:, np.newaxis] - np.arange(old))
+    weights = np.maximum(0, 1 - distances / max(scale, 1))
+    shares: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
+    shares.flags.writeable = False  # as they are kept
+    return shares
