@@ -7,9 +7,11 @@ API. Importing kerasight imports no framework; what a function needs comes with 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as in typing, whose import would take most of the time that this one does
 if TYPE_CHECKING:
+    from typing import Any
+
     from kerasight import base, demo, explain, formatters, ipython, keras, metrics
     from kerasight.base import Explanation, HeatmapWarning, TargetExplanation
     from kerasight.compat import install_as_eli5

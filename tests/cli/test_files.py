@@ -23,6 +23,7 @@ from cli.commands import (
 )
 from PIL import Image
 
+from kerasight import cli
 from kerasight.cli import models
 from kerasight.cli.files import GrowingFile, write_png
 from kerasight.metrics.evaluation import Study
@@ -159,6 +160,18 @@ class TestInterrupts:
 
         monkeypatch.setattr(models, "import_keras", interrupted)
         result = run(command)
+        assert result.exit_code == 130
+        assert (result.stdout, result.stderr) == ("", "Error: interrupted\n")
+
+    @pytest.mark.parametrize("reader", [cli._Group, cli._Command])
+    def test_while_options_are_read_are_one_line(
+        self, reader: type, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(reader, "parse_args", interrupted)
+        result = run("explain")
         assert result.exit_code == 130
         assert (result.stdout, result.stderr) == ("", "Error: interrupted\n")
 

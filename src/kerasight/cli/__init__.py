@@ -6,11 +6,13 @@ mistakes in the options are answered at once.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any
 
@@ -56,7 +58,26 @@ class _Command(_PlainHelp, TyperCommand):
 
 
 class _Group(_PlainHelp, TyperGroup):
-    pass
+    """Both commands; an interrupt that none of them answers is one line, and no word of typer's."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the options of the group."""
+        with _interrupts_answered():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the options of a command, and run it."""
+        with _interrupts_answered():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _interrupts_answered() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:  # before the first picture, or for the second time
+        say("Error", "red", "interrupted")
+        raise typer.Exit(130) from None
 
 
 app = typer.Typer(

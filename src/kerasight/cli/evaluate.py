@@ -292,9 +292,6 @@ def command(
     except RunError as error:
         say("Error", "red", str(error))
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:  # before the first picture, or for the second time
-        say("Error", "red", "interrupted")
-        raise typer.Exit(130) from None
     if code:
         raise typer.Exit(code)
 

@@ -38,6 +38,7 @@ from kerasight.cli.console import (
 from kerasight.cli.files import OVERLAY, PAGE, Guard, check_writable, is_own, write_png
 from kerasight.cli.pictures import Source, quiet_decoders, sources_of, to_rgba
 from kerasight.cli.tables import OverlayRow, print_overlays
+from kerasight.interrupts import Heard
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -356,9 +357,6 @@ def command(
     except RunError as error:
         say("Error", "red", str(error))
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:  # before the first picture, or for the second time
-        say("Error", "red", "interrupted")
-        raise typer.Exit(130) from None
     if code:
         raise typer.Exit(code)
 
@@ -389,7 +387,8 @@ def _check(request: _Request) -> None:
         check_writable("--html", request.html)
     if request.colormap is None:
         return
-    from matplotlib import colormaps
+    with Heard():
+        from matplotlib import colormaps
 
     if request.colormap not in colormaps:
         near = nearest(request.colormap, list(colormaps))

@@ -18,6 +18,7 @@ import numpy as np
 from kerasight.checks import nearest, plain, plural
 from kerasight.cli import model_files, preprocessing
 from kerasight.cli.console import PictureError, RunError, as_options, reason, say
+from kerasight.interrupts import Heard
 
 if TYPE_CHECKING:
     import keras
@@ -166,7 +167,7 @@ def import_keras() -> None:
     """Import Keras, and see that it runs on a framework that can be explained."""
     hushed = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == QUIET
     try:
-        with _hushed() if hushed else contextlib.nullcontext():
+        with _hushed() if hushed else contextlib.nullcontext(), Heard():
             import keras  # noqa: F401
 
             from kerasight.keras import backends
