@@ -30,7 +30,9 @@ class TestCommand:
     def test_help_says_what_preprocessing_files_get(self) -> None:
         result = run("explain", "--help")
         assert result.exit_code == 0
-        assert "known by its name; else none" in re.sub(r"[\s│]+", " ", result.stdout)
+        assert "if its name is one of keras.applications; else none" in re.sub(
+            r"[\s│]+", " ", result.stdout
+        )
 
     @pytest.mark.parametrize("width", ["40", "80", "120"])
     @pytest.mark.parametrize("command", [[], ["explain"], ["evaluate"]])

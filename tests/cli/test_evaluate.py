@@ -378,7 +378,10 @@ class TestOptions:
             (["--steps", "0"], "--steps must be at least 1, got 0"),
             (["--seed", "-1"], "--seed must be at least 0, got -1"),
             (["-o", "folder"], "--output must be a file, and folder is a folder"),
-            (["-o", "cat.png", "cat.png"], "--output cat.png is one of the pictures"),
+            (
+                ["-o", "cat.png", "cat.png"],
+                "--output cat.png is one of the pictures, and is never replaced: pass another name",
+            ),
             (
                 ["--pictures", "3", "cat.png"],
                 "--pictures is for the embedded pictures; leave it out, or the images",

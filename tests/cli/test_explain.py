@@ -311,7 +311,7 @@ class TestMethod:
     def test_that_compares_classes_needs_several(self) -> None:
         pictures = (save_picture("a.png"), save_picture("b.png"))
         assert refused(*pictures, "-m", save_model(make_unit()), "--method", "finer-cam") == (
-            "--method finer-cam compares classes, and the model puts out one"
+            "--method finer-cam compares classes, and the model has only one"
         )
 
     def test_references_are_classes_of_the_model(self) -> None:
@@ -567,7 +567,7 @@ class TestOptions:
         Path("file").touch()
         assert refused("-o", "file") == "--output must be a folder, and file is a file"
         assert refused("-o", "file/a/b") == (
-            f"--output file/a/b cannot be written: {Path('file').absolute()} is no folder"
+            f"--output file/a/b cannot be written: {Path('file').absolute()} is not a folder"
         )
 
     @pytest.mark.parametrize("option", ["-o", "--html"])
@@ -634,10 +634,10 @@ class TestOptions:
         Path("file").touch()
         assert refused("--html", "folder") == "--html must be a file, and folder is a folder"
         assert refused("--html", "file/a/b.html") == (
-            f"--html file/a/b.html cannot be written: {Path('file').absolute()} is no folder"
+            f"--html file/a/b.html cannot be written: {Path('file').absolute()} is not a folder"
         )
         assert refused(save_picture(), "--html", "./cat.png") == (
-            "--html cat.png is one of the pictures"
+            "--html cat.png is one of the pictures, and is never replaced: pass another name"
         )
 
     @pytest.mark.parametrize("arguments", [["--alpha", "much"], ["--top", "x"], ["--nonsense"]])

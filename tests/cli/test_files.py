@@ -47,7 +47,7 @@ class TestForeignFiles:
             line = refused(*arguments, command=command)
         full = {"-o": "--output"}.get(option, option)
         assert line == (
-            f"{full} {name} is there, and was not made by this command: pass --force to replace "
+            f"{full} {name} exists, and was not made by this command: pass --force to replace "
             "it, or another name"
         )
         assert Path(name).read_text() == "<html>a page of somebody's</html>"
@@ -92,7 +92,9 @@ class TestFilesThatAreRead:
         monkeypatch.setattr(models, "import_keras", lambda: pytest.fail("Keras was asked for"))
         for command, option in (("explain", "--html"), ("evaluate", "--output")):
             line = refused(picture, "-m", model, option, name, "--force", command=command)
-            assert line == f"{option} {name} is the model"
+            assert line == (
+                f"{option} {name} is the model, and is never replaced: pass another name"
+            )
         assert Path(model).read_bytes() == before
 
     def test_pictures_masks_and_class_names(self) -> None:
@@ -110,7 +112,9 @@ class TestFilesThatAreRead:
             assert f"is {what}" in refused(*arguments, "--html", option)
             assert f"is {what}" in refused(*arguments, "-o", option, command="evaluate")
         line = refused(*arguments, "--masks", "masks", "-o", "masks/a.png", command="evaluate")
-        assert line == "--output masks/a.png is one of the masks"
+        assert line == (
+            "--output masks/a.png is one of the masks, and is never replaced: pass another name"
+        )
 
     def test_no_overlay_goes_over_a_picture_or_the_page(self) -> None:
         pictures = [noise_picture("cat.png"), noise_picture("cat-0.png", seed=1)]

@@ -129,12 +129,16 @@ class TestLayersOfOnesOwn:
         ("passed", "text", "why"),
         [
             ("no_layers.py", None, "no such file"),
-            ("no.layers", None, "no such module is installed, or lies here; a .py file is passed"),
+            (
+                "no.layers",
+                None,
+                "no such module, neither installed nor in this folder; pass a .py ",
+            ),
             ("own_my_layers.py", "import nowhere", "cannot be imported: ModuleNotFoundError: No m"),
             ("own_my_layers", "import nowhere", "cannot be imported: ModuleNotFoundError: No mod"),
             ("own_my_layers.py", "1 / 0", "cannot be imported: ZeroDivisionError: division by ze"),
             ("own_my_layers.py", "open('no')", "cannot be imported: FileNotFoundError: [Errno 2]"),
-            ("own_my_layers.py", "raise SystemExit", "ends the program when it is imported; let "),
+            ("own_my_layers.py", "raise SystemExit", "ends the program when it is imported; it "),
         ],
     )
     def test_that_cannot_be_imported_are_one_line(
@@ -192,14 +196,14 @@ class TestFile:
         whole = Path(save_model(make_mean(), name)).read_bytes()
         Path(name).write_bytes(whole[: len(whole) // 2])
         assert refused(save_picture(), "-m", name).startswith(
-            f"{name}: the file is damaged, or cut short on its way here; get it anew ("
+            f"{name}: the file is damaged or incomplete; copy or download it again ("
         )
 
     @pytest.mark.parametrize(
         ("made", "name", "text"),
         [
-            ("model.h5", "a.keras", "a.keras is an HDF5 file by what is in it; name it a.h5"),
-            ("model.keras", "a.h5", "a.h5 is a .keras file by what is in it; name it a.keras"),
+            ("model.h5", "a.keras", "a.keras has the content of an HDF5 file; name it a.h5"),
+            ("model.keras", "a.h5", "a.h5 has the content of a .keras file; name it a.keras"),
         ],
     )
     def test_of_another_kind_is_told(self, made: str, name: str, text: str) -> None:
@@ -210,14 +214,14 @@ class TestFile:
         with zipfile.ZipFile("model.keras", "w") as archive:
             archive.writestr("a.txt", "a")
         assert refused(save_picture(), "-m", "model.keras") == (
-            "model.keras: the file is no model: there is no config.json in it"
+            "model.keras: the file is no model: it has no config.json"
         )
 
     def test_of_weights_alone_is_told(self) -> None:
         make_mean().save_weights("model.weights.h5")
         assert refused(save_picture(), "-m", "model.weights.h5") == (
-            "model.weights.h5 holds no model, weights of one at most; build the model in Python, "
-            "load them with model.load_weights, and save it whole with model.save('model.keras')"
+            "model.weights.h5 holds no model, but at most weights; build the model in Python, load "
+            "the weights with model.load_weights, and save the model with model.save('model.keras')"
         )
 
     def test_without_weights_has_the_reason_of_keras(self) -> None:
@@ -252,7 +256,7 @@ class TestKeras2:
         rewrite(file, old, version="2.15.0")
         assert refused(save_picture(), "-m", file) == (
             f"model.keras was written by Keras 2.15.0, and Keras {keras.__version__} cannot load "
-            f"it: the two write a model down differently{self.END.format('keras')}"
+            f"it: the two store models differently{self.END.format('keras')}"
         )
 
     @pytest.mark.parametrize(

@@ -120,8 +120,8 @@ class TestInput:
         inputs = keras.Input((10,))
         model = save_model(keras.Model(inputs, layers.Dense(2)(inputs), name="table"))
         assert refused(save_picture(), "-m", model) == (
-            "model 'table' takes no pictures: its input has shape (None, 10), where (batch, "
-            "height, width, channels) is needed"
+            "model 'table' takes no pictures: its input has shape (None, 10), and not (batch, "
+            "height, width, channels)"
         )
 
 
@@ -160,18 +160,18 @@ class TestClassNames:
     def test_must_be_as_many_as_the_classes(self) -> None:
         Path("names.txt").write_text("cat\ndog")
         line = refused(save_picture(), "-m", save_model(make_mean()), "--class-names", "names.txt")
-        assert line == "there are 2 class names, and the model puts out 3 classes"
+        assert line == "there are 2 class names, and the model has 3 classes"
 
     @pytest.mark.parametrize(
         ("file", "content", "reason"),
         [
             ("names.txt", None, "no such file"),
             (".", None, "Is a directory"),
-            ("names.txt", b"\xff\xfe\x00", "neither UTF-8 text with one name a line"),
-            ("names.json", b"{", "neither UTF-8 text with one name a line"),
-            ("names.json", b"3", "neither UTF-8 text with one name a line"),
-            ("names.json", b'{"1": "cat"}', "neither UTF-8 text with one name a line"),
-            ("names.json", b"[1, 2]", "neither UTF-8 text with one name a line"),
+            ("names.txt", b"\xff\xfe\x00", "expected UTF-8 text with one name a line"),
+            ("names.json", b"{", "expected UTF-8 text with one name a line"),
+            ("names.json", b"3", "expected UTF-8 text with one name a line"),
+            ("names.json", b'{"1": "cat"}', "expected UTF-8 text with one name a line"),
+            ("names.json", b"[1, 2]", "expected UTF-8 text with one name a line"),
         ],
     )
     def test_that_cannot_be_read_are_refused(
@@ -267,7 +267,7 @@ class TestApplication:
 
         monkeypatch.setattr(keras.applications, "MobileNetV2", offline)
         assert refused(save_picture(), "-m", "mobilenetv2") == (
-            "MobileNetV2: its ImageNet weights cannot be had: URL fetch failure on "
+            "MobileNetV2: its ImageNet weights cannot be loaded: URL fetch failure on "
             "https://imagenet: None -- [Errno -2] no name"
         )
 
@@ -282,7 +282,7 @@ class TestApplication:
         result = explain(save_picture(), "-m", "mobilenetv2")
         assert rows_of(result)[0][1] == "0"
         assert result.stderr == (
-            "Warning: the names of the classes cannot be had: URL fetch failure\n"
+            "Warning: the names of the classes cannot be loaded: URL fetch failure\n"
         )
 
 

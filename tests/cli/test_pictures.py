@@ -88,7 +88,7 @@ class TestPictures:
     ) -> None:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
         bomb = save_picture("bomb.png", size=(side, side))
-        self.others_are_done(good, bomb, "too large: a picture may have 100 pixels")
+        self.others_are_done(good, bomb, "too large: a picture may have at most 100 pixels")
 
     def test_that_is_too_small_for_the_model(self, good: tuple[str, ...]) -> None:
         inputs = keras.Input((None, None, 3))
@@ -122,7 +122,7 @@ class TestFolders:
         expected = [str(Path("folder", name)) for name in sorted(names)]
         assert [row[0] for row in rows_of(result)] == [*expected, "z.png"]
         assert result.stderr == (
-            "Note: folder: 3 pictures; left out: 3 files that are no pictures, 1 that is hidden\n"
+            "Note: folder: 3 pictures; left out: 3 files that are no pictures, 1 hidden file\n"
         )
 
     def test_are_searched_through_and_overlays_keep_them(self) -> None:
@@ -136,7 +136,7 @@ class TestFolders:
         overlays = [Path("overlays", name).with_suffix("") for name in sorted(names)]
         assert [row[4] for row in rows_of(result)] == [f"{path}-0.png" for path in overlays]
         assert all(Path(row[4]).is_file() for row in rows_of(result))
-        assert result.stderr == "Note: classes: 5 pictures; left out: 1 that is hidden\n"
+        assert result.stderr == "Note: classes: 5 pictures; left out: 1 hidden file\n"
         page = Path("page.html").read_text(encoding="utf-8")
         titles = re.findall(r"<h2><bdi>(.+?)</bdi></h2>", page)
         assert [title.replace("<wbr>", "") for title in titles] == expected
@@ -158,7 +158,7 @@ class TestFolders:
         found = [str(Path(row[0]).relative_to("classes")) for row in rows_of(result)]
         assert found in (["b/1.png", "d/c/2.png"], ["b/1.png", "e/2.png"])
         assert result.stderr == (
-            "Note: classes: 2 pictures; left out: 4 links to what is there already, 1 broken link\n"
+            "Note: classes: 2 pictures; left out: 4 duplicate links, 1 broken link\n"
         )
 
     def test_leave_out_overlays_of_an_earlier_run(self) -> None:
@@ -167,7 +167,7 @@ class TestFolders:
         for number in range(2):
             result = explain(*arguments)
             assert [row[0] for row in rows_of(result)] == [str(Path("photos/a.png"))]
-            assert ("left out: 1 overlay of kerasight's" in result.stderr) == bool(number)
+            assert ("left out: 1 overlay by kerasight" in result.stderr) == bool(number)
 
     def test_that_cannot_be_read_are_a_line_each_and_the_rest_is_done(
         self, monkeypatch: pytest.MonkeyPatch

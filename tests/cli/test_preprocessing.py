@@ -24,7 +24,7 @@ from keras import layers
 from kerasight.cli import preprocessing
 
 PATH = Path("model.keras")
-UNTOLD = "without --preprocess, pixels go in as 0..255"
+UNTOLD = "without --preprocess, the model gets pixels of 0..255"
 
 # What Keras calls models of its applications, where that is more than the application in small.
 NAMES = {
@@ -107,8 +107,8 @@ class TestApplications:
         else:
             assert taken == preprocessing.module_of(application)
             assert line == (
-                f"Note: model.keras: {name!r} is {application} of keras.applications by its name, "
-                f"and so --preprocess {taken} is taken; pass another if it was trained with that\n"
+                f"Note: model.keras: by its name, {name!r} is {application} of keras.applications, "
+                f"so --preprocess {taken} is used; pass another if it was trained with another\n"
             )
 
     @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ class TestApplications:
         for unknown in (layers.Lambda(lambda x: x / 255), Halves(), layers.Conv2D(3, 1)):
             found, line = told(behind(unknown, backbone), capsys)
             assert found == "none"
-            assert line.startswith(f"Warning: model.keras: {UNTOLD}, and nothing rescales them ")
+            assert line.startswith(f"Warning: model.keras: {UNTOLD}, and does not rescale them ")
 
     def test_may_have_the_name_of_both(self, capsys: pytest.CaptureFixture[str]) -> None:
         taken, line = told(behind(name="NASNet"), capsys)
@@ -210,9 +210,9 @@ class TestModel:
         model(np.zeros((1, 32, 32, 3), np.float32))
         assert told(model, capsys) == (
             "none",
-            f"Warning: model.keras: {UNTOLD}, and nothing rescales them before the first "
-            "convolution; pass what the model was trained with, such as --preprocess unit (0..1) "
-            "or signed (-1..1), or none if it was 0..255\n",
+            f"Warning: model.keras: {UNTOLD}, and does not rescale them before its first "
+            "convolution; pass the preprocessing of its training, such as --preprocess unit (0..1) "
+            "or signed (-1..1), or none if that was 0..255\n",
         )
 
     def test_sees_what_is_taken_for_it(self) -> None:
@@ -220,7 +220,9 @@ class TestModel:
         named = save_model(keras.Model(model.input, model.output, name="mobilenetv2_1.00_224"))
         arguments = (save_picture(), "-m", named)
         result = run_as_it_is("explain", *arguments)
-        assert result.stderr.startswith("Note: model.keras: 'mobilenetv2_1.00_224' is MobileNetV2 ")
+        assert result.stderr.startswith(
+            "Note: model.keras: by its name, 'mobilenetv2_1.00_224' is MobileNetV2 "
+        )
         assert rows_of(result)[0][2] == "1"  # 255 of 0..255 is 1 of -1..1
         result = explain(*arguments, "--preprocess", "none")
         assert result.stderr == ""
@@ -234,5 +236,5 @@ def test_a_file_with_real_weights_is_recognised(
     arguments = ("-m", save_model(mobilenet_v2), "--class-names", names)
     result = run_as_it_is("explain", imagenet("cat_dog.jpg"), *arguments)
     assert [row[1] for row in rows_of(result)] == ["bull_mastiff (243)"]
-    assert "--preprocess mobilenet_v2 is taken" in result.stderr
+    assert "--preprocess mobilenet_v2 is used" in result.stderr
     assert json.loads(Path(names).read_text())["243"][1] == "bull_mastiff"

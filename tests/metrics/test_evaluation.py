@@ -294,7 +294,7 @@ def test_a_doc_that_fails_is_raised_or_kept(model: keras.Model, docs: np.ndarray
     assert {row.position for row in found.rows} == {1}
     assert found.errors == (("bad", "doc must be finite, got NaN or infinity in it"),)
     assert found.summary()[0] == "Means of 1 doc, logits explained."
-    assert found.summary()[-1] == "Left out for errors: 1 doc."
+    assert found.summary()[-1] == "Left out because of errors: 1 doc."
     with pytest.raises(TypeError, match="doc bad: doc must be a numpy"):
         evaluate(model, ["text", docs[0]], **asked)
 
@@ -541,10 +541,12 @@ def test_the_table_is_text() -> None:
             f"random     1.000 ±0.000   0.510 ±0.001{'0.490 ±0.001':>24}   50.0% ±0.0%",
             "",
             "Means of 12 docs, 24 classes, scores explained, ± the standard error over docs.",
-            "* marks what no other is told to be better than; a column without * tells no best.",
+            "* marks methods that no other is significantly better than; a column without * shows "
+            "no significant difference.",
             "Best by insertion \u2212 deletion is one of grad-cam and hirescam.",
-            "Not shown to be better than random in Insertion and Increase: grad-cam and eigen-cam.",
-            "Not shown to be better than random in Insertion: hirescam.",
+            "Not significantly better than random in Insertion and Increase: grad-cam and "
+            "eigen-cam.",
+            "Not significantly better than random in Insertion: hirescam.",
         ]
     )
     assert repr(TOLD) == "evaluation of 4 methods by 3 metrics on 12 docs, 24 classes"
@@ -555,13 +557,13 @@ def test_few_docs_tell_nothing_and_say_so() -> None:
     few = Evaluation(tuple(rows), TOLD.metrics)
     assert few.summary("picture") == [
         "Means of 2 pictures, 4 classes, scores explained, ± the standard error over pictures.",
-        "2 pictures are too few to tell methods apart: it takes 6 at least, and often many more.",
+        "2 pictures are too few to compare methods: at least 6 are needed, and often many more.",
     ]
     assert not any("*" in cell for line in few.table() for cell in line[1:-1])
     one = Evaluation(tuple(row for row in rows if row.position < 1), TOLD.metrics)
     assert one.summary() == [
         "Means of 1 doc, 2 classes, scores explained.",
-        "1 doc is too few to tell methods apart: it takes 6 at least, and often many more.",
+        "1 doc is too few to compare methods: at least 6 are needed, and often many more.",
     ]
     assert one.table()[1][1] == "1.000"
 
@@ -570,7 +572,7 @@ def test_where_chance_explains_all_differences_no_method_is_named() -> None:
     random = np.random.default_rng(3)
     rows = [row for name in "abc" for row in make_rows(name, random.random(20).tolist())]
     found = Evaluation((*rows, *make_rows(RANDOM, random.random(20).tolist())), ("deletion",))
-    assert found.summary()[1:] == ["No two methods can be told apart: that takes more docs."]
+    assert found.summary()[1:] == ["No two methods differ significantly: that takes more docs."]
     assert found.best("deletion") == found.methods
     assert found.beaten_by_random() == dict.fromkeys("abc", ("deletion",))
     assert not any("*" in line[1] for line in found.table())
@@ -580,7 +582,8 @@ def test_one_best_is_named_with_its_value() -> None:
     rows = [row for row in TOLD.rows if row.method != "hirescam"]
     found = Evaluation(tuple(rows), TOLD.metrics)
     assert found.summary(mark="Bold")[1:3] == [
-        "Bold marks what no other is told to be better than; a column without Bold tells no best.",
+        "Bold marks methods that no other is significantly better than; a column without Bold "
+        "shows no significant difference.",
         "Best by insertion \u2212 deletion: grad-cam (0.898 ±0.000).",
     ]
     alone = Evaluation(tuple(row for row in rows if row.method == "grad-cam"), TOLD.metrics)
@@ -594,11 +597,11 @@ def test_what_no_method_is_better_at_than_random_is_said_in_one_sentence() -> No
     )
     # What is worse is not better, though it can be told apart.
     assert found.tells_apart("a", RANDOM, "increase")
-    assert found.summary()[-1] == "Not shown to be better than random in Increase: all methods."
+    assert found.summary()[-1] == "Not significantly better than random in Increase: all methods."
     assert found.beaten_by_random() == dict.fromkeys("abc", ("increase",))
     both = tuple(row for row in TOLD.rows if row.method in ("grad-cam", "hirescam", RANDOM))
     assert Evaluation(both, TOLD.metrics).summary()[2] == (
-        "By insertion \u2212 deletion, only random is told from the best."
+        "By insertion \u2212 deletion, only random is significantly worse than the best."
     )
 
 

@@ -1,4 +1,4 @@
-"""Work in threads beside the main one, in order and in bounded memory."""
+"""Work in other threads, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def ahead(
     items: Iterable[Item],
     weigh: Callable[[Item], float],
 ) -> Iterator[Made]:
-    """What work makes of items, in their order, while the caller does other things.
+    """The results of ``work`` on items, in order, while the caller does other things.
 
     Args:
         pool: Threads.
-        work: What is done to each item. What it raises is raised here, and ends it all.
-        items: The items; the next is taken only once there is room for one.
-        weigh: What an item takes of the room from when it is taken until its result is: of all
-            items, no more than 1 in sum, but always one.
+        work: The function for each item. Its exceptions are raised here, and end the iteration.
+        items: The items; each is taken only once there is room for it.
+        weigh: The room that an item occupies until its result is taken. All items together
+            occupy at most 1, except that there is always room for one.
 
     Yields:
         The results.

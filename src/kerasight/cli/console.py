@@ -1,4 +1,4 @@
-"""What the user reads: one line on standard error for each thing to know, and a bar."""
+"""Messages, one line each on standard error, and a progress bar."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def console(stream: Any) -> Console:
 def say(kind: str, colour: str, message: str) -> None:
     """Print one line on standard error."""
     line = Text.assemble((f"{kind}: ", f"bold {colour}"), printable(message))
-    # Where there is no telling, the exit code does.
+    # If standard error cannot be written, the exit code still tells.
     with _bars_put_aside(), contextlib.suppress(OSError):
         console(sys.stderr).print(line, soft_wrap=True)
 
 
 class Told:
-    """Errors and warnings that may come of hundreds of pictures: told once, and then counted.
+    """Errors and warnings that hundreds of pictures may share: told once, and then counted.
 
     Attributes:
         failures: How many errors there were.
@@ -76,11 +76,11 @@ class Told:
         """Tell an error.
 
         Args:
-            name: Of what it is.
-            message: What it is.
+            name: The picture, folder or file that failed.
+            message: The error.
             common: The part of the message that the same error has elsewhere; all, if not passed.
-            one_by_one: Whether others that are the same are told as well, up to some number,
-                because their names are what matters.
+            one_by_one: Whether to tell each such error, up to some number, because the names
+                matter.
         """
         self.failures += 1
         most = _MOST_TOLD if one_by_one else 1
@@ -91,7 +91,7 @@ class Told:
         self._tell("Warning", "yellow", f"{name}: {message}", common or message, 1)
 
     def _tell(self, kind: str, colour: str, line: str, common: str, most: int) -> None:
-        # The same, whatever the numbers in it.
+        # Messages are the same if they differ only in numbers.
         key = (kind, re.sub(r"[\d.]+", "#", common))
         self._times[key] += 1
         if self._times[key] <= most:
@@ -121,28 +121,28 @@ def standard_output() -> Iterator[Console]:
     """A console on standard output.
 
     Raises:
-        RunError: If that cannot be written to: a full disk, or a pipe that nobody reads any more.
+        RunError: If it cannot be written: the disk is full, or nobody reads the pipe any more.
     """
     try:
         yield console(sys.stdout)
         sys.stdout.flush()
     except OSError as error:
         with contextlib.suppress(OSError, ValueError):  # of a stream without a descriptor
-            # Python tries once more as it ends, and would say so in its own words.
+            # Python tries once more as it ends, and would print its own message.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise RunError(f"standard output cannot be written: {reason(error)}") from None
 
 
 class _Console(Console):
-    """A console that leaves it to its user what to do about a pipe that nobody reads."""
+    """A console whose caller decides what to do about a pipe that nobody reads."""
 
     def on_broken_pipe(self) -> None:
-        """Raise what rich would answer by ending Python."""
+        """Raise an error, where rich would end Python."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def _bars_put_aside() -> contextlib.AbstractContextManager[Any]:
-    """Keep progress bars from being written over, and drawn into what is written."""
+    """Keep progress bars and messages from overwriting each other."""
     if "tqdm" not in sys.modules:
         return contextlib.nullcontext()
     from tqdm import tqdm
@@ -152,7 +152,7 @@ def _bars_put_aside() -> contextlib.AbstractContextManager[Any]:
 
 
 def progress(total: int, in_steps: bool = False) -> Any:
-    """A progress bar over pictures, on a terminal only, which goes when it is closed.
+    """A progress bar over pictures, on a terminal only, which disappears when it is closed.
 
     Args:
         total: How many pictures.
@@ -177,15 +177,15 @@ def progress(total: int, in_steps: bool = False) -> Any:
 
 
 def describe(bar: Any, name: str, step: str = "") -> None:
-    """Say beside a progress bar what is being done; of a long name, such as a path, its end."""
+    """Write a name beside a progress bar; of a long name, such as a path, only the end."""
     name = printable(name)
     if len(name) > _LONGEST_DESCRIPTION:
         name = "…" + name[1 - _LONGEST_DESCRIPTION :]
     bar.set_description_str(f"{name}, {step}" if step else name)
 
 
-# What Keras and TensorFlow put around the reason: before it, what was called and where that stands
-# in the code; after it, the operation and the arguments.
+# Keras and TensorFlow put the call and its place in the code before the reason, and the operation
+# and the arguments after it.
 _BEFORE = re.compile(
     r"Exception encountered when calling .*|Graph execution error:|Detected at node .*|File \".*"
 )
@@ -213,7 +213,7 @@ _OPTIONS = {
 
 
 def as_options(text: str) -> str:
-    """A text of the library, with the options of the command in the place of its arguments."""
+    """A message of the library, with the command's options instead of the library's arguments."""
     for argument, option in _OPTIONS.items():
         text = text.replace(argument, option)
     return re.sub(

@@ -1,4 +1,4 @@
-"""Files that the command writes: which it may replace, and how they come to be whole."""
+"""Files that the command writes: which it may replace, and how it writes them completely."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
     "write_png",
 ]
 
-# By these at their beginning the command knows the files that it made.
+# The command knows the files that it made by these bytes at their beginning.
 PAGE = b'<meta name="generator" content="kerasight'
 OVERLAY = b"tEXtSoftware\x00kerasight"
 _BEGINNING = 1024
@@ -44,10 +44,10 @@ _BAND = 2**20  # bytes of a picture that are compressed at a time
 
 
 class Guard:
-    """Files that are not to be written over: those that are read, and those of the user.
+    """Files that must not be written over: inputs of the command, and other files of the user.
 
     Args:
-        force: Whether those of the user may be.
+        force: Whether other files of the user may be written over.
     """
 
     def __init__(self, force: bool) -> None:
@@ -77,30 +77,30 @@ class Guard:
                 self._read.update(dict.fromkeys(_names_of(Path(path)), what))
 
     def what(self, path: Path) -> str | None:
-        """What a file is that is never written over; None for another one."""
+        """What a protected file is, as passed to `keep`; None if the file is not protected."""
         return next((self._read[name] for name in _names_of(path) if name in self._read), None)
 
     def check(self, option: str, path: Path, marker: bytes) -> None:
         """Raise RunError if a file may not be written.
 
         Args:
-            option: Which names it.
+            option: The option that names it.
             path: The file.
-            marker: What a file at its place begins with, if the command made it.
+            marker: The beginning of a file that the command made.
         """
         what = self.what(path)
         if what is not None:
-            raise RunError(f"{option} {path} is {what}")
+            raise RunError(f"{option} {path} is {what}, and is never replaced: pass another name")
         if not self.force and not is_own(path, marker):
             raise RunError(
-                f"{option} {path} is there, and was not made by this command: pass --force to "
+                f"{option} {path} exists, and was not made by this command: pass --force to "
                 "replace it, or another name"
             )
 
 
 def _names_of(path: Path) -> list[Hashable]:
-    """What two paths share one of if they are of one file."""
-    # Some file systems take two names for one that differ in case only.
+    """Names of a file; two paths lead to one file if they share a name."""
+    # On some file systems, two names that differ only in case are one.
     names: list[Hashable] = [os.path.realpath(path).casefold()]
     with suppress(OSError):
         found = path.stat()
@@ -114,7 +114,7 @@ def is_own(path: Path, marker: bytes) -> bool:
 
     Args:
         path: The file. If there is none, or it is empty or no regular one, nothing is lost.
-        marker: What it begins with if the command made it.
+        marker: The beginning of a file that the command made.
     """
     try:
         is_empty = not path.is_file() or not path.stat().st_size
@@ -124,7 +124,7 @@ def is_own(path: Path, marker: bytes) -> bool:
 
 
 def is_made(path: Path, marker: bytes) -> bool:
-    """Whether the command made a file; ``marker`` is what it begins with then."""
+    """Whether the command made a file, which then begins with ``marker``."""
     try:
         with path.open("rb") as file:
             return marker in file.read(_BEGINNING)
@@ -133,24 +133,24 @@ def is_made(path: Path, marker: bytes) -> bool:
 
 
 def check_writable(option: str, path: Path, is_folder: bool = False) -> None:
-    """Raise RunError unless a file can be written there, as far as that can be told.
+    """Raise RunError if a file cannot be written, as far as is known before.
 
     Args:
-        option: Which names it.
+        option: The option that names it.
         path: The file.
-        is_folder: Whether it is a folder, to be made if it is not there.
+        is_folder: Whether it is a folder, to be made if it does not exist.
     """
-    # os.path is silent about what may not be looked at, which pathlib raises.
+    # os.path says nothing about files that may not be looked at; pathlib raises.
     if not is_folder and os.path.isdir(path):
         raise RunError(f"{option} must be a file, and {path} is a folder")
     if is_folder and os.path.isfile(path):
         raise RunError(f"{option} must be a folder, and {path} is a file")
     if os.path.exists(path) and not os.path.isfile(path) and not is_folder:
-        return  # a device or a pipe, which is written to as it is
+        return  # a device or a pipe
     place = Path(os.path.realpath(path))
     for above in place.parents:
         if os.path.isfile(above):
-            raise RunError(f"{option} {path} cannot be written: {above} is no folder")
+            raise RunError(f"{option} {path} cannot be written: {above} is not a folder")
         if os.path.isdir(above):
             break
     for one in (above, place):
@@ -162,15 +162,15 @@ def check_writable(option: str, path: Path, is_folder: bool = False) -> None:
 
 
 class GrowingFile:
-    """A text file that grows aside, each piece whole, and takes its place in the end.
+    """A text file that grows under another name, piece by piece, and moves to its path at the end.
 
     Args:
-        path: Its place. What is there before stays until then.
-        marker: What a file of the kind begins with.
+        path: Its path. A file that is there stays until the end.
+        marker: The beginning of a file that the command made.
     """
 
     def __init__(self, path: Path, marker: bytes) -> None:
-        """Nothing is written yet, and no file is there."""
+        """Nothing is written yet, and there is no file yet."""
         self._path = path
         self._marker = marker
         self._place = Path(os.path.realpath(path))
@@ -208,13 +208,13 @@ class GrowingFile:
         return opened
 
     def finish(self, is_whole: bool) -> Path:
-        """Put it in its place, if anything was written.
+        """Move the file to its path, if anything was written.
 
         Args:
-            is_whole: Whether all is there. If not, it does not replace a file: it goes beside it.
+            is_whole: Whether it is complete. If not, it does not replace a file: it goes beside it.
 
         Returns:
-            Where it is now.
+            The path of the file.
 
         Raises:
             OSError: If that fails.
@@ -239,7 +239,7 @@ class GrowingFile:
         return path
 
     def _free(self, path: Path) -> Path:
-        """A name beside one for what is not whole."""
+        """A free path beside ``path`` for an incomplete file."""
         number = 1
         while True:
             ending = "" if number == 1 else f"-{number}"
@@ -250,10 +250,10 @@ class GrowingFile:
 
 
 def write_png(picture: Image.Image, path: Path) -> None:
-    """Write an RGBA picture as a PNG file that says who made it; one that is opaque as RGB.
+    """Write an RGBA picture as a PNG file that names kerasight; an opaque picture as RGB.
 
-    Rows are subtracted from those above, and only runs of a byte are compressed: on overlays of
-    photos in a tenth of the time of Pillow's defaults, for a file that is no larger. Other threads
+    Each row is subtracted from the row below, and only runs of a byte are compressed. Overlays of
+    photos take a tenth of the time of Pillow's defaults, in a file that is no larger. Other threads
     run meanwhile.
 
     Args:

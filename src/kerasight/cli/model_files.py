@@ -1,4 +1,4 @@
-"""Model files: what is in them, how they are loaded, and what to do where Keras cannot."""
+"""Model files: what they hold, how to load them, and what to do if Keras cannot."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"  # how the files begin
 
 
 class _Contents(NamedTuple):
-    """What a file says of its model.
+    """What a file says about its model.
 
     Attributes:
-        config: The layers, as Keras writes them down.
-        version: Of the Keras that wrote it; empty if it does not say.
+        config: The layers, in Keras's JSON.
+        version: The version of the Keras that wrote the file; empty if the file does not say.
     """
 
     config: Any
@@ -46,7 +46,7 @@ def check(path: Path, unsafe: bool) -> None:
         unsafe: Whether Python code in it may run.
 
     Raises:
-        RunError: If no model can come of it.
+        RunError: If no model can be loaded from it.
     """
     layers = list(dict.fromkeys(_with_code(_contents(path).config)))
     if layers and not unsafe:
@@ -79,22 +79,22 @@ def _contents(path: Path) -> _Contents:
     wants_zip = path.suffix.lower() == ".keras"
     if (is_hdf5 and wants_zip) or (is_zip and not wants_zip):
         kind, suffix = ("an HDF5", ".h5") if is_hdf5 else ("a .keras", ".keras")
-        raise RunError(f"{path} is {kind} file by what is in it; name it {path.stem}{suffix}")
+        raise RunError(f"{path} has the content of {kind} file; name it {path.stem}{suffix}")
     kind = "ZIP archive, as .keras files are" if wants_zip else "HDF5 file"
     try:
         contents = _of_zip(path) if wants_zip else _of_hdf5(path)
-    except Exception as error:  # of whatever kind: it comes from the file
+    except Exception as error:  # of any kind: it comes from the file
         if isinstance(error, KeyError):
-            why = "no model: there is no config.json in it"
+            why = "no model: it has no config.json"
         elif is_zip or is_hdf5:
-            why = f"damaged, or cut short on its way here; get it anew ({reason(error)})"
+            why = f"damaged or incomplete; copy or download it again ({reason(error)})"
         else:
             why = f"no model: it is no {kind}"
         raise RunError(f"{path}: the file is {why}") from None
     if contents is None:
         raise RunError(
-            f"{path} holds no model, weights of one at most; build the model in Python, load them "
-            "with model.load_weights, and save it whole with model.save('model.keras')"
+            f"{path} holds no model, but at most weights; build the model in Python, load the "
+            "weights with model.load_weights, and save the model with model.save('model.keras')"
         )
     return contents
 
@@ -120,7 +120,7 @@ def _text(value: Any) -> str:
 
 
 def _with_code(config: Any, name: str = "the model") -> Iterator[str]:
-    """The names of the layers that hold a function which is written down as Python's bytecode."""
+    """The names of the layers that hold a function as Python's bytecode."""
     if isinstance(config, list):
         for item in config:
             yield from _with_code(item, name)
@@ -129,7 +129,7 @@ def _with_code(config: Any, name: str = "the model") -> Iterator[str]:
     inner = config.get("config")
     if isinstance(inner, dict):
         name = inner.get("name", name)
-        # What Keras 2 made of it, and Keras 3 in HDF5 files.
+        # The form of Keras 2, and of Keras 3 in HDF5 files.
         if config.get("class_name") == "Lambda" and isinstance(inner.get("function"), list):
             yield name
     if config.get("class_name") == "__lambda__":
@@ -146,12 +146,12 @@ def load(path: Path, imports: Sequence[str], unsafe: bool) -> keras.Model:
 
     Args:
         path: The file, which was checked.
-        imports: Modules and ``.py`` files to import first: the layers and functions in them are
-            known to the model.
+        imports: Modules and ``.py`` files to import first, which define layers and functions of
+            the model.
         unsafe: Whether Python code in the file may run.
 
     Raises:
-        RunError: If that cannot be done.
+        RunError: If the model cannot be loaded.
     """
     import keras
 
@@ -162,7 +162,7 @@ def load(path: Path, imports: Sequence[str], unsafe: bool) -> keras.Model:
         return keras.saving.load_model(
             path, custom_objects=known, compile=False, safe_mode=not unsafe
         )
-    except Exception as error:  # of whatever kind: it comes from the file
+    except Exception as error:  # of any kind: it comes from the file
         raise RunError(_why_not(path, str(error) or type(error).__name__, imports)) from None
 
 
@@ -171,22 +171,24 @@ def _imported(name: str) -> ModuleType:
     try:
         if name.endswith(".py"):
             return _run_file(Path(name))
-        # As with python -m: what lies here can be imported.
+        # As with python -m, modules in the current folder can be imported.
         _put_first(Path.cwd())
         return importlib.import_module(name)
     except SystemExit:
-        why = "ends the program when it is imported; let it define layers, and nothing else"
+        why = "ends the program when it is imported; it should only define layers"
     except Exception as error:  # whatever is in it
         why = f"cannot be imported: {type(error).__name__}: {reason(str(error))}"
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            why = "no such module is installed, or lies here; a .py file is passed by its path"
+            why = (
+                "no such module, neither installed nor in this folder; pass a .py file by its path"
+            )
         if isinstance(error, FileNotFoundError) and error.filename == str(Path(name).absolute()):
             why = "no such file"
     raise RunError(f"--import {name}: {why}")
 
 
 def _run_file(path: Path) -> ModuleType:
-    """Import a file as a module of its name, with those beside it in reach."""
+    """Import a file as a module of its name; it can import the modules in its folder."""
     path = path.absolute()
     name = path.stem if path.stem not in sys.modules else f"{path.stem}_imported"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -194,13 +196,13 @@ def _run_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     _put_first(path.parent)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where Keras, too, looks for it
+    sys.modules[name] = module  # Keras looks for it there, too
     spec.loader.exec_module(module)
     return module
 
 
 def _put_first(folder: Path) -> None:
-    """Have modules looked for in a folder first, as Python does with a script's."""
+    """Have Python look for modules in a folder first, as in the folder of a script."""
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
@@ -213,7 +215,7 @@ def _custom_objects(module: ModuleType) -> dict[str, Any]:
         name: value
         for name, value in vars(module).items()
         if inspect.isclass(value)
-        # A function called as one of Keras's own would stand for that, too.
+        # A function with the name of one of Keras's own would replace that one, too.
         or (inspect.isfunction(value) and not hasattr(keras.activations, name))
     }
 
@@ -229,7 +231,7 @@ _UNKNOWN_IN_KERAS_3_3 = re.compile(
     r"Could not interpret (?P<kind>[a-z ]+) identifier: .*'config': '(?P<name>[^']+)'(?P<module>)"
 )
 
-# Classes that Keras 2 brought, and that Keras 3 has not, or elsewhere.
+# Classes of Keras 2 that Keras 3 has not, or has in another module.
 _OF_KERAS_2 = re.compile(
     r"(?P<model>Functional|Model|Sequential)$"
     r"|(\w+OpLambda|TensorFlowOpLayer|ClassMethod|Instance\w+)$"
@@ -237,10 +239,10 @@ _OF_KERAS_2 = re.compile(
 
 
 def _why_not(path: Path, text: str, imports: Sequence[str]) -> str:
-    """What Keras says of a file that it cannot load, and what to do."""
+    """Why Keras cannot load a file, and what to do."""
     if "safe_mode" in text:
         return _of_code(path)
-    # Each layer, from the outermost on, says that it could not be made, and then why.
+    # Each layer, from the outermost on, says that it could not be built, and then why.
     why = reason(text.rsplit("Exception encountered: ", 1)[-1])
     unknown = _UNKNOWN.search(text) or _UNKNOWN_IN_KERAS_3_3.search(text)
     version = _contents(path).version
@@ -251,7 +253,7 @@ def _why_not(path: Path, text: str, imports: Sequence[str]) -> str:
             return _of_unknown(path, unknown, imports)
         why = f"it has no layer {old[0]}"
         if old["model"]:
-            why = "the two write a model down differently"
+            why = "the two store models differently"
     if is_old:
         import keras
 

@@ -1,4 +1,4 @@
-"""Models: which the options name, how they are loaded, and what their inputs are made of."""
+"""Load the model that the options name, and make its input from a picture."""
 
 from __future__ import annotations
 
@@ -154,8 +154,8 @@ def read_class_names(path: Path) -> list[str]:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RunError(
-            f"--class-names {path}: neither UTF-8 text with one name a line, nor (as .json) a list "
-            'of names, or a table such as {"0": "cat", "1": "dog"}'
+            f"--class-names {path}: expected UTF-8 text with one name a line, or as .json a list "
+            'of names or a table such as {"0": "cat", "1": "dog"}'
         )
     return names
 
@@ -259,7 +259,7 @@ def _load_application(name: str) -> Classifier:
     try:
         model = getattr(keras.applications, found)(weights="imagenet")
     except Exception as error:  # Keras raises plain Exception where a download fails
-        raise RunError(f"{found}: its ImageNet weights cannot be had: {reason(error)}") from None
+        raise RunError(f"{found}: its ImageNet weights cannot be loaded: {reason(error)}") from None
     return Classifier(
         model, _imagenet_names(module), _to_doc(_form(model), module.preprocess_input)
     )
@@ -273,7 +273,7 @@ def _imagenet_names(module: Any) -> list[str] | None:
     try:
         decoded = module.decode_predictions(rising, top=1000)[0]
     except Exception as error:  # as with the weights; but indices do without names
-        say("Warning", "yellow", f"the names of the classes cannot be had: {reason(error)}")
+        say("Warning", "yellow", f"the names of the classes cannot be loaded: {reason(error)}")
         return None
     return [str(name) for _, name, _ in reversed(decoded)]
 
@@ -309,8 +309,8 @@ def _form(model: keras.Model) -> _Form:
     shape = _input_shape(model)
     if len(shape) != 4:
         raise RunError(
-            f"model {model.name!r} takes no pictures: its input has shape {shape}, where (batch, "
-            "height, width, channels) is needed"
+            f"model {model.name!r} takes no pictures: its input has shape {shape}, and not (batch, "
+            "height, width, channels)"
         )
     _, first, second, last = shape
     # The shape tells where the channels are, before the layers: those may start with a Permute.
@@ -347,7 +347,7 @@ def _input_shape(model: keras.Model) -> tuple[int | None, ...]:
         return (None, None, None, None)
     if len(inputs) > 1:
         raise RunError(
-            f"model {model.name!r} has {len(inputs)} inputs, and only models of one picture can be "
+            f"model {model.name!r} has {len(inputs)} inputs; only a model of one picture can be "
             "explained"
         )
     return tuple(inputs[0].shape)
@@ -391,7 +391,7 @@ def check_names(names: Sequence[str] | None, classes: int) -> None:
     """Raise RunError unless there is a name for each class, where names are known."""
     if names is not None and len(names) != classes:
         raise RunError(
-            f"there are {len(names)} class names, and the model puts out {plural(classes, 'class')}"
+            f"there are {len(names)} class names, and the model has {plural(classes, 'class')}"
         )
 
 
@@ -407,7 +407,7 @@ def check_scores(model: keras.Model, doc: np.ndarray, question: Question) -> Non
         return
     if question.method.compares and scores.shape[1] == 1:
         raise RunError(
-            f"--method {question.method.name} compares classes, and the model puts out one"
+            f"--method {question.method.name} compares classes, and the model has only one"
         )
     if not question.logits:
         return

@@ -31,7 +31,7 @@ Images = Annotated[
     typer.Argument(
         metavar="[IMAGES]...",
         show_default=False,
-        help="Pictures, in any format that Pillow reads, and folders, which are searched through.",
+        help="Pictures, in any format that Pillow reads, and folders of pictures.",
     ),
 ]
 Model = Annotated[
@@ -53,8 +53,8 @@ Layers = Annotated[
         "-l",
         metavar="NAME|PATH|INDEX",
         show_default=False,
-        help="The layer to explain; passed several times, the heatmaps of the layers are fused. "
-        "Default: the last one that still has a map.",
+        help="The layer to explain. If it is passed several times, the heatmaps of the layers are "
+        "fused. Default: the last layer with a map of height and width.",
     ),
 ]
 Preprocess = Annotated[
@@ -65,7 +65,7 @@ Preprocess = Annotated[
         show_default=False,
         help="For model files: how pixels become the model's input. none (0..255), unit "
         "(0..1), signed (-1..1), caffe, torch, or a module of keras.applications, such as "
-        "resnet50. Default: its own for a model of keras.applications, known by its name; else "
+        "resnet50. Default: that of the model, if its name is one of keras.applications; else "
         "none, with a warning unless the model rescales pixels itself.",
     ),
 ]
@@ -86,15 +86,15 @@ Imports = Annotated[
         metavar="MODULE|FILE",
         show_default=False,
         help="For model files: a module or .py file to import first, such as one that defines "
-        "layers of your own; may be passed several times.",
+        "layers of your own. May be passed several times.",
     ),
 ]
 Unsafe = Annotated[
     bool,
     typer.Option(
         "--unsafe",
-        help="For model files that hold Python code, as Lambda layers do: let it run. Only for "
-        "files that you trust.",
+        help="For model files: run the Python code that they hold, such as that of Lambda layers. "
+        "Only for files that you trust.",
     ),
 ]
 
@@ -102,8 +102,8 @@ Force = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Replace files that kerasight did not make. The model, the pictures and whatever else "
-        "is read are never written over.",
+        help="Replace files that kerasight did not make. Files that the command reads, such as the "
+        "model and the pictures, are never replaced.",
     ),
 ]
 
@@ -111,12 +111,12 @@ METHOD_NAMES = ", ".join(METHODS)
 
 
 def layer_keys(layers: Sequence[str] | None) -> list[int | str]:
-    """The layers as the library takes them."""
+    """The layers as arguments of the library."""
     return [int(layer) if is_integer(layer) else layer for layer in layers or ()]
 
 
 def known(option: str, name: str, names: Sequence[str]) -> str:
-    """The one of ``names`` that is meant; case, hyphens and spaces do not count.
+    """The name in ``names`` that equals ``name`` but for case, hyphens, underscores and spaces.
 
     Raises:
         RunError: If there is none.

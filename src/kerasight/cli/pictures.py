@@ -1,4 +1,4 @@
-"""Pictures and masks: which there are, and how they are read."""
+"""Find and read pictures and masks."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ __all__ = [
 
 Made = TypeVar("Made")
 
-# Pixels of a picture, at most: those of most cameras. A heatmap has some 50 cells, and memory ends.
+# Pixels of a picture, at most: enough for most cameras. A heatmap has some 50 cells, and memory
+# is limited.
 _LARGEST = 25_000_000
 _BAND = 2**22  # pixels of a larger one that are reduced at a time
 
-# Pillow knows films by their names, and cannot read them.
+# Pillow knows the endings of films, but cannot read films.
 _NO_PICTURES = frozenset({"MPEG"})
 
 
@@ -46,8 +47,8 @@ class Source(NamedTuple):
 
     Attributes:
         name: What the user calls it: the path as given.
-        stem: What the names of files made of it begin with: its path below the folder that was
-            given, less the ending.
+        stem: The beginning of the names of files made from it: its path below the folder that was
+            given, without the ending.
         read: Reads it, upright, as RGBA.
         path: Its file, if it has one.
         problem: Why it cannot be read, if that is known already.
@@ -60,7 +61,7 @@ class Source(NamedTuple):
     problem: str = ""
 
     def pixels(self) -> int | None:
-        """How many pixels it will have when it is read; None if that cannot be told before."""
+        """How many pixels it will have when it is read; None if that is not known before."""
         from PIL import Image
 
         if self.path is None or not os.path.isfile(self.path):
@@ -69,15 +70,14 @@ class Source(NamedTuple):
             with Image.open(self.path) as file:
                 width, height = file.size
                 return int(width * height // _factor(file.size) ** 2)
-        except Exception:  # which reading it will tell
+        except Exception:  # reading it will report this
             return 0
 
 
 def sources_of(paths: Sequence[Path], told: Told) -> list[Source]:
-    """The pictures of paths, with those in a folder, and in folders in it, in its place.
+    """The pictures at paths; a folder stands for the pictures in it and in its subfolders.
 
-    What is left out of a folder is told, and what cannot be read, as far as a look at the file
-    shows.
+    Tells the user which files are left out of a folder, and which cannot be opened.
 
     Raises:
         RunError: If there is no picture in a folder.
@@ -118,7 +118,7 @@ def _source_of(path: Path, stem: str, told: Told) -> Source:
 
 
 def pictures_in(folder: Path) -> list[tuple[str, Path]]:
-    """The pictures in a folder, and in folders in it, each with its path below it less the ending.
+    """The pictures in a folder and its subfolders, each after its relative path without the ending.
 
     Raises:
         RunError: If there is none, or a folder cannot be read.
@@ -137,7 +137,7 @@ def _stem_below(folder: Path, path: Path) -> str:
 
 @dataclass
 class _Found:
-    """What is in a folder.
+    """The contents of a folder.
 
     Attributes:
         pictures: The pictures, in the order of their paths.
@@ -152,9 +152,9 @@ class _Found:
 
 _LEFT_OUT = {
     "other": ("file that is no picture", "files that are no pictures"),
-    "overlay": ("overlay of kerasight's", "overlays of kerasight's"),
-    "hidden": ("that is hidden", "that are hidden"),
-    "again": ("link to what is there already", "links to what is there already"),
+    "overlay": ("overlay by kerasight", "overlays by kerasight"),
+    "hidden": ("hidden file", "hidden files"),
+    "again": ("duplicate link", "duplicate links"),
     "broken": ("broken link", "broken links"),
 }
 
@@ -162,8 +162,8 @@ _LEFT_OUT = {
 def _search(root: Path) -> _Found:
     """Look for pictures in a folder and in all folders in it.
 
-    What a file is called tells whether it is a picture: a broken one is to be reported, not passed
-    over. A link is followed if what it leads to was not found without it.
+    The ending of a file tells whether it is a picture: a broken picture is reported, not left out.
+    A link is followed if its target was not found without it.
     """
     suffixes = _suffixes()
     pictures: list[Path] = []
@@ -237,7 +237,7 @@ def _suffixes() -> set[str]:
         if kind in _NO_PICTURES or kind not in Image.OPEN:
             return False
         opener = Image.OPEN[kind][0]
-        # A stub is read by somebody else's code, as HDF5 is: here, it is a model.
+        # Pillow leaves stubs such as HDF5 to other packages' code. Here, HDF5 files are models.
         return not (isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile))
 
     return {suffix for suffix, kind in Image.registered_extensions().items() if is_read(kind)}
@@ -296,7 +296,7 @@ def _read(path: Path, make: Callable[[Image.Image], Made], may_be_reduced: bool 
     except UnidentifiedImageError:
         why = "not a picture in a format that Pillow reads"
     except Image.DecompressionBombError:
-        why = f"too large: a picture may have {Image.MAX_IMAGE_PIXELS:,} pixels"
+        why = f"too large: a picture may have at most {Image.MAX_IMAGE_PIXELS:,} pixels"
     except Exception as error:  # decoders raise all kinds of them on broken files
         why = f"cannot be read: {reason(error)}"
     raise PictureError(why)

@@ -1,4 +1,4 @@
-"""How pixels become the input of a model file: as the user says, or as the model tells."""
+"""Preprocessing for a model file: what the user names, or what the model shows."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = ["RANGES", "applications", "by_name", "module_of", "of_model"]
 RANGES = ("none", "unit", "signed")
 _IMAGENET_MODES = ("caffe", "torch")
 
-# Operations that a graph has where x / 255 stands in the code.
+# Operations in a graph for code such as x / 255.
 _ARITHMETIC = frozenset({"Add", "Divide", "Multiply", "Normalize", "Subtract", "TrueDivide"})
 
-# What keras.applications adds to the names of some models: how wide they are, and for which input.
+# What keras.applications adds to the names of some models: their width, and the side of the input.
 _ALPHA_AND_SIDE = re.compile(r"(_\d+\.\d+)?(_(\d+|None))?$")
 
 
 def by_name(name: str) -> Callable[..., Any]:
-    """A function as ``preprocess_input`` of the applications, by its name.
+    """A function like ``preprocess_input`` of the applications, by its name.
 
     It takes a float array ``(1, height, width, channels)`` of pixels 0..255, which it may change,
     and ``data_format``.
 
     Raises:
-        RunError: If there is none.
+        RunError: If the name is unknown.
     """
     import keras
 
@@ -66,7 +66,7 @@ def module_of(application: str) -> str:
     for name, module in modules.items():
         if hasattr(module, application):
             return name
-    # MobileNetV3Small and its like stand in no module; its name begins as theirs.
+    # No module has MobileNetV3Small and its like; their names begin with the name of a module.
     families = [name for name in modules if plain(application).startswith(plain(name))]
     return max(families, key=len)
 
@@ -87,16 +87,16 @@ def _modules() -> dict[str, Any]:
 
 
 def of_model(path: Path, model: keras.Model, channels: int) -> str:
-    """The preprocessing of a model for which none was passed; what is done is said.
+    """Choose the preprocessing of a model if the user names none, and tell the user about it.
 
     Args:
-        path: Its file.
+        path: The file of the model.
         model: The model.
-        channels: How many channels it takes.
+        channels: The number of channels of its input.
 
     Returns:
-        A name that `by_name` knows: that of an application's module where one is recognised by its
-        name and does not preprocess by itself, else none.
+        A name for `by_name`: the module of an application if the model's name shows that it is one
+        that does not preprocess by itself, else ``"none"``.
     """
     if _rescales(model):
         return "none"
@@ -108,29 +108,29 @@ def of_model(path: Path, model: keras.Model, channels: int) -> str:
             say(
                 "Note",
                 "cyan",
-                f"{path}: {name!r} is {application} of keras.applications by its name, and so "
-                f"--preprocess {module} is taken; pass another if it was trained with that",
+                f"{path}: by its name, {name!r} is {application} of keras.applications, so "
+                f"--preprocess {module} is used; pass another if it was trained with another",
             )
             return module
     say(
         "Warning",
         "yellow",
-        f"{path}: without --preprocess, pixels go in as 0..255, and nothing rescales them before "
-        "the first convolution; pass what the model was trained with, such as --preprocess unit "
-        "(0..1) or signed (-1..1), or none if it was 0..255",
+        f"{path}: without --preprocess, the model gets pixels of 0..255, and does not rescale them "
+        "before its first convolution; pass the preprocessing of its training, such as "
+        "--preprocess unit (0..1) or signed (-1..1), or none if that was 0..255",
     )
     return "none"
 
 
 def _rescales(step: Any, known: dict[int, bool | None] | None = None) -> bool | None:
-    """Whether a part of a model rescales pixels before it convolves, or makes use of them.
+    """Whether a part of a model rescales pixels before it uses them in any other way.
 
     Args:
         step: A model, layer or operation.
-        known: The answers for layers that were asked, and None for those above this one.
+        known: The answers for layers so far, and None for the layers around this one.
 
     Returns:
-        None if it does neither: a layer that flips or resizes, say.
+        None if the part neither rescales nor uses them: a layer that flips or resizes, say.
     """
     import keras
 
@@ -140,7 +140,7 @@ def _rescales(step: Any, known: dict[int, bool | None] | None = None) -> bool | 
         return True
     parts = _parts(step)
     if not parts:
-        # Who knows what a layer of somebody's own does, or a Lambda.
+        # Nobody knows what a custom layer does, or a Lambda.
         is_known = type(step).__module__.split(".")[0] == "keras"
         is_open = is_known and not isinstance(step, keras.layers.Lambda) and not step.weights
         return None if is_open else False
@@ -148,14 +148,14 @@ def _rescales(step: Any, known: dict[int, bool | None] | None = None) -> bool | 
     if id(step) not in known:
         known[id(step)] = None
         found = [answer for part in parts if (answer := _rescales(part, known)) is not None]
-        # In a subclassed model, the order in which parts are called is not known.
+        # In a subclassed model, the order of calls is not known.
         if found:
             known[id(step)] = found[0] if _is_in_order(step) else any(found)
     return known[id(step)]
 
 
 def _application(model: keras.Model) -> tuple[str, str] | None:
-    """The application that a model is, or that sees its input first: its own name, and Keras's."""
+    """The application that a model is or begins with: the model's name, and the application's."""
     import keras
 
     name = str(model.name)
@@ -182,6 +182,6 @@ def _parts(layer: keras.layers.Layer) -> list[Any]:
 
 
 def _changes(preprocess_input: Callable[..., Any]) -> bool:
-    """Whether a function is more than a placeholder, as that of models that do it themselves."""
+    """Whether a function changes pixels; that of a model with its own preprocessing does not."""
     pixels = np.arange(0, 256, 17, dtype=np.float32)[:12].reshape(1, 2, 2, 3)
     return not np.array_equal(preprocess_input(pixels.copy(), data_format="channels_last"), pixels)

@@ -1,4 +1,4 @@
-"""Tables in the width that there is: names and numbers are never broken, for people copy them."""
+"""Tables that fit the terminal: names and numbers are never broken, since people copy them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WIDE = 120  # columns of a terminal, in which all headings of numbers have room
 
 
 class OverlayRow(NamedTuple):
-    """What is said of an overlay."""
+    """The cells of an overlay's line."""
 
     image: str
     label: str
@@ -30,9 +30,9 @@ class OverlayRow(NamedTuple):
 
 
 def print_overlays(out: Console, rows: Sequence[OverlayRow]) -> None:
-    """Print what overlays there are: as a table, or below each other where that is too wide.
+    """Print the overlays as a table, or one below the other if the table is too wide.
 
-    A layer that all of them share is told once where there is no room for it in each line.
+    If there is no room for the layer in each line, and all overlays share it, it is printed once.
     """
     rows = [OverlayRow(*map(printable, row)) for row in rows]
     layers = {row.layer for row in rows}
@@ -77,12 +77,12 @@ def _print_below(out: Console, rows: Sequence[OverlayRow], with_layers: bool) ->
 def print_numbers(
     out: Console, headings: Sequence[str], short: Sequence[str], lines: Sequence[Sequence[str]]
 ) -> None:
-    """Print a table of numbers, in several parts where it is too wide.
+    """Print a table of numbers, in several parts if it is too wide.
 
     Args:
         out: Where to print.
-        headings: The headings; the first column stands in each part.
-        short: The same where there is little room.
+        headings: The headings; each part has the first column.
+        short: Shorter headings for a narrow terminal.
         lines: The cells. Those that begin with an asterisk are bold.
     """
     is_narrow = out.width < _WIDE
@@ -116,7 +116,7 @@ def print_numbers(
 
 
 def _parts(widths: Sequence[int], room: int, gap: int) -> Iterator[list[int]]:
-    """The columns that have room beside each other, part after part."""
+    """The columns that fit beside each other, part after part."""
     part: list[int] = []
     used = 0
     for place, width in enumerate(widths):

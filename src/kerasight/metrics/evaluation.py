@@ -426,10 +426,10 @@ class Evaluation:
         return means
 
     def best(self, column: str) -> tuple[str, ...]:
-        """The methods that no other is told to be better than by a metric.
+        """The methods that no other is significantly better than by a metric.
 
-        These are all methods, if nothing is told. By ``"seconds"`` those that take up to half as
-        long again as the quickest.
+        These are all methods, if no difference is significant. By ``"seconds"``, these are the
+        methods that take at most one and a half times as long as the fastest.
 
         Raises:
             ValueError: If the table has no such column.
@@ -448,7 +448,7 @@ class Evaluation:
         )
 
     def _beats(self, one: str, other: str, column: Metric) -> bool:
-        """Whether a method is told to be better than another."""
+        """Whether a method is significantly better than another."""
         ours, theirs = (self.mean(name, column.name) for name in (one, other))
         is_better = ours > theirs if column.is_higher_better else ours < theirs
         return is_better and self.tells_apart(one, other, column.name)
@@ -483,8 +483,7 @@ class Evaluation:
         """The means with their standard errors as text: a list of headings, then one a method.
 
         Args:
-            best: What becomes of those that no other is told to be better than, where there are
-                others.
+            best: Marks the text of the best methods, if a method is significantly worse.
             is_short: Whether to shorten the headings.
         """
         columns = self.columns
@@ -505,11 +504,11 @@ class Evaluation:
         return column.show(mean) + ("" if math.isnan(error) else f" ±{column.show(error)}")
 
     def summary(self, thing: str = "doc", mark: str = "*") -> list[str]:
-        """What the table is of, and what it comes to, in sentences.
+        """What the table shows, in sentences.
 
         Args:
-            thing: What to call a doc.
-            mark: What to call the mark of the best.
+            thing: The word for a doc.
+            mark: The name of the mark of the best.
         """
         what = "logits" if self.logits else "scores"
         docs = len({row.position for row in self.rows})
@@ -518,26 +517,24 @@ class Evaluation:
         if self._comparisons:
             sentences += self._verdict(docs, thing, mark)
         if self.errors:
-            sentences.append(f"Left out for errors: {plural(len(self.errors), thing)}.")
+            sentences.append(f"Left out because of errors: {plural(len(self.errors), thing)}.")
         return sentences
 
     def _verdict(self, docs: int, thing: str, mark: str) -> list[str]:
-        """What can be told of the methods."""
+        """Which differences between the methods are significant."""
         if docs < FEWEST:
             few = f"{plural(docs, thing)} {'is' if docs == 1 else 'are'} too few"
-            return [
-                f"{few} to tell methods apart: it takes {FEWEST} at least, and often many more."
-            ]
+            return [f"{few} to compare methods: at least {FEWEST} are needed, and often many more."]
         told = [
             self.tells_apart(*pair, column.name)
             for column in self._compared
             for pair in itertools.combinations(self.methods, 2)
         ]
         if not any(told):
-            return [f"No two methods can be told apart: that takes more {thing}s."]
+            return [f"No two methods differ significantly: that takes more {thing}s."]
         sentences = [
-            f"{mark} marks what no other is told to be better than; a column without {mark} tells "
-            "no best."
+            f"{mark} marks methods that no other is significantly better than; a column without "
+            f"{mark} shows no significant difference."
         ]
         if _DIFFERENCE in self._compared:
             sentences.append(self._verdict_by(_DIFFERENCE))
@@ -548,18 +545,18 @@ class Evaluation:
         for lost, methods in beaten.items():
             where = _listed([titles[name] for name in lost])
             who = "all methods" if len(methods) == len(self.methods) - 1 > 1 else _listed(methods)
-            sentences.append(f"Not shown to be better than random in {where}: {who}.")
+            sentences.append(f"Not significantly better than random in {where}: {who}.")
         return sentences
 
     def _verdict_by(self, column: Metric) -> str:
-        """The best by a metric, as far as it can be told."""
+        """The best methods by a metric."""
         best = self.best(column.name)
         if len(best) == 1:
             return f"Best by {_inline(column)}: {best[0]} ({self._cell(best[0], column)})."
         if not self._marked(column):
-            return f"By {_inline(column)}, no method can be told from the best."
+            return f"By {_inline(column)}, no method is significantly worse than the best."
         if {*best, RANDOM} == set(self.methods) and RANDOM not in best:
-            return f"By {_inline(column)}, only {RANDOM} is told from the best."
+            return f"By {_inline(column)}, only {RANDOM} is significantly worse than the best."
         return f"Best by {_inline(column)} is one of {_listed(best)}."
 
     def _size(self, thing: str) -> str:
@@ -591,7 +588,7 @@ class Evaluation:
     def to_markdown(self) -> str:
         """The table in Markdown, with standard errors.
 
-        Bold are those that no other is told to be better than, where there are others.
+        The best methods are bold, if a method is significantly worse.
         """
         head, *lines = self.table("**{}**".format)
         ruler = ["---", *["---:"] * (len(head) - 1)]
@@ -603,8 +600,8 @@ class Evaluation:
         Args:
             path: The file, which is replaced.
             means: Whether to write the table instead, one line for each method and column: the
-                mean, its standard error, over how many docs, and 1 where no other is told to be
-                better, else 0.
+                mean, its standard error, the number of docs, and 1 if no other method is
+                significantly better, else 0.
         """
         lines: Iterable[Sequence[object]]
         if means:
