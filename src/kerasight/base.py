@@ -1,6 +1,6 @@
-"""What every explainer returns: an ``Explanation`` holding one ``TargetExplanation`` a class.
+"""The result of every explainer: an ``Explanation`` with a ``TargetExplanation`` for each class.
 
-This module knows no model, no array and no picture library, so that anything may import it.
+This module imports no framework, no NumPy and no picture library, so any module may import it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _same(ours: Any, theirs: Any) -> bool:
 
 
 class _ComparesByField:
-    """Equality over dataclass fields that may hold arrays, on which ``==`` gives no yes or no."""
+    """Equality over dataclass fields, which may hold arrays."""
 
     __hash__ = None  # type: ignore[assignment]  # mutable, and equal by value
 
@@ -56,16 +56,16 @@ class TargetExplanation(_ComparesByField):
     Attributes:
         target: Index of the class in the model's output.
         feature_weights: Always None for images; part of eli5's interface.
-        proba: Always None; what the model puts out is in ``score``.
-        score: The model's output for ``target``, as it is: a probability if the model ends in a
-            softmax or sigmoid, a logit if it ends in none.
+        proba: Always None; the model's output is in ``score``.
+        score: The model's output for ``target``, unchanged: a probability if the model ends in a
+            softmax or sigmoid, else a logit.
         weighted_spans: Always None for images; part of eli5's interface.
         heatmap: float64 array of shape ``(height, width)``, the spatial size of the explained
             layer, with values in [0, 1]: how much each place speaks for the class. If ``signed``,
-            values in [-1, 1]: what is below zero speaks against it.
-        name: Name of the class, where it is known. Not part of ``repr``, which is eli5's.
-        signed: Whether the heatmap has a sign, as ``relu=False`` gives it. Not part of ``repr``.
-        is_probability: Whether ``score`` is told in per cent: all scores of the model lie in
+            values in [-1, 1]: negative values speak against the class.
+        name: Name of the class, if known. Not part of ``repr``, which is eli5's.
+        signed: Whether the heatmap has a sign, as with ``relu=False``. Not part of ``repr``.
+        is_probability: Whether ``score`` is shown in per cent: all scores of the model lie in
             [0, 1], and no logits were asked for. Not part of ``repr``.
     """
 
@@ -81,21 +81,21 @@ class TargetExplanation(_ComparesByField):
 
     @property
     def label(self) -> str:
-        """What a person calls the class: its name and index, or ``class`` and its index."""
+        """The class for a reader: its name and index, or ``class`` and its index."""
         return f"class {self.target}" if self.name is None else f"{self.name} ({self.target})"
 
 
 @dataclass(eq=False)
 class Explanation(_ComparesByField):
-    """Why a model predicted what it predicted, for one input.
+    """The explanation of a model's prediction for one input.
 
-    In a notebook it shows itself: as the picture with the heatmap over it, a choice of its classes
-    and a slider, or, if there is nothing to show, as the text of ``error``.
+    In a notebook it shows itself: the picture with the heatmap over it, a choice of its classes
+    and a slider, or, if there is nothing to show, the text of ``error``.
 
     Attributes:
         estimator: Name of the explained model.
-        description: What the explanation is, in a sentence.
-        error: Why nothing could be explained; empty or None if something was.
+        description: A description of the explanation, in words.
+        error: Why there is no explanation; empty or None if there is one.
         method: Name of the method, ``"Grad-CAM"``.
         is_regression: Always False for classifiers.
         targets: One ``TargetExplanation`` for each explained class.
@@ -103,7 +103,7 @@ class Explanation(_ComparesByField):
         decision_tree: Always None for images; part of eli5's interface.
         highlight_spaces: Always None for images; part of eli5's interface.
         transition_features: Always None for images; part of eli5's interface.
-        image: The Pillow image that the heatmap belongs over.
+        image: The Pillow image to lay the heatmap over.
         layer: Path of the layer that was explained, such as ``"backbone/conv5_out"``, with the
             names of the models around it. Not part of ``repr``, which is eli5's.
     """
@@ -141,18 +141,18 @@ class Explanation(_ComparesByField):
 
 
 def check_explanation(expl: object, name: str = "expl") -> None:
-    """Raise TypeError if there is nothing in ``expl`` that could be shown.
+    """Raise TypeError unless ``expl`` is an explanation that can be shown.
 
     Args:
-        expl: What should be an explanation.
-        name: What it is called in the message.
+        expl: The object to check.
+        name: Its name in the message.
     """
     if not isinstance(expl, Explanation):
         hint = ""
         if isinstance(expl, TargetExplanation):
-            hint = ": pass the explanation that it is one of the targets of"
+            hint = ": pass the Explanation that holds it in its targets"
         elif isinstance(expl, list | tuple):
-            hint = ": pass one after the other"
+            hint = ": pass its items one by one"
         raise TypeError(f"{name} must be an Explanation, got {type(expl).__name__}{hint}")
     if expl.targets is None:
         return

@@ -1,4 +1,4 @@
-"""For code that says ``import eli5``: kerasight answers in its place."""
+"""kerasight under the name ``eli5``, for code that says ``import eli5``."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _LIGHT = (
     "keras",
     "keras.gradcam",
 )
-# ... and the one that does, to be imported only when somebody asks for it.
+# ... and the one that does, which is imported only when it is asked for.
 _HEAVY = "eli5.keras.explain_prediction"
 
 
 def install_as_eli5() -> None:
     """Have code that imports eli5 use kerasight for Keras models.
 
-    Where eli5 is not installed, kerasight's modules answer to the name ``eli5`` and those of its
-    submodules. Where it is, kerasight is registered in ``eli5.explain_prediction`` for Keras
-    models, so that ``eli5.show_prediction`` and all other functions use it, and the rest of eli5 is
-    left alone. To be called before the code that imports eli5; calling it again does nothing.
+    If eli5 is not installed, kerasight's modules answer to the name ``eli5`` and the names of its
+    submodules. If eli5 is installed, kerasight registers itself in ``eli5.explain_prediction`` for
+    Keras models, so ``eli5.show_prediction`` and all other functions use it; the rest of eli5 does
+    not change. Call it before the code that imports eli5; a second call does nothing.
 
     Example:
         >>> import kerasight
@@ -54,13 +54,13 @@ def install_as_eli5() -> None:
         return
     keras = importlib.import_module("keras")
     registry = importlib.import_module("eli5.explain").explain_prediction
-    # Its own explainer registers when this is imported; afterwards ours stands in its place.
+    # This import registers eli5's own explainer, which the next line replaces.
     importlib.import_module("eli5.keras")
     registry.register(keras.Model, kerasight.explain_prediction_keras)
 
 
 class _Eli5Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Answers for the modules of eli5 that are not in ``sys.modules``."""
+    """Finds the modules of eli5 that are not in ``sys.modules``."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -81,5 +81,6 @@ class _Eli5Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        # It has run already, under its own name; importlib has just given it that of eli5.
+        # The module has run under its own name; importlib has just given it the spec of eli5's.
+
         module.__spec__ = self._own_spec

@@ -1,4 +1,4 @@
-"""The registry: which explainer answers for which type of model."""
+"""The registry of explainers by type of model."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Registry = TypeVar("Registry", bound=Callable[..., Any])
 
 
 def _front_of(registry: Registry) -> Registry:
-    """What users call: it registers the Keras explainers when they are first needed.
+    """The function that users call: it registers the Keras explainers when they are first needed.
 
-    Wrong arguments are refused in its own name. Python names the explainer that they were passed on
-    to, which nobody called.
+    Its errors about arguments have its own name. Python's would have the name of the explainer
+    behind it, which the user did not call.
     """
 
     @wraps(registry)  # with ``register``, ``dispatch`` and ``registry``
@@ -41,7 +41,7 @@ def _front_of(registry: Registry) -> Registry:
 
 
 def _problem_of(registry: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """What is wrong with arguments, by their names and number alone; None if nothing is."""
+    """What is wrong with the names or the number of arguments; None if nothing is."""
     if not args:
         return f"takes the model by position, as in {registry.__name__}(model, doc)"
     signature = inspect.signature(registry.dispatch(type(args[0])))
@@ -54,7 +54,7 @@ def _problem_of(registry: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _advice(unknown: str, known: list[str]) -> str:
-    """What to pass in the place of an argument that there is not."""
+    """What to pass instead of an unknown argument."""
     from kerasight.ipython import FORMAT_KWARGS
 
     if unknown in FORMAT_KWARGS:
@@ -67,14 +67,14 @@ def _advice(unknown: str, known: list[str]) -> str:
 def explain_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Explanation:
     """Explain one prediction of a model.
 
-    Does no work of its own: it calls the explainer registered for the type of ``estimator``. Keras
-    models go to `kerasight.explain_prediction_keras`, whose documentation lists the arguments. Add
-    a type of your own with ``@explain_prediction.register(YourType)``.
+    Calls the explainer that is registered for the type of ``estimator``. For Keras models this is
+    `kerasight.explain_prediction_keras`, whose documentation lists the arguments. Add a type of
+    your own with ``@explain_prediction.register(YourType)``.
 
     Args:
         estimator: The model. Must be passed by position.
-        doc: The input whose prediction is to be explained, with its batch axis: for a Keras image
-            model an array of shape ``(1, height, width, channels)``.
+        doc: The input, with its batch axis: for a Keras image model an array of shape
+            ``(1, height, width, channels)``.
         **kwargs: Passed on to the explainer: for Keras models ``targets``, ``layer`` and ``image``,
             which may also come by position, in this order; ``top_targets``, ``target_names``,
             ``method``, ``logits``, ``relu``, ``counterfactual``, ``alpha``, ``references``,
@@ -84,7 +84,7 @@ def explain_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Explanation:
         The explanation. For a model of an unknown type, an ``Explanation`` whose ``error`` says so.
 
     Raises:
-        TypeError: If there is no such argument. All else that the explainer raises.
+        TypeError: If an argument is unknown. The explainer raises all other errors.
     """
     return not_supported(estimator)
 
@@ -94,14 +94,15 @@ def explain_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Explanation:
 def explain_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Iterator[Explanation]:
     """Explain the predictions of a model for many inputs, as a stream.
 
-    Does no work of its own: Keras models go to
+    Calls the explainer that is registered for the type of ``estimator``. For Keras models this is
     `kerasight.keras.explain_predictions.explain_predictions_keras`, whose documentation lists the
     arguments.
 
     Args:
         estimator: The model. Must be passed by position.
-        docs: The inputs: an array ``(docs, height, width, channels)``, or anything to iterate over
-            that holds docs or batches.
+        docs: The inputs: an array ``(docs, height, width, channels)``, or any iterable of docs or
+            batches.
+
         **kwargs: Passed on to the explainer: for Keras models ``targets`` or ``top_targets``,
             ``target_names``, ``layer``, ``images``, ``batch_size``, ``progress``, ``errors``,
             ``method``, ``logits``, ``relu``, ``counterfactual``, ``alpha``, ``references``,
@@ -128,11 +129,11 @@ def explain_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Iterator[Ex
 
 
 def not_supported(estimator: Any) -> Explanation:
-    """The answer for what is no model of a known type: an ``Explanation`` with an ``error``."""
+    """The result for an object of an unknown type: an ``Explanation`` with an ``error``."""
     shown = textwrap.shorten(repr(estimator), 200, placeholder=" ...")
     error = f"estimator {shown} is not supported: kerasight explains Keras 3 models"
     if isinstance(estimator, (str, os.PathLike)):
-        error += "; load the file with keras.models.load_model, and pass what that gives"
+        error += "; load the file with keras.models.load_model, and pass the model"
     if type(estimator).__module__.startswith("tf_keras"):
         error += ", and this is a model of Keras 2 (tf_keras); rebuild or load it with Keras 3"
     return Explanation(estimator=shown, error=error)
@@ -141,7 +142,7 @@ def not_supported(estimator: Any) -> Explanation:
 def _register_for(estimator: Any) -> None:
     """Register the Keras explainers for a Keras model.
 
-    A framework is imported only once an object of the user's comes from it.
+    kerasight imports a framework only once the user passes an object of it.
     """
     keras = sys.modules.get("keras")
     if keras is not None and isinstance(estimator, keras.Model):

@@ -18,7 +18,7 @@ except ImportError as missing:  # a broken Pillow: explaining works, drawing doe
 
 __all__ = ["FORMAT_KWARGS", "show_prediction", "show_predictions"]
 
-# Arguments that are about the picture; all the others are about the explanation.
+# Arguments for drawing the picture; all others are for the explanation.
 FORMAT_KWARGS = frozenset({"resampling_filter", "colormap", "alpha_limit"})
 
 
@@ -30,13 +30,13 @@ def show_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Image.Image | Ex
 
     Args:
         estimator: The model. Must be passed by position.
-        doc: The input whose prediction is to be explained, shape ``(1, height, width, channels)``.
+        doc: The input, shape ``(1, height, width, channels)``.
         **kwargs: ``resampling_filter``, ``colormap`` and ``alpha_limit`` are passed to
             `kerasight.format_as_image`; all others (``targets``, ``top_targets``, ``layer``,
             ``image``, ...) to `kerasight.explain_prediction`.
 
     Returns:
-        The overlay, an RGBA Pillow image of the size of the explained picture; of several classes,
+        The overlay, an RGBA Pillow image of the size of the explained picture; for several classes,
         panels side by side, each with its class and score. If the model is not supported, the
         ``Explanation``, which shows its ``error``.
     """
@@ -51,12 +51,12 @@ def show_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Image.Image | Ex
 
 
 def show_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Image.Image | list[Explanation]:
-    """Explain many predictions, and lay the overlays out on a contact sheet.
+    """Explain many predictions, and draw the overlays on one sheet.
 
     Args:
         estimator: The model. Must be passed by position.
-        docs: The inputs: an array ``(docs, height, width, channels)``, or anything to iterate over
-            that holds docs or batches.
+        docs: The inputs: an array ``(docs, height, width, channels)``, or any iterable of docs or
+            batches.
         **kwargs: ``resampling_filter``, ``colormap`` and ``alpha_limit`` are passed to
             `kerasight.formatters.image.format_as_sheet`; all others (``targets``, ``top_targets``,
             ``target_names``, ``layer``, ``images``, ``batch_size``, ``progress``, ``errors``) to
@@ -77,14 +77,14 @@ def show_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Image.Image | 
 
 
 def _split(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments about the picture, and those about the explanation."""
+    """The arguments for drawing the picture, and those for the explanation."""
     about_picture = {name: value for name, value in kwargs.items() if name in FORMAT_KWARGS}
     return about_picture, {name: kwargs[name] for name in kwargs.keys() - about_picture.keys()}
 
 
 def _warn_of_missing(missing: ImportError) -> None:
     warnings.warn(
-        f"the picture cannot be drawn, dependencies are missing ({missing}); "
-        "returning what was explained instead",
+        f"the picture cannot be drawn, since dependencies are missing ({missing}); "
+        "returning the explanation instead",
         stacklevel=3,
     )

@@ -206,7 +206,7 @@ def test_an_image_without_pixels_is_refused(size: tuple[int, int]) -> None:
     ("expl", "message"),
     [
         (None, "expl must be an Explanation, got NoneType"),
-        ([make()], "got list: pass one after the other"),
+        ([make()], "got list: pass its items one by one"),
         (HEAT, "got ndarray"),
         (make().targets[0], "got TargetExplanation: pass the explanation"),
         (Explanation("net", targets="cat"), r"expl\.targets must be a list .*, got str"),
