@@ -208,7 +208,7 @@ def test_an_image_without_pixels_is_refused(size: tuple[int, int]) -> None:
         (None, "expl must be an Explanation, got NoneType"),
         ([make()], "got list: pass its items one by one"),
         (HEAT, "got ndarray"),
-        (make().targets[0], "got TargetExplanation: pass the explanation"),
+        (make().targets[0], "got TargetExplanation: pass the Explanation"),
         (Explanation("net", targets="cat"), r"expl\.targets must be a list .*, got str"),
         (
             Explanation("net", targets=["cat"]),
