@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-__all__ = ["Explanation", "HeatmapWarning", "TargetExplanation", "check_explanation"]
+__all__ = ["FAINT", "Explanation", "HeatmapWarning", "TargetExplanation", "check_explanation"]
 
 FAINT = 0.1  # below this peak a heatmap is all but invisible over its picture
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 from kerasight.base import Explanation
 from kerasight.checks import nearest
 
-__all__ = ["explain_prediction", "explain_predictions"]
+__all__ = ["explain_prediction", "explain_predictions", "not_supported"]
 
 Registry = TypeVar("Registry", bound=Callable[..., Any])
 

@@ -20,6 +20,7 @@ import kerasight
 from kerasight.cli import models, pictures
 from kerasight.cli.console import PictureError
 from kerasight.cli.pictures import read_mask
+from kerasight.formatters.pixels import to_rgba
 
 
 class TestPictures:
@@ -245,7 +246,7 @@ class TestLargePictures:
         read = pictures.read_picture(Path(name))
         assert (read.size, read.mode) == (expected, "RGBA")
         factor = 1 if expected == size else 2
-        whole = pictures.to_rgba(Image.open(name))
+        whole = to_rgba(Image.open(name))
         np.testing.assert_allclose(
             np.asarray(read, dtype=int), np.asarray(whole.reduce(factor), dtype=int), atol=1
         )

@@ -9,7 +9,7 @@ from importlib import resources
 import keras
 import numpy as np
 import pytest
-from demo.train import draw_embedded_picture, grad_cam, look, pack_weights
+from demo.train import draw_embedded_picture, draw_empty, grad_cam, look, pack_weights
 from PIL import Image
 
 from kerasight import explain_prediction
@@ -22,7 +22,6 @@ from kerasight.demo import (
     load_picture,
     preprocess,
 )
-from kerasight.demo.pictures import draw_empty
 from kerasight.metrics import energy_in_mask, pointing_game
 
 # The training draws from seeds that are lists, so no picture of a whole number is one it has seen.

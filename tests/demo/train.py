@@ -29,7 +29,7 @@ from kerasight.demo.classifier import (
 from kerasight.demo.pictures import (
     CLASS_NAMES,
     Picture,
-    draw_empty,
+    draw,
     draw_pair,
     draw_picture,
 )
@@ -69,6 +69,11 @@ class Drawn(NamedTuple):
     images: Images
     labels: npt.NDArray[np.int64]
     masks: npt.NDArray[np.bool_]
+
+
+def draw_empty(rng: np.random.Generator | int, size: int) -> Picture:
+    """Draw a picture without any object: a scene and clutter, no labels, no masks."""
+    return draw(np.random.default_rng(rng), (), size)
 
 
 def draw_many(draw: Callable[..., Picture], count: int, seed: list[int]) -> Drawn:

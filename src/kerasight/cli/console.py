@@ -26,7 +26,6 @@ __all__ = [
     "as_options",
     "console",
     "describe",
-    "printable",
     "progress",
     "reason",
     "say",

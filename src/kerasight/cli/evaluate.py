@@ -22,7 +22,6 @@ from kerasight.cli.console import (
     RunError,
     Told,
     describe,
-    printable,
     progress,
     reason,
     say,
@@ -37,6 +36,7 @@ from kerasight.cli.pictures import (
     sources_of,
 )
 from kerasight.cli.tables import print_numbers
+from kerasight.escapes import printable
 from kerasight.metrics.evaluation import METRICS, csv_columns, csv_heading
 
 if TYPE_CHECKING:

@@ -29,15 +29,15 @@ from kerasight.cli.console import (
     Told,
     as_options,
     describe,
-    printable,
     progress,
     reason,
     say,
     standard_output,
 )
 from kerasight.cli.files import OVERLAY, PAGE, Guard, check_writable, is_own, write_png
-from kerasight.cli.pictures import Source, quiet_decoders, sources_of, to_rgba
+from kerasight.cli.pictures import Source, quiet_decoders, sources_of
 from kerasight.cli.tables import OverlayRow, print_overlays
+from kerasight.escapes import printable
 from kerasight.interrupts import Heard
 
 if TYPE_CHECKING:
@@ -470,7 +470,7 @@ def _index_of(option: str, target: str, names: Sequence[str] | None) -> int:
 def _demo_source() -> Source:
     from kerasight import demo
 
-    return Source("demo picture", "demo", lambda: to_rgba(demo.load_picture()))
+    return Source("demo picture", "demo", lambda: demo.load_picture().convert("RGBA"))
 
 
 def _explain(sources: Sequence[Source], run: _Run) -> int:

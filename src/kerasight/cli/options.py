@@ -14,6 +14,7 @@ from kerasight.cli.console import RunError
 from kerasight.cli.models import is_integer
 
 __all__ = [
+    "METHOD_NAMES",
     "ClassNames",
     "Force",
     "Images",

@@ -28,7 +28,6 @@ __all__ = [
     "read_mask",
     "read_picture",
     "sources_of",
-    "to_rgba",
 ]
 
 Made = TypeVar("Made")
@@ -322,6 +321,8 @@ def _reduced(picture: Image.Image) -> Image.Image:
     """
     from PIL import Image
 
+    from kerasight.formatters.pixels import to_rgba
+
     factor = _factor(picture.size)
     if factor == 1:
         return to_rgba(picture)
@@ -335,12 +336,3 @@ def _reduced(picture: Image.Image) -> Image.Image:
         band = picture.crop((0, top * factor, picture.width, bottom))
         small.paste(to_rgba(band).reduce(factor), (0, top))
     return small
-
-
-def to_rgba(picture: Image.Image) -> Image.Image:
-    """A new RGBA picture of one of any mode."""
-    # Pillow's own convert clips pictures of 16 bits to white; the overlay's does not.
-    from kerasight.base import Explanation
-    from kerasight.formatters.image import format_as_image
-
-    return format_as_image(Explanation(estimator="", image=picture))

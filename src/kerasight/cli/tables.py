@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kerasight.cli.console import printable
+from kerasight.escapes import printable
 
 __all__ = ["OverlayRow", "print_numbers", "print_overlays"]
 

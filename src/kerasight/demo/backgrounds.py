@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+__all__ = ["BACKGROUNDS", "noise"]
+
 Array = npt.NDArray[np.float64]
 
 

@@ -14,6 +14,16 @@ from kerasight.demo.pictures import CLASS_NAMES
 if TYPE_CHECKING:
     import keras
 
+__all__ = [
+    "PICTURE_FILE",
+    "WEIGHTS_FILE",
+    "build_model",
+    "load_model",
+    "load_picture",
+    "preprocess",
+    "unpack_weights",
+]
+
 INPUT_SIZE = 96
 WEIGHTS_FILE = "classifier.npz"
 PICTURE_FILE = "pair.png"

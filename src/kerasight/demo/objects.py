@@ -12,6 +12,19 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+__all__ = [
+    "OBJECTS",
+    "Colour",
+    "Outline",
+    "Part",
+    "arc",
+    "box",
+    "ellipse",
+    "polygon",
+    "smooth",
+    "tint",
+]
+
 Colour = tuple[int, int, int]
 Outline = npt.NDArray[np.float64]
 """The corners of a closed shape, (corners, 2), as x and y."""

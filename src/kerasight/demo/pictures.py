@@ -18,6 +18,8 @@ from kerasight.demo import objects
 from kerasight.demo.backgrounds import BACKGROUNDS, noise
 from kerasight.demo.objects import OBJECTS, Colour, Outline, Part
 
+__all__ = ["CLASS_NAMES", "Picture", "draw", "draw_pair", "draw_picture"]
+
 CLASS_NAMES: tuple[str, ...] = tuple(OBJECTS)
 """The classes, in the order of the classifier's outputs."""
 
@@ -76,7 +78,7 @@ def draw_picture(
     rng = np.random.default_rng(rng)
     if label is None:
         label = int(rng.integers(len(CLASS_NAMES)))
-    return _draw(rng, (int(label),), size)
+    return draw(rng, (int(label),), size)
 
 
 def draw_pair(
@@ -106,15 +108,10 @@ def draw_pair(
         labels = rng.choice(len(CLASS_NAMES), size=2, replace=False).tolist()
     if len(labels) != 2 or labels[0] == labels[1]:
         raise ValueError(f"labels must be two different classes, got {tuple(labels)}")
-    return _draw(rng, (int(labels[0]), int(labels[1])), size)
+    return draw(rng, (int(labels[0]), int(labels[1])), size)
 
 
-def draw_empty(rng: np.random.Generator | int, size: int = 384) -> Picture:
-    """Draw a picture without any object: a scene and clutter, no labels, no masks."""
-    return _draw(np.random.default_rng(rng), (), size)
-
-
-def _draw(rng: np.random.Generator, labels: tuple[int, ...], size: int) -> Picture:
+def draw(rng: np.random.Generator, labels: tuple[int, ...], size: int) -> Picture:
     """A picture of the objects `labels`: none, one or two."""
     for label in labels:
         if not 0 <= label < len(CLASS_NAMES):
@@ -141,9 +138,9 @@ def _draw(rng: np.random.Generator, labels: tuple[int, ...], size: int) -> Pictu
 
 
 def _draw_scene(rng: np.random.Generator, size: int) -> Image.Image:
-    draw = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
+    scene = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     first, second = (np.array(_soften(rng, _any_colour(rng)), dtype=np.float64) for _ in range(2))
-    return _to_image(draw(rng, first, second, size))
+    return _to_image(scene(rng, first, second, size))
 
 
 def _soften(rng: np.random.Generator, colour: Colour) -> Colour:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from kerasight.base import Explanation, TargetExplanation
-from kerasight.formatters.image import _to_rgba
+from kerasight.formatters.pixels import to_rgba
 
 __all__ = ["format_as_dict"]
 
@@ -76,7 +76,7 @@ def _plain(value: Any, name: str, include_image: bool) -> Any:
 
 def _picture(image: Image.Image, include_image: bool) -> dict[str, Any]:
     """A picture as a PNG; what a PNG cannot hold, as the RGBA that is drawn of it."""
-    image = image.copy() if image.mode in _MODES_OF_PNG else _to_rgba(image)
+    image = image.copy() if image.mode in _MODES_OF_PNG else to_rgba(image)
     # A place, a camera or a rotation are no part of what the model saw.
     image.info = {key: value for key, value in image.info.items() if key == "transparency"}
     data = None

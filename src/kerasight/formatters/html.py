@@ -31,13 +31,13 @@ from PIL import Image
 
 from kerasight.base import Explanation, TargetExplanation, check_explanation
 from kerasight.files import whole_file
-from kerasight.formatters.image import (
+from kerasight.formatters.image import format_as_image
+from kerasight.formatters.pixels import (
     Colormap,
     ResamplingFilter,
-    _cap_alpha,
-    _filter,
-    _image_of,
-    format_as_image,
+    greatest_opacity,
+    image_of,
+    pillow_filter,
 )
 from kerasight.formatters.sheet import enlarged
 from kerasight.formatters.text import (
@@ -291,7 +291,7 @@ def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
         _error(expl),
         "</div>",
     ]
-    image = None if expl.image is None else _fitted(_image_of(expl), look.side)
+    image = None if expl.image is None else _fitted(image_of(expl), look.side)
     width, layout = 22.0, "ks-stacked"
     if image is not None:
         aspect = image.width / image.height
@@ -421,7 +421,7 @@ def _report_start(title: str, facts: Mapping[str, object], look: _Look) -> str:
     """Everything above the first explanation."""
     from kerasight import __version__
 
-    percent = round(100 * _opacity(look))
+    percent = round(100 * greatest_opacity(look.alpha_limit))
     script = f"<script>{_script('report')}</script>\n"
     style = f"<style>{_asset('viewer.css')}\n{_asset('report.css')}</style>\n"
     head = _head(title, style, script).replace(
@@ -469,7 +469,7 @@ def _card(expl: Explanation, name: str, about: str, look: _Look) -> str:
         _error(expl),
     ]
     if expl.image is not None:
-        image = _fitted(_image_of(expl), look.side)
+        image = _fitted(image_of(expl), look.side)
         first = targets[0] if targets else None
         still = look.overlay(_fitted(image, _STILL_SIDE), first)
         shown = _img(still, _alt(first), _STILL_QUALITY)
@@ -499,7 +499,7 @@ def _data(image: Image.Image, targets: Sequence[TargetExplanation], look: _Look)
     """The picture and the heatmaps."""
     data = {
         "size": image.size,
-        "opacity": _opacity(look),
+        "opacity": greatest_opacity(look.alpha_limit),
         "targets": [_target_data(target, look) for target in targets],
         "picture": _data_uri(image, look.quality),
     }
@@ -543,7 +543,7 @@ def _shares(resampling_filter: ResamplingFilter) -> np.ndarray:
     """
     cells = Image.fromarray(np.eye(1, 13, 6, dtype=np.float32))
     size = (7 * _PLACES, 1)
-    row = cells.resize(size, resample=_filter(resampling_filter), box=(3, 0, 10, 1))
+    row = cells.resize(size, resample=pillow_filter(resampling_filter), box=(3, 0, 10, 1))
     shares: np.ndarray = np.rint(np.asarray(row)[0] * 2**14).astype("<i2")
     return shares
 
@@ -566,11 +566,6 @@ def _colours(kind: str, look: _Look) -> np.ndarray:
         nearest = np.abs(np.arange(_TABLE_SIZE)[:, None] - visible).argmin(axis=1)
         colours[:, :3] = colours[visible[nearest], :3]
     return colours
-
-
-def _opacity(look: _Look) -> float:
-    """Where the slider stands at first; raises if ``alpha_limit`` is no opacity."""
-    return float(_cap_alpha(np.ones(1), look.alpha_limit)[0])
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:

@@ -9,13 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from kerasight.base import check_explanation
+from kerasight.formatters.pixels import (
+    Colormap,
+    ResamplingFilter,
+    greatest_opacity,
+    image_of,
+    pillow_filter,
+    to_bytes,
+)
 from kerasight.formatters.sheet import Panel, enlarged, sheet
 from kerasight.formatters.text import format_score
 
@@ -23,9 +31,6 @@ if TYPE_CHECKING:
     from kerasight.base import Explanation, TargetExplanation
 
 __all__ = ["expand_heatmap", "format_as_image", "format_as_sheet", "heatmap_to_image"]
-
-Colormap = str | Callable[[np.ndarray], np.ndarray]
-ResamplingFilter = Image.Resampling | int | str | None
 
 
 def format_as_image(
@@ -69,7 +74,7 @@ def format_as_image(
     check_explanation(expl)
     if len(expl.targets or ()) > 1:
         return format_as_sheet([expl], resampling_filter, colormap, alpha_limit)
-    image = _image_of(expl)
+    image = image_of(expl)
     if not expl.targets:
         return image
     return _overlay(image, expl.targets[0], resampling_filter, colormap, alpha_limit)
@@ -154,7 +159,7 @@ def _panels(
     colormap: Colormap | None,
     alpha_limit: float | None,
 ) -> list[Panel]:
-    image = enlarged(_image_of(expl))
+    image = enlarged(image_of(expl))
     if not expl.targets:
         return [Panel(image, expl.error or "")]
     return [
@@ -167,19 +172,6 @@ def _panels(
         )
         for target in expl.targets
     ]
-
-
-def _image_of(expl: Explanation) -> Image.Image:
-    """The picture of an explanation as a new RGBA image; raises if there is none."""
-    if not isinstance(expl.image, Image.Image):
-        raise TypeError(
-            f"expl.image must be a PIL.Image.Image to draw on, got {type(expl.image).__name__}"
-        )
-    if not all(expl.image.size):
-        raise ValueError(
-            f"expl.image must have at least one pixel, got {expl.image.width} x {expl.image.height}"
-        )
-    return _to_rgba(expl.image)
 
 
 def _overlay(
@@ -258,7 +250,7 @@ def _by_function(
         heat = heat.clip(least, 1)
         coloured = _colorize((heat - least) / (1 - least) if least else heat, colormap)
         _update_alpha(coloured, starting_array=np.abs(heat), alpha_limit=alpha_limit)
-        return _to_bytes(coloured)
+        return to_bytes(coloured)
 
     return colour
 
@@ -321,7 +313,7 @@ def heatmap_to_image(heatmap: np.ndarray) -> Image.Image:
             "a heatmap of rank 3 must have 3 channels (RGB) or 4 (RGBA), "
             f"got {heatmap.shape[2]}, shape {heatmap.shape}"
         )
-    return Image.fromarray(_to_bytes(heatmap))
+    return Image.fromarray(to_bytes(heatmap))
 
 
 def expand_heatmap(
@@ -350,24 +342,7 @@ def expand_heatmap(
     small = heatmap_to_image(heatmap)
     if heatmap.ndim == 2:
         return heatmap_to_image(_resize(heatmap, image.size, resampling_filter))
-    return small.resize(image.size, resample=_filter(resampling_filter))
-
-
-def _validate_heatmap(heatmap: Any, least: int = 0) -> np.ndarray:
-    """The heatmap, if it is an array with real values in [least, 1]; raises if it is not."""
-    if not isinstance(heatmap, np.ndarray):
-        raise TypeError(f"heatmap must be a numpy.ndarray, got {type(heatmap).__name__}")
-    if heatmap.dtype.kind not in "biuf":
-        raise TypeError(f"heatmap must hold real numbers, got an array of {heatmap.dtype}")
-    if heatmap.size == 0:
-        raise ValueError(f"heatmap must have at least one cell, got shape {heatmap.shape}")
-    lowest, highest = heatmap.min(), heatmap.max()
-    if not (lowest >= least and highest <= 1):  # also False where there is a NaN
-        raise ValueError(
-            f"heatmap values must lie between {least} and 1, got a minimum of {lowest} "
-            f"and a maximum of {highest}"
-        )
-    return heatmap
+    return small.resize(image.size, resample=pillow_filter(resampling_filter))
 
 
 def _strips(
@@ -383,7 +358,7 @@ def _strips(
     Yields:
         The first row of a strip, and the strip: float32, not to be written to.
     """
-    used = _filter(resampling_filter)
+    used = pillow_filter(resampling_filter)
     width, height = size
     rows = rows or height
     values = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))
@@ -408,21 +383,6 @@ def _resize(
     return resized.clip(0, 1)
 
 
-def _filter(resampling_filter: ResamplingFilter) -> Image.Resampling | None:
-    """The Pillow filter for an enum member, an integer or a name."""
-    if resampling_filter is None:
-        return None
-    try:
-        if isinstance(resampling_filter, str):
-            return Image.Resampling[resampling_filter.upper()]
-        return Image.Resampling(resampling_filter)
-    except (KeyError, ValueError):
-        names = ", ".join(item.name.lower() for item in Image.Resampling)
-        raise ValueError(
-            f"unknown resampling_filter {resampling_filter!r}; known are {names}"
-        ) from None
-
-
 def _colorize(heat: np.ndarray, colormap: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Colours ``(height, width, 4)`` in [0, 1] for a float array ``(height, width)`` in [0, 1]."""
     coloured = np.array(colormap(heat), dtype=np.float64)
@@ -443,6 +403,26 @@ def _colorize(heat: np.ndarray, colormap: Callable[[np.ndarray], np.ndarray]) ->
     return coloured
 
 
+# Private names of eli5 that its tests call, with its arguments.
+
+
+def _validate_heatmap(heatmap: Any, least: int = 0) -> np.ndarray:
+    """The heatmap, if it is an array with real values in [least, 1]; raises if it is not."""
+    if not isinstance(heatmap, np.ndarray):
+        raise TypeError(f"heatmap must be a numpy.ndarray, got {type(heatmap).__name__}")
+    if heatmap.dtype.kind not in "biuf":
+        raise TypeError(f"heatmap must hold real numbers, got an array of {heatmap.dtype}")
+    if heatmap.size == 0:
+        raise ValueError(f"heatmap must have at least one cell, got shape {heatmap.shape}")
+    lowest, highest = heatmap.min(), heatmap.max()
+    if not (lowest >= least and highest <= 1):  # also False where there is a NaN
+        raise ValueError(
+            f"heatmap values must lie between {least} and 1, got a minimum of {lowest} "
+            f"and a maximum of {highest}"
+        )
+    return heatmap
+
+
 def _update_alpha(
     rgba: np.ndarray,
     starting_array: np.ndarray | None = None,
@@ -458,61 +438,13 @@ def _update_alpha(
     if alpha is None:
         alpha = rgba[..., 3] / 255 if is_bytes else rgba[..., 3]
     alpha = _cap_alpha(alpha, alpha_limit)
-    rgba[..., 3] = _to_bytes(alpha) if is_bytes else alpha
+    rgba[..., 3] = to_bytes(alpha) if is_bytes else alpha
 
 
 def _cap_alpha(alpha: np.ndarray, limit: float | None) -> np.ndarray:
     """A new array with the values of ``alpha``, none above ``limit``; None sets no limit."""
-    if limit is None:
-        return np.array(alpha)
-    if not isinstance(limit, Real):
-        raise TypeError(f"alpha_limit must be a real number or None, got {type(limit).__name__}")
-    if math.isnan(limit) or not 0 <= limit <= 1:
-        raise ValueError(f"alpha_limit must lie between 0 and 1, got {limit}")
-    return np.minimum(alpha, float(limit))
-
-
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Floats in [0, 1] as rounded uint8 in 0..255; uint8 as it is."""
-    if values.dtype == np.uint8:
-        return values
-    scaled: np.ndarray = values * np.float32(255)
-    np.clip(scaled, 0, 255, out=scaled)
-    np.rint(scaled, out=scaled)
-    return scaled.astype(np.uint8)
-
-
-def _to_rgba(image: Image.Image) -> Image.Image:
-    """A new RGBA image of a Pillow image of any mode."""
-    if image.mode == "RGBA":
-        return image.copy()
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _grey_to_bytes(image).convert("RGBA")
-    if image.mode == "La":  # the one mode from which there is no direct way
-        image = image.convert("LA")
-    return image.convert("RGBA")
-
-
-def _grey_to_bytes(image: Image.Image) -> Image.Image:
-    """Grey images of more than 8 bits scaled to 8, where Pillow's ``convert`` would clip to white.
-
-    16-bit images are divided by 257. Mode ``I`` has 32 bits that mostly hold 16-bit or 8-bit
-    pictures, and ``F`` any floats, so that their range tells: up to 1, up to 255, up to 65,535, or,
-    failing all of these, from the lowest value to the highest.
-    """
-    values = np.asarray(image, dtype=np.float64)
-    lowest, highest = float(values.min()), float(values.max())
-    if image.mode.startswith("I;16"):
-        values = values / 65535
-    elif lowest >= 0 and highest <= 1 and image.mode == "F":
-        pass
-    elif lowest >= 0 and highest <= 255:
-        values = values / 255
-    elif lowest >= 0 and highest <= 65535:
-        values = values / 65535
-    else:
-        values = (values - lowest) / ((highest - lowest) or 1)
-    return Image.fromarray(_to_bytes(values))
+    capped: np.ndarray = np.minimum(alpha, greatest_opacity(limit))
+    return capped
 
 
 def _overlay_heatmap(heatmap_image: Image.Image, image: Image.Image) -> Image.Image:

@@ -1,0 +1,109 @@
+"""What the formatters share: pictures of any mode as RGBA, and how a heatmap is to be drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from kerasight.base import Explanation
+
+__all__ = [
+    "Colormap",
+    "ResamplingFilter",
+    "greatest_opacity",
+    "image_of",
+    "pillow_filter",
+    "to_bytes",
+    "to_rgba",
+]
+
+Colormap = str | Callable[[np.ndarray], np.ndarray]
+ResamplingFilter = Image.Resampling | int | str | None
+
+
+def image_of(expl: Explanation) -> Image.Image:
+    """The picture of an explanation as a new RGBA image; raises if there is none."""
+    if not isinstance(expl.image, Image.Image):
+        raise TypeError(
+            f"expl.image must be a PIL.Image.Image to draw on, got {type(expl.image).__name__}"
+        )
+    if not all(expl.image.size):
+        raise ValueError(
+            f"expl.image must have at least one pixel, got {expl.image.width} x {expl.image.height}"
+        )
+    return to_rgba(expl.image)
+
+
+def to_rgba(image: Image.Image) -> Image.Image:
+    """A new RGBA image of a Pillow image of any mode."""
+    if image.mode == "RGBA":
+        return image.copy()
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _grey_to_bytes(image).convert("RGBA")
+    if image.mode == "La":  # the one mode from which there is no direct way
+        image = image.convert("LA")
+    return image.convert("RGBA")
+
+
+def _grey_to_bytes(image: Image.Image) -> Image.Image:
+    """Grey images of more than 8 bits scaled to 8, where Pillow's ``convert`` would clip to white.
+
+    16-bit images are divided by 257. Mode ``I`` has 32 bits that mostly hold 16-bit or 8-bit
+    pictures, and ``F`` any floats, so that their range tells: up to 1, up to 255, up to 65,535, or,
+    failing all of these, from the lowest value to the highest.
+    """
+    values = np.asarray(image, dtype=np.float64)
+    lowest, highest = float(values.min()), float(values.max())
+    if image.mode.startswith("I;16"):
+        values = values / 65535
+    elif lowest >= 0 and highest <= 1 and image.mode == "F":
+        pass
+    elif lowest >= 0 and highest <= 255:
+        values = values / 255
+    elif lowest >= 0 and highest <= 65535:
+        values = values / 65535
+    else:
+        values = (values - lowest) / ((highest - lowest) or 1)
+    return Image.fromarray(to_bytes(values))
+
+
+def to_bytes(values: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1] as rounded uint8 in 0..255; uint8 as it is."""
+    if values.dtype == np.uint8:
+        return values
+    scaled: np.ndarray = values * np.float32(255)
+    np.clip(scaled, 0, 255, out=scaled)
+    np.rint(scaled, out=scaled)
+    return scaled.astype(np.uint8)
+
+
+def pillow_filter(resampling_filter: ResamplingFilter) -> Image.Resampling | None:
+    """The Pillow filter for an enum member, an integer or a name."""
+    if resampling_filter is None:
+        return None
+    try:
+        if isinstance(resampling_filter, str):
+            return Image.Resampling[resampling_filter.upper()]
+        return Image.Resampling(resampling_filter)
+    except (KeyError, ValueError):
+        names = ", ".join(item.name.lower() for item in Image.Resampling)
+        raise ValueError(
+            f"unknown resampling_filter {resampling_filter!r}; known are {names}"
+        ) from None
+
+
+def greatest_opacity(limit: float | None) -> float:
+    """The ``alpha_limit`` of `format_as_image` as a number; raises if it is none in [0, 1]."""
+    if limit is None:
+        return 1.0
+    if not isinstance(limit, Real):
+        raise TypeError(f"alpha_limit must be a real number or None, got {type(limit).__name__}")
+    if math.isnan(limit) or not 0 <= limit <= 1:
+        raise ValueError(f"alpha_limit must lie between 0 and 1, got {limit}")
+    return float(limit)
