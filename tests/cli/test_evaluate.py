@@ -388,20 +388,23 @@ class TestOptions:
             ),
             (
                 ["--masks", "folder"],
-                "--masks is for pictures of your own; the embedded ones bring theirs",
+                "--masks is for pictures of your own; the embedded pictures have masks",
             ),
             (["cat.png", "--masks", "cat.png"], "--masks cat.png: not a folder"),
             (["cat.png", "--masks", "gone"], "--masks gone: no such folder"),
             (["cat.png", "--masks", "folder"], "folder: no picture in this folder"),
             (
                 ["cat.png", "--masks", "others"],
-                "--masks others: no mask for any of the pictures; that of cat.jpg is cat.png, or "
-                "has another ending",
+                "--masks others: no mask for any of the pictures; the mask of cat.jpg is cat.png, "
+                "or cat with another ending",
             ),
-            (["cat.png", "--masks", "two"], "--masks two: both cat.bmp and cat.png"),
+            (
+                ["cat.png", "--masks", "two"],
+                "--masks two: two masks of one name, cat.bmp and cat.png",
+            ),
             (
                 ["cat.png", "--metric", "pointing-game"],
-                "--metric pointing_game needs --masks, to tell where the objects are",
+                "--metric pointing_game needs --masks",
             ),
             (
                 ["--metric", "deltion"],

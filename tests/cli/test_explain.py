@@ -166,7 +166,7 @@ class TestClasses:
         result = explain(*arguments, "--top", "99")
         assert len(rows_of(result)) == 6
         assert [line for line in result.stderr.splitlines() if "--top" in line] == [
-            "Note: --top 99 explains all that there are: 3 classes"
+            "Note: --top 99 is more than the model's 3 classes; all are explained"
         ]
 
     def test_scores_that_are_no_probabilities_are_plain(self) -> None:
@@ -553,7 +553,7 @@ class TestOptions:
     def test_a_target_is_a_class_as_far_as_names_are_known(self) -> None:
         assert refused("-t", "dack") == ("no class is called 'dack'; the nearest name is duck")
         assert refused("-t", "zzzzzz") == "no class is called 'zzzzzz'"
-        assert refused("-t", "-1") == "--target -1 is no class: they are numbered from 0"
+        assert refused("-t", "-1") == "--target -1 is no class: classes are numbered from 0"
         model = (save_picture(), "-m", save_model(make_mean()))
         assert refused(*model, "-t", "cat").startswith(
             "--target 'cat' is no index, and the names of the classes are not known"
@@ -608,7 +608,7 @@ class TestOptions:
     @pytest.mark.parametrize("option", ["--similar", "--reference", "--strength"])
     def test_methods_that_compare_nothing_have_no_use_for_references(self, option: str) -> None:
         assert refused(option, "1") == (
-            f"--method grad-cam has no use for {option}: it compares no classes, as finer-cam does"
+            f"--method grad-cam cannot use {option}: only finer-cam compares classes"
         )
 
     @pytest.mark.parametrize(

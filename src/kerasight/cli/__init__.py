@@ -1,7 +1,7 @@
 """The ``kerasight`` command.
 
-Keras and TensorFlow take seconds to import, so each comes with the function that needs it: help and
-mistakes in the options are answered at once.
+Keras and TensorFlow take seconds to import, so only the functions that need them import them: help
+and errors in the options come at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NARROW = 60  # columns, in which typer's boxes cut the names of options
 
 
 class _PlainHelp:
-    """Help with nothing but what the user writes."""
+    """Help that shows only what the user types."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters, without types where no value is to be written: newer typer shows them."""
@@ -58,7 +58,7 @@ class _Command(_PlainHelp, TyperCommand):
 
 
 class _Group(_PlainHelp, TyperGroup):
-    """Both commands; an interrupt that none of them answers is one line, and no word of typer's."""
+    """Both commands; an interrupt that neither handles prints one line, instead of typer's."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """Read the options of the group."""
@@ -89,7 +89,7 @@ app = typer.Typer(
 )
 for name, module, short in (
     ("explain", explain, "Show where a model looked in pictures."),
-    ("evaluate", evaluate, "Tell methods apart by what metrics make of them."),
+    ("evaluate", evaluate, "Compare methods by metrics."),
 ):
     app.command(name, cls=_Command, help=module.HELP, short_help=short)(module.command)
 
@@ -98,14 +98,14 @@ def main() -> None:
     """Run the command, as installed under the name ``kerasight``."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", QUIET)
     for name in ("stdout", "stderr"):
-        # One that is closed would lend its number to the next file, and get what is meant for it.
+        # The next file would get the number of a closed stream, and the text meant for the stream.
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold what the terminal's encoding does not.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # Python's own way tells where in its code something was found, and quotes the line.
+    # Python's own form tells the place in the code, and quotes the line.
     warnings.showwarning = lambda message, *_: say("Warning", "yellow", reason(message))
     code: Any = 0
     try:

@@ -1,4 +1,4 @@
-"""``kerasight evaluate``: methods beside each other, as a table and a CSV file."""
+"""``kerasight evaluate``: a comparison of methods, as a table and a CSV file."""
 
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "command"]
 
 HELP = (
-    "Tell methods apart: explain pictures by each, and judge the heatmaps by each metric. Prints a "
-    "table of means, in which an asterisk marks the best of a column, and writes every number to a "
-    "CSV file.\n\n"
+    "Compare methods: explain pictures by each method, and judge the heatmaps by each metric. "
+    "Prints a table of means, in which an asterisk marks the best of a column, and writes every "
+    "number to a CSV file.\n\n"
     "Without IMAGES and --model, the embedded model explains embedded pictures, half of them of "
-    "one object, half of two; where these are is known."
+    "one object, half of two, with masks of the objects."
 )
 
 _PICTURES = 24
 _NOTHING = "No picture evaluated"
-_TABLE = ",".join(csv_heading([])).encode()  # by which the command knows its files
+_TABLE = ",".join(csv_heading([])).encode()  # the command knows its files by this
 _WIDE = 160  # columns of a terminal, in which headings and errors have room
-_DRAWN_SIZE = 192  # the embedded model sees 96 x 96 pixels of it
+_DRAWN_SIZE = 192  # the embedded model sees it at 96 x 96
 
 
 class _Input(NamedTuple):
-    """What there is of a picture.
+    """A picture as the study takes it.
 
     Attributes:
         doc: The model's input, with batch axis.
         targets: The classes to explain; None for the best.
-        masks: Where the object of each is.
+        masks: The mask of the object of each class.
     """
 
     doc: np.ndarray
@@ -75,10 +75,10 @@ class _Input(NamedTuple):
 
 
 class _Case(NamedTuple):
-    """A picture to come.
+    """A picture that is not read yet.
 
     Attributes:
-        name: What the user calls it.
+        name: Its name for the user.
         read: Reads or draws it.
     """
 
@@ -87,25 +87,25 @@ class _Case(NamedTuple):
 
 
 class _Lines:
-    """The lines of the CSV file, each picture's as they come.
+    """The lines of the CSV file, written picture by picture.
 
     Attributes:
-        path: The file, which they take the place of in the end.
+        path: The file, which the lines replace in the end.
         number: How many lines there are.
     """
 
     def __init__(self, path: Path, metrics: Sequence[str]) -> None:
-        """No line is written yet; ``metrics`` are their names."""
+        """No line is written yet; ``metrics`` are the names of the metrics."""
         self.path = path
         self.number = 0
         self._metrics = metrics
         self._file = GrowingFile(path, _TABLE)
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Write lines, so that they stay whatever comes.
+        """Write lines at once, so that an interrupt does not lose them.
 
         Raises:
-            OSError: If that fails; none of them is written then.
+            OSError: If writing fails; then none of the lines is written.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -116,7 +116,7 @@ class _Lines:
         self.number += len(rows)
 
     def finish(self, is_whole: bool) -> None:
-        """Put the file in its place, or beside it if that is taken and this one is not whole.
+        """Move the file to its path, or beside an earlier file if this one is incomplete.
 
         Raises:
             OSError: If that fails.
@@ -144,7 +144,7 @@ def command(
             metavar="NAME",
             show_default=False,
             help=f"A metric to judge by; may be passed several times. {', '.join(METRICS)}. "
-            "Default: all; the first two where masks are known.",
+            "Default: all; the first two need masks.",
         ),
     ] = None,
     masks: Annotated[
@@ -153,8 +153,8 @@ def command(
             "--masks",
             metavar="FOLDER",
             show_default=False,
-            help="Where the objects are: for each picture a picture of the same name before the "
-            "ending, black where the object is not.",
+            help="Masks of the objects: for each picture a picture of the same name, with any "
+            "ending, black outside the object.",
         ),
     ] = None,
     layer: options.Layers = None,
@@ -163,8 +163,8 @@ def command(
         typer.Option(
             "--logits/--probabilities",
             show_default=False,
-            help="Whether to explain the score before the final softmax or sigmoid, or the one "
-            "after it; the metrics watch the latter. Default: logits, where they can be found.",
+            help="Explain the score before the final softmax or sigmoid, or the score after it, "
+            "which the metrics always watch. Default: logits, where they can be found.",
         ),
     ] = None,
     random: Annotated[
@@ -172,8 +172,7 @@ def command(
         typer.Option(
             "--random/--no-random",
             show_default=False,
-            help="Whether to judge heatmaps of noise as well, which every method should beat. "
-            "Default: yes.",
+            help="Judge heatmaps of noise as well, which every method should beat. Default: yes.",
         ),
     ] = True,
     pictures: Annotated[
@@ -186,11 +185,13 @@ def command(
         ),
     ] = None,
     steps: Annotated[
-        int, typer.Option("--steps", metavar="N", help="In how many steps pixels go and come.")
+        int, typer.Option("--steps", metavar="N", help="Number of steps of deletion and insertion.")
     ] = 50,
     seed: Annotated[
         int,
-        typer.Option("--seed", metavar="N", help="Of embedded pictures, and of all that is drawn."),
+        typer.Option(
+            "--seed", metavar="N", help="Seed of embedded pictures, random heatmaps and noise."
+        ),
     ] = 0,
     output: Annotated[
         Path,
@@ -223,7 +224,7 @@ def command(
         random: Whether to judge random heatmaps too.
         pictures: How many embedded pictures to take.
         steps: In how many steps pixels are deleted and inserted.
-        seed: Of pictures, random heatmaps and noise.
+        seed: Seed of pictures, random heatmaps and noise.
         output: The CSV file.
         markdown: Whether to print the table in Markdown.
         preprocess: How pixels become the input of a model file.
@@ -233,8 +234,7 @@ def command(
         force: Whether to replace a file that the command did not make.
 
     Raises:
-        typer.Exit: With code 2, if anything asked for could not be done; with code 130, if it was
-            interrupted.
+        typer.Exit: With code 2, if anything failed; with code 130, if it was interrupted.
     """
     try:
         for option, value, least in (
@@ -264,7 +264,11 @@ def command(
             raise typer.Exit(2)
         classifier = models.load(of_model, names)
         if model is None and sources:
-            say("Note", "cyan", "without --model, the demo model tells its own toy objects apart")
+            say(
+                "Note",
+                "cyan",
+                "without --model, the demo model is used, which knows only toy objects",
+            )
         if masks is not None:
             _warn_of_missing(sound, of_stems)
 
@@ -302,36 +306,38 @@ def command(
 def _check_pictures(
     images: Sequence[Path], masks: Path | None, pictures: int | None, metrics: Sequence[str]
 ) -> None:
-    """Raise RunError if the options about pictures do not go together."""
+    """Raise RunError if the options about pictures exclude each other."""
     if images and pictures is not None:
         raise RunError("--pictures is for the embedded pictures; leave it out, or the images")
     if masks is not None and not images:
-        raise RunError("--masks is for pictures of your own; the embedded ones bring theirs")
+        raise RunError("--masks is for pictures of your own; the embedded pictures have masks")
     if masks is not None and not masks.is_dir():
         raise RunError(f"--masks {masks}: {'not a folder' if masks.exists() else 'no such folder'}")
     for name in metrics:
         if METRICS[name].needs_mask and images and masks is None:
-            raise RunError(f"--metric {name} needs --masks, to tell where the objects are")
+            raise RunError(f"--metric {name} needs --masks")
 
 
 def _masks(folder: Path, sources: Sequence[Source]) -> dict[str, Path]:
-    """The masks of pictures, by their names below the folder and before the ending."""
+    """The masks of pictures, by their paths below the folder without the ending."""
     found: dict[str, Path] = {}
     wanted = {source.stem for source in sources}
     for stem, path in pictures_in(folder):
         if stem in wanted and stem in found:
-            raise RunError(f"--masks {folder}: both {found[stem].name} and {path.name}")
+            raise RunError(
+                f"--masks {folder}: two masks of one name, {found[stem].name} and {path.name}"
+            )
         found[stem] = path
     if not wanted & found.keys():
         raise RunError(
-            f"--masks {folder}: no mask for any of the pictures; that of cat.jpg is cat.png, or "
-            "has another ending"
+            f"--masks {folder}: no mask for any of the pictures; the mask of cat.jpg is cat.png, "
+            "or cat with another ending"
         )
     return found
 
 
 def _warn_of_missing(sources: Sequence[Source], masks: Mapping[str, Path]) -> None:
-    """Say for which pictures there is no mask."""
+    """Warn of pictures without a mask."""
     missing = [source.name for source in sources if source.stem not in masks]
     if missing:
         more = f" and {len(missing) - 1} more of {len(sources)}" if len(missing) > 1 else ""
@@ -355,9 +361,9 @@ def _case_of(source: Source, mask: Path | None, classifier: Classifier) -> _Case
 
 
 def _demo_cases(number: int, seed: int) -> list[_Case]:
-    """Embedded pictures, by turns of one object and of two, each object with its mask.
+    """Embedded pictures, in turns of one object and of two, each object with its mask.
 
-    Drawn one after the other, so that fewer are the first of more.
+    One random generator draws them in order, so a smaller number gives the first of a larger one.
     """
     from kerasight import demo
 
@@ -386,7 +392,7 @@ def _evaluate(
     told: Told,
     markdown: bool,
 ) -> int:
-    """Evaluate picture after picture, and write and print what there is of it.
+    """Evaluate the pictures one by one, write the lines, and print the table.
 
     Returns:
         The exit code.
@@ -421,7 +427,7 @@ def _evaluate(
                         raise RunError(f"{lines.path} cannot be written: {reason(error)}") from None
                     say("Error", "red", f"{lines.path} cannot be written: {reason(error)}")
                     code = 2
-                    is_written = False  # a line that is missing would not be missed
+                    is_written = False  # a file with a gap would look complete
                 except PictureError as error:
                     told.fail(case.name, str(error), one_by_one=given is None)
                 except KeyboardInterrupt:
@@ -438,7 +444,7 @@ def _evaluate(
 
 
 def _finish(lines: _Lines, is_whole: bool) -> int:
-    """Put the table in its place; the exit code of that."""
+    """Move the table to its path; gives the exit code."""
     try:
         lines.finish(is_whole)
     except OSError as error:
@@ -460,7 +466,7 @@ def _teller(bar: Any, name: str, place: int) -> Callable[[str, float], None]:
 def _check(
     study: Study, doc: np.ndarray, classifier: Classifier, layers: Sequence[int | str]
 ) -> None:
-    """Raise RunError if the model cannot do what is asked of it, whatever the picture."""
+    """Raise RunError if the model cannot be evaluated so, whatever the picture."""
     from kerasight.keras.record import scores_of
 
     if layers:
@@ -476,7 +482,7 @@ def _check(
 
 
 def _print(evaluation: Evaluation, lines: _Lines, markdown: bool) -> None:
-    """Print the table, what it comes to, and what was written."""
+    """Print the table, its summary, and what was written."""
     with standard_output() as out:
         if not evaluation.rows:
             out.print(_NOTHING)

@@ -52,8 +52,8 @@ __all__ = ["HELP", "command"]
 _MOST = 100  # overlays of a picture
 
 HELP = (
-    "Show where a model looked in pictures: for each an overlay with the heatmap of a class, and a "
-    "line in a table of class, score, layer and file.\n\n"
+    "Show where a model looked in pictures. Writes overlays of the pictures with the heatmap of a "
+    "class, and prints a table of class, score, layer and file.\n\n"
     "Without IMAGES and --model, the embedded demo model explains its embedded picture."
 )
 
@@ -160,7 +160,7 @@ def command(
             "-t",
             metavar="INDEX|NAME",
             show_default=False,
-            help="The class to explain: its index, or its name where names are known. "
+            help="The class to explain: its index, or its name if names are known. "
             "Default: the class with the highest score.",
         ),
     ] = None,
@@ -171,8 +171,7 @@ def command(
             metavar="N",
             show_default=False,
             help=f"Explain the N classes with the highest scores, at most {_MOST}, each in an "
-            "overlay of its own. Default: 1, and 2 for the embedded picture, which holds two "
-            "objects.",
+            "overlay of its own. Default: 1; for the embedded picture, which has two objects, 2.",
         ),
     ] = None,
     method: Annotated[
@@ -186,12 +185,12 @@ def command(
     signed: Annotated[
         bool,
         typer.Option(
-            "--signed", help="Show what speaks against the class as well, in another colour."
+            "--signed", help="Also show what speaks against the class, in another colour."
         ),
     ] = False,
     counterfactual: Annotated[
         bool,
-        typer.Option("--counterfactual", help="Show what speaks against the class."),
+        typer.Option("--counterfactual", help="Show only what speaks against the class."),
     ] = False,
     similar: Annotated[
         int | None,
@@ -217,7 +216,7 @@ def command(
             "--strength",
             metavar="A",
             show_default=False,
-            help="With finer-cam: which share of their mean score to take away. Default: 0.6.",
+            help="With finer-cam: the share of their mean score to subtract. Default: 0.6.",
         ),
     ] = None,
     smooth: Annotated[
@@ -235,8 +234,8 @@ def command(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Where the overlays go, as STEM-CLASS.png, in folders as the pictures are; made "
-            "if it is not there.",
+            help="The folder of the overlays, STEM-CLASS.png, in subfolders as the pictures are. "
+            "Made if it does not exist.",
         ),
     ] = Path("overlays"),
     html: Annotated[
@@ -245,8 +244,8 @@ def command(
             "--html",
             metavar="FILE",
             show_default=False,
-            help="Write a page of all pictures as well, to be searched, sorted and filtered in a "
-            "browser; one file that needs no other.",
+            help="Also write a page of all pictures, to search, sort and filter in a browser. It "
+            "is one file that needs no other.",
         ),
     ] = None,
     colormap: Annotated[
@@ -255,15 +254,13 @@ def command(
             "--colormap",
             metavar="NAME",
             show_default=False,
-            help="A Matplotlib colormap. Default: viridis, and with --signed one from blue, "
-            "against the class, to red, for it.",
+            help="A Matplotlib colormap. Default: viridis; with --signed, from blue (against the "
+            "class) to red (for it).",
         ),
     ] = None,
     alpha: Annotated[
         float,
-        typer.Option(
-            "--alpha", metavar="0..1", help="How opaque the heatmap is where it is hottest."
-        ),
+        typer.Option("--alpha", metavar="0..1", help="Opacity of the heatmap where it is hottest."),
     ] = 0.65,
     preprocess: options.Preprocess = None,
     class_names: options.ClassNames = None,
@@ -285,8 +282,8 @@ def command(
         counterfactual: Whether to show what speaks against the class.
         similar: How many classes to compare with, those whose scores are nearest.
         reference: Indices or names of the classes to compare with.
-        strength: How strongly to compare.
-        smooth: Over how many noisy copies of a picture to average.
+        strength: The share of their mean score to subtract.
+        smooth: How many noisy copies of a picture to average over.
         output: Folder for the overlays.
         html: File for the report.
         colormap: Name of a Matplotlib colormap.
@@ -298,8 +295,7 @@ def command(
         force: Whether to replace files that the command did not make.
 
     Raises:
-        typer.Exit: With code 2, if anything asked for could not be done; with code 130, if it was
-            interrupted.
+        typer.Exit: With code 2, if anything failed; with code 130, if it was interrupted.
     """
     try:
         if target is not None and top is not None:
@@ -351,7 +347,7 @@ def command(
                 say(
                     "Note",
                     "cyan",
-                    "without --model, the demo model tells its own toy objects apart",
+                    "without --model, the demo model is used, which knows only toy objects",
                 )
             code = _explain(sources, _Run(classifier, request, guard, told))
     except RunError as error:
@@ -420,8 +416,7 @@ def _check_method(request: _Request) -> None:
         if is_asked and not request.method.compares:
             able = ", ".join(name for name, other in METHODS.items() if other.compares)
             raise RunError(
-                f"--method {request.method.name} has no use for {option}: it compares no classes, "
-                f"as {able} does"
+                f"--method {request.method.name} cannot use {option}: only {able} compares classes"
             )
 
 
@@ -446,7 +441,7 @@ def _index_of(option: str, target: str, names: Sequence[str] | None) -> int:
     """The index of the class that an option names, where the classes are called as ``names``."""
     if models.is_integer(target):
         if int(target) < 0:
-            raise RunError(f"{option} {target} is no class: they are numbered from 0")
+            raise RunError(f"{option} {target} is no class: classes are numbered from 0")
         return int(target)
     if names is None:
         raise RunError(
@@ -658,7 +653,12 @@ class _Run:
         if self.request.top > len(scores) and not self._is_top_told:
             self._is_top_told = True
             classes = plural(len(scores), "class")
-            say("Note", "cyan", f"--top {self.request.top} explains all that there are: {classes}")
+            say(
+                "Note",
+                "cyan",
+                f"--top {self.request.top} is more than the model's {classes}; all are explained",
+            )
+
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", HeatmapWarning)
             with models.failing_on_the_picture():
