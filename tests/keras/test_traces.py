@@ -661,6 +661,28 @@ def test_the_weights_of_a_scope_of_the_users_are_explained_in_it() -> None:
     np.testing.assert_array_equal(record(model, make_doc(), [0]).scores, outside)
 
 
+def test_in_a_lasting_scope_passes_are_traced_and_follow_its_variables() -> None:
+    model, runs = counting()
+    warm_up(model, targets=[0])
+    outside = record(model, make_doc(), [0]).scores
+    scope = traces.lasting_scope(model)
+    others = [keras.Variable(weight, trainable=False) for weight in model.trainable_variables]
+    for weight, other in zip(model.trainable_variables, others, strict=True):
+        scope.add_update((weight, other.value))
+    number = runs.number
+    for factor in range(2, 2 * WORTH_A_TRACE):
+        for weight, other in zip(model.trainable_variables, others, strict=True):
+            other.assign(weight * factor + 0.1)
+        with scope:
+            inside = record(model, make_doc(), [0]).scores
+        with keras.StatelessScope([*zip(model.trainable_variables, others, strict=True)]):
+            wanted = np.asarray(model(make_doc()))[0]
+        np.testing.assert_allclose(inside, wanted, atol=1e-5)
+    own = 2 * WORTH_A_TRACE - 2  # runs of the model itself
+    assert runs.number == number + own + WORTH_A_TRACE + 1  # those before the trace, and it
+    np.testing.assert_array_equal(record(model, make_doc(), [0]).scores, outside)
+
+
 def test_what_is_found_out_about_a_model_is_bounded() -> None:
     model, _ = counting()
     warm_up(model)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-from tiny_models import MODELS, SIDE, doc_for, make_doc, scores_of, state_of
+from tiny_models import CLASSES, MODELS, SIDE, doc_for, make_doc, scores_of, state_of
 
 import kerasight
 from kerasight import demo
@@ -216,6 +217,199 @@ def with_weights(model: keras.Model) -> list[keras.layers.Layer]:
     return [layer for _, layer in walk(model) if layer.weights and not children(layer)]
 
 
+class Holding(keras.Model):
+    """Holds its layers in a closure, and knows them by their ids."""
+
+    def __init__(self) -> None:
+        super().__init__(name="holding")
+        conv, pool, scores = self.stack = [
+            keras.layers.Conv2D(4, 3, name="conv"),
+            keras.layers.GlobalAveragePooling2D(name="pool"),
+            keras.layers.Dense(CLASSES, name="scores"),
+        ]
+        self.known = frozenset(map(id, self.stack))
+        self.run = lambda inputs: scores(pool(conv(inputs)))
+
+    def call(self, inputs: Any) -> Any:
+        assert self.known == frozenset(map(id, self.stack))
+        return self.run(inputs)
+
+
+class OwnSoftmax(keras.Model):
+    """Counts its calls, and ends in a softmax that only a graph shows."""
+
+    def __init__(self) -> None:
+        super().__init__(name="own_softmax")
+        self.rest = seeing()
+        self.calls = self.add_weight(name="calls", shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs: Any) -> Any:
+        import tensorflow as tf
+
+        self.calls.assign(self.calls + 1)
+        return tf.nn.softmax(self.rest(inputs))
+
+
+def deep() -> keras.Model:
+    inputs = x = keras.Input((SIDE, SIDE, 3))
+    for _ in range(400):
+        x = keras.layers.Activation("linear")(x)
+    x = keras.layers.Conv2D(4, 3, name="conv")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(2, name="scores")(x))
+
+
+def trained() -> keras.Model:
+    model = seeing()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
+    model.fit(make_doc((4, SIDE, SIDE, 3)), np.zeros(4), verbose=0)
+    model.predict(make_doc(), verbose=0)
+    return model
+
+
+def mixed() -> keras.Model:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        return seeing()
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def quantised() -> keras.Model:
+    model = seeing()
+    model(make_doc())
+    model.get_layer("scores").quantize("int8")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "layers"),
+    [
+        (Holding, ("scores", "conv")),
+        (OwnSoftmax, ("own_softmax", "rest/scores", "rest/high", "rest/norm", "rest/low")),
+        (deep, ("scores", "conv")),
+        (trained, ("scores", "high", "norm", "low")),
+        (mixed, ("scores", "high", "norm", "low")),
+        (quantised, ("scores", "high", "norm", "low")),
+    ],
+)
+@pytest.mark.parametrize("logits", [False, True])
+def test_a_model_may_be_anything_that_can_be_explained(
+    make: Any, layers: tuple[str, ...], logits: bool
+) -> None:
+    model, doc = make(), make_doc()
+    scores = scores_of(model, doc)
+    before = [keras.ops.convert_to_numpy(weight) for weight in model.variables]
+    found = sanity_check(model, doc, relu=False, repeats=2, logits=logits)
+    assert tuple(path.replace("seeing", "rest") for path in found.layers) == layers
+    assert not np.allclose(found.heatmaps[0, 0, -1], found.originals[0], atol=1e-3)
+    assert not np.allclose(found.heatmaps[0, 0, -1], found.heatmaps[0, 1, -1], atol=1e-3)
+    for was, weight in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(was, weight)
+    np.testing.assert_array_equal(scores_of(model, doc), scores)
+
+
+def test_random_weights_are_those_that_the_model_would_have_with_them() -> None:
+    model, doc = seeing(), make_doc()
+    found = sanity_check(model, doc, targets=[1], relu=False, repeats=1)
+    rng = np.random.default_rng([0, 0, 0])  # the seed, the repeat, the doc
+    for step, name in enumerate(found.layers):
+        redraw(model.get_layer(name), rng)
+        expl = kerasight.explain_prediction(model, doc, [1], relu=False)
+        np.testing.assert_allclose(found.heatmaps[0, 0, step], expl.targets[0].heatmap, atol=1e-5)
+
+
+class Counted(keras.layers.Layer):
+    """Counts how often its Python code runs."""
+
+    def call(self, inputs: Any) -> Any:
+        RUNS.append(self.name)
+        return inputs
+
+
+RUNS: list[str] = []
+
+
+def test_compiled_passes_follow_the_weights() -> None:
+    model, doc = keras.Sequential([*seeing().layers, Counted()]), make_doc()
+    RUNS.clear()
+    found = sanity_check(model, doc, relu=False, repeats=10)
+    assert len(RUNS) < 40 / 2
+    # All differ, but that batch normalisation was never trained, and drawing it changes nothing.
+    each = found.heatmaps.reshape(-1, SIDE * SIDE)
+    assert len(np.unique(each.round(5), axis=0)) == 30
+
+
+def test_other_threads_see_the_weights_of_the_model() -> None:
+    model, doc = seeing(), make_doc()
+    scores = scores_of(model, doc)
+    seen: list[np.ndarray] = []
+    is_done = threading.Event()
+
+    def watch() -> None:
+        while not is_done.is_set():
+            seen.append(scores_of(model, doc))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        sanity_check(model, doc, repeats=10)
+    finally:
+        is_done.set()
+        thread.join()
+    assert len(seen) > 1
+    np.testing.assert_array_equal(seen, np.broadcast_to(scores, (len(seen), *scores.shape)))
+
+
+def test_after_an_interrupt_the_model_has_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kerasight import explain
+
+    model, doc = seeing(), make_doc()
+    scores = scores_of(model, doc)
+    real, asked = explain.explain_prediction, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        found = real(*args, **kwargs)
+        asked.append(found)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(explain, "explain_prediction", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sanity_check(model, doc)
+    np.testing.assert_array_equal(scores_of(model, doc), scores)
+
+
+def test_what_keeps_to_the_weights_that_it_has_is_refused() -> None:
+    import tensorflow as tf
+
+    class Embedding(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="embedding")
+            self.conv = keras.layers.Conv2D(4, 3, name="conv")
+            self.pool = keras.layers.GlobalAveragePooling2D()
+
+        @tf.function
+        def embed(self, inputs: Any) -> Any:
+            return self.conv(inputs)
+
+        def call(self, inputs: Any) -> Any:
+            return self.pool(self.embed(inputs))
+
+    class Calling(Embedding):
+        call = tf.function(Embedding.call)  # which is run line by line
+
+        def embed(self, inputs: Any) -> Any:
+            return self.conv(inputs)
+
+    with pytest.raises(ValueError, match=r"layer 'embedding' has a tf.function, 'embed', which"):
+        sanity_check(Embedding(), make_doc(), layer="pool:input")
+    assert sanity_check(Calling(), make_doc()).layers == ("conv",)
+
+
 def test_a_model_that_was_never_called_is_built_first() -> None:
     found = sanity_check(MODELS["sequential, never called"](), make_doc())
     assert found.layers == ("scores", "mix", "conv")
@@ -302,9 +496,9 @@ def test_the_class_and_the_layer_stay_the_same(monkeypatch: pytest.MonkeyPatch) 
     )
     (first, how), (then, how_then) = asked
     assert first is model
-    assert then is not model
+    assert then is model
     assert how["layer"] is model.get_layer("low")
-    assert how_then["layer"] is then.get_layer("low")
+    assert how_then["layer"] is model.get_layer("low")
     assert how_then["targets"] == found.targets.tolist() == [int(scores_of(model, doc).argmax())]
     assert how_then["logits"] is how["logits"] is True
     assert how_then["relu"] is how["relu"] is False
@@ -324,15 +518,22 @@ def test_a_target_and_several_layers_are_passed_on() -> None:
 # Random weights
 
 
-def redrawn(layer: keras.layers.Layer, inputs: np.ndarray) -> dict[str, tuple[Any, Any]]:
-    """The weights of a layer by name, before and after."""
+def redraw(layer: keras.layers.Layer, rng: np.random.Generator) -> None:
+    """Give a layer random weights, as the check draws them."""
     from kerasight.metrics.sanity import _drawn
 
+    for weight in layer.weights:
+        weight.assign(_drawn(layer, weight, rng))
+
+
+def redrawn(layer: keras.layers.Layer, inputs: np.ndarray) -> dict[str, tuple[Any, Any]]:
+    """The weights of a layer by name, before and after."""
     layer(inputs)
-    rng = np.random.default_rng(0)
+    before = [weight.numpy() for weight in layer.weights]
+    redraw(layer, np.random.default_rng(0))
     return {
-        weight.name: (weight.numpy(), np.array(_drawn(layer, weight, rng)))
-        for weight in layer.weights
+        weight.name: (was, weight.numpy())
+        for was, weight in zip(before, layer.weights, strict=True)
     }
 
 

@@ -17,7 +17,7 @@ import keras
 from kerasight.keras.sites import Site
 from kerasight.keras.state import Contents, Snapshot, UnseenError, random_state
 
-__all__ = ["WORTH_A_TRACE", "Traces", "outer_scope", "traces_of"]
+__all__ = ["WORTH_A_TRACE", "Traces", "lasting_scope", "outer_scope", "traces_of"]
 
 # A trace costs about as much as this many eager passes of one doc.
 WORTH_A_TRACE = 5
@@ -205,20 +205,34 @@ def _keep_most(known: OrderedDict[Hashable, Any], most: int = _MOST) -> None:
 
 _lock = threading.Lock()
 _of_models: dict[int, Traces] = {}  # by id; a model may have a __eq__ of its own
+_of_scopes: weakref.WeakKeyDictionary[Any, Traces] = weakref.WeakKeyDictionary()
 
 
 def traces_of(model: Any) -> Traces:
     """What is kept about a model. It goes when the model goes.
 
-    Inside a ``keras.StatelessScope`` nothing is kept: the weights are those of the scope.
+    Inside a ``keras.StatelessScope`` of the user's nothing is kept: the weights are those of the
+    scope, which may have others next.
     """
-    if outer_scope() is not None:
-        return Traces(model, may_trace=False)
+    scope = outer_scope()
+    if scope is not None:
+        return _of_scopes.get(scope) or Traces(model, may_trace=False)
     with _lock:
         if id(model) not in _of_models:
             _of_models[id(model)] = Traces(model)
             weakref.finalize(model, _of_models.pop, id(model), None).atexit = False
         return _of_models[id(model)]
+
+
+def lasting_scope(model: Any) -> Any:
+    """A ``keras.StatelessScope`` for one model, in which traces are kept for as long as it lives.
+
+    What its variables are mapped to must be other variables, which change their values and are not
+    themselves changed for others.
+    """
+    scope = keras.StatelessScope()
+    _of_scopes[scope] = Traces(model)
+    return scope
 
 
 def outer_scope() -> Any:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from kerasight.keras.explain_prediction import LayerKeys
-    from kerasight.metrics.copies import Copy
 
 __all__ = ["SanityCheck", "sanity_check", "spearman"]
 
@@ -234,10 +233,11 @@ def sanity_check(
     methods, where two or three often tell nothing, and the result says so. Each doc gets random
     weights of its own, so that docs are independent of each other.
 
-    All this is done to a copy; the model is left alone. Kernels are drawn by the layer's own
-    initialiser; where that is none that draws, from a normal distribution of mean 0 and the
-    kernel's own size. Biases and what batch normalisation keeps go back to where they started;
-    other vectors are shuffled. Scalars and whole numbers stay.
+    The model runs with the random weights in the place of its own, which stay what they are, also
+    for other threads. Kernels are drawn by the layer's own initialiser; where that is none that
+    draws, from a normal distribution of mean 0 and the kernel's own size. Biases and what batch
+    normalisation keeps go back to where they started; other vectors are shuffled. Scalars and whole
+    numbers stay, and so does a ``tf.Variable`` that is no weight of Keras's.
 
     Args:
         model: The classifier.
@@ -263,7 +263,7 @@ def sanity_check(
     Raises:
         TypeError: If an argument is of a type that it cannot be.
         ValueError: If a doc cannot be explained; if ``top_targets`` asks for several classes; if
-            the model has no weights; or if no copy can be made of it.
+            the model has no weights; or if a layer runs a ``tf.function`` other than its ``call``.
 
     Example:
         >>> import numpy as np
@@ -292,7 +292,7 @@ def sanity_check(
         )
     # Imported only now, as they need Keras.
     from kerasight.keras.explain_prediction import check_shape
-    from kerasight.metrics.copies import copy_of
+    from kerasight.keras.traces import lasting_scope
 
     check_shape(model, docs, number=None)
     explain_kwargs["progress"] = False  # ours alone
@@ -309,21 +309,24 @@ def sanity_check(
             )
             for position in range(len(docs))
         ]
-    copied = copy_of(model, docs[:1])
-    groups = _groups(copied, steps)
+    _check_functions(model)
+    groups = _groups(model, docs[:1], steps)
+    scope = lasting_scope(model)
     chosen, originals = zip(*map(_target_and_heatmap, firsts), strict=True)
-    same = {**explain_kwargs, "layer": copied.twin_of(layer)}
-    trained = copied.model.get_weights()
 
     def cascade(position: int, repeat: int) -> Iterator[np.ndarray]:
         rng = np.random.default_rng([seed, repeat, position])
-        copied.model.set_weights(trained)
+        for unit in itertools.chain.from_iterable(groups):
+            unit.fill(scope, None)
         for group in groups:
             for unit in group:
-                unit.redraw(rng)
+                unit.fill(scope, rng)
             what = f"doc {position}, with weights random down to layer {group[-1].path!r}"
             doc, target = docs[position : position + 1], chosen[position]
-            explanation = _explained(what, copied.model, doc, targets=[target], **same)
+            with scope:
+                explanation = _explained(
+                    what, model, doc, targets=[target], layer=layer, **explain_kwargs
+                )
             yield _target_and_heatmap(explanation)[1]
 
     shape = (len(docs), repeats, len(groups))
@@ -387,40 +390,69 @@ class _Unit:
     Attributes:
         path: Its path.
         layer: The layer.
-        weights: Its weights, less those of layers inside it and those of whole numbers.
+        weights: Its weights, less those of layers inside it and those of whole numbers; each with
+            the variable that stands in for it.
     """
 
     path: str
     layer: Any
-    weights: list[Any]
+    weights: list[tuple[Any, Any]]
 
-    def redraw(self, rng: np.random.Generator) -> None:
-        """Draw its weights anew."""
-        for weight in self.weights:
-            weight.assign(_drawn(self.layer, weight, rng))
+    def fill(self, scope: keras.StatelessScope, rng: np.random.Generator | None) -> None:
+        """Give it random weights in a scope; those that it was trained to, if ``rng`` is None."""
+        for weight, other in self.weights:
+            other.assign(weight if rng is None else _drawn(self.layer, weight, rng))
+            scope.add_update((weight, other.value))
 
 
-def _groups(copied: Copy, steps: int | None) -> list[list[_Unit]]:
-    """The layers to randomise at each step, from the top.
+def _check_functions(model: keras.Model) -> None:
+    """Raise ValueError if a layer holds what runs with the weights that it was traced with."""
+    import keras
+
+    from kerasight.keras.layers import walk
+
+    # A call is run line by line; all else of these is for training, or the work of `predict`.
+    known = {*dir(keras.Model), "predict_function", "test_function", "train_function"}
+    for path, layer in [(model.name, model), *walk(model)]:
+        theirs = [kind for kind in type(layer).__mro__ if not kind.__module__.startswith("keras.")]
+        held = {name: one for owner in (*theirs[::-1], layer) for name, one in vars(owner).items()}
+        for name in held.keys() - known:
+            if hasattr(held[name], "get_concrete_function"):
+                raise ValueError(
+                    f"layer {path!r} has a tf.function, {name!r}, which keeps to the weights that "
+                    "it was traced with; make it a plain method, so that others can be tried"
+                )
+
+
+def _groups(model: keras.Model, doc: np.ndarray, steps: int | None) -> list[list[_Unit]]:
+    """The layers to randomise at each step, from the top: the last to run first.
 
     Raises:
         ValueError: If no layer has weights.
     """
+    import keras
+
+    from kerasight.keras import backends
     from kerasight.keras.layers import children, walk
 
-    paths = {id(layer): path for path, layer in walk(copied.model)}
+    paths = {layer: path for path, layer in walk(model)}
+    layers = [*paths, model]
+    ran = backends.current().forward(model, doc, layers)
+    last_call = {layer: place for place, layer in enumerate(ran)}
+    layers.sort(key=lambda layer: last_call.get(layer, -1), reverse=True)
     units = []
-    for layer in reversed(copied.layers):
+    for layer in layers:
         inside = {id(weight) for child in children(layer) for weight in child.weights}
         own = [
-            weight
+            # Not trainable, as functions with gradients of their own would ask for its gradient.
+            (weight, keras.Variable(weight, trainable=False, dtype=weight.dtype, name="random"))
             for weight in layer.weights
             if id(weight) not in inside and "float" in str(weight.dtype)
         ]
         if own:
-            units.append(_Unit(paths.get(id(layer), layer.name), layer, own))
+            units.append(_Unit(paths.get(layer, layer.name), layer, own))
     if not units:
-        raise ValueError(f"model {copied.model.name!r} has no weights to draw at random")
+        raise ValueError(f"model {model.name!r} has no weights to draw at random")
     number = len(units)
     counts = np.linspace(1, number, min(steps or number, number))
     # All of them at the end, also if that is the only step.
