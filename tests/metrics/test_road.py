@@ -14,10 +14,9 @@ from matplotlib import pyplot as plt
 from kerasight.metrics import Road, road
 from kerasight.metrics.road import (
     _bordered,
-    _equations,
     _even,
+    _multigrid,
     _neighbours,
-    _preconditioner,
     _scale,
     impute,
 )
@@ -125,7 +124,7 @@ def test_holes_take_few_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("size", [(8, 8), (6, 10), (2, 4), (2, 2)])
 def test_scaling_down_is_the_transpose_of_scaling_up(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
-    coarser, finer = _scale(2, *size, np.float64)
+    coarser, finer = _scale(2, *size)
     fine = _bordered(rng.random((2, *size)))
     half = rng.random((2, size[0] // 2, size[1] // 2))
     coarse = _bordered(_even(half))
@@ -140,14 +139,14 @@ def test_the_preconditioner_is_symmetric_and_positive_definite() -> None:
     rng = np.random.default_rng(0)
     inside = (rng.random((18, 12)) < 0.7).astype(float)
     held = _neighbours(1 - inside) * inside
-    cycle = _preconditioner(1, held, inside)
+    left, cycle = _multigrid(1, held, inside)
     places = np.flatnonzero(_bordered(inside))
-    matrix = np.stack([cycle(row).copy() for row in np.eye(20 * 14, dtype=np.float32)[places]])[
-        :, places
-    ]
-    np.testing.assert_allclose(matrix, matrix.T, atol=1e-5)
-    left, _ = _equations(1, held, inside, np.float64)
-    system = np.stack([left(row).copy() for row in np.eye(20 * 14)[places]])[:, places]
+    ones = np.eye(20 * 14, dtype=np.float32)[places, np.newaxis]
+    matrix, system = (
+        np.concatenate([operator(one).copy() for one in ones])[:, places]
+        for operator in (cycle, left)
+    )
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
     stretched = np.linalg.eigvals(matrix @ system).real
     # Were it exact, all of them would be 1.
     assert 0.3 < stretched.min() < stretched.max() < 1.5
