@@ -49,8 +49,8 @@ HELP = (
     "Compare methods: explain pictures by each method, and judge the heatmaps by each metric. "
     "Prints a table of means, in which an asterisk marks the best of a column, and writes every "
     "number to a CSV file.\n\n"
-    "Without IMAGES and --model, the embedded model explains embedded pictures, half of them of "
-    "one object, half of two, with masks of the objects."
+    "Without IMAGES and --model, the embedded demo model explains embedded pictures, half of them "
+    "of one object, half of two, with masks of the objects."
 )
 
 _PICTURES = 24

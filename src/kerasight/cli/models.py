@@ -47,18 +47,18 @@ QUIET = "3"  # TF_CPP_MIN_LOG_LEVEL: nothing but what ends the process
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's modes by number of channels
 
-# Of the input of a model that takes any size: what a laptop still explains in a second or two.
+# Of the input of a model that takes any size: a laptop explains this in a second or two.
 _LONGEST_SIDE = 512
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model with what belongs to it.
+    """A model with its class names and its preprocessing.
 
     Attributes:
         model: The model.
-        names: Names of its classes, where they are known.
-        to_doc: Makes its input, with batch axis, of an RGBA picture.
+        names: Names of its classes, if known.
+        to_doc: Makes its input, with batch axis, from an RGBA picture.
     """
 
     model: keras.Model
@@ -67,7 +67,7 @@ class Classifier:
 
 
 class ModelOptions(NamedTuple):
-    """The options that tell of a model.
+    """The options about the model.
 
     Attributes:
         model: File of a model, or name of one of ``keras.applications``; None for the embedded one.
@@ -85,7 +85,7 @@ class ModelOptions(NamedTuple):
 
 
 class _Form(NamedTuple):
-    """What pictures a model takes; None for a side that may have any length."""
+    """The form of a model's input; None for a side of any length."""
 
     height: int | None
     width: int | None
@@ -94,10 +94,10 @@ class _Form(NamedTuple):
 
 
 def check_model_options(command: str, options: ModelOptions, images: Sequence[Path]) -> None:
-    """Raise RunError if these options cannot go together, before anything slow.
+    """Raise RunError if these options exclude each other, before anything slow.
 
     Args:
-        command: The command that they were passed to.
+        command: The command with these options.
         options: The options.
         images: The pictures.
     """
@@ -139,7 +139,7 @@ def read_class_names(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() != ".json":
-            # Not by splitlines, which takes what may stand inside a name for the end of a line.
+            # Not by splitlines, which also splits at characters that a name may hold.
             return [line.strip() for line in text.strip().split("\n")]
         names = json.loads(text)
         if isinstance(names, dict):
@@ -164,7 +164,7 @@ def read_class_names(path: Path) -> list[str]:
 
 
 def import_keras() -> None:
-    """Import Keras, and see that it runs on a framework that can be explained."""
+    """Import Keras, and check that kerasight supports its backend."""
     hushed = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == QUIET
     try:
         with _hushed() if hushed else contextlib.nullcontext(), Heard():
@@ -179,7 +179,7 @@ def import_keras() -> None:
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """Keep away what is written to standard error below Python, unless an exception follows.
+    """Drop what C code writes to standard error, unless an exception follows.
 
     TensorFlow 2.21 logs during its import, before it has read TF_CPP_MIN_LOG_LEVEL.
     """
@@ -212,7 +212,7 @@ def load(options: ModelOptions, names: Sequence[str] | None) -> Classifier:
         RunError: If that cannot be done.
     """
     import_keras()
-    # Keras shows downloads on standard output, which is for the table.
+    # Keras shows downloads on standard output, but that is for the table.
     with contextlib.redirect_stdout(sys.stderr):
         if options.model is None:
             return _load_demo()
@@ -230,7 +230,7 @@ def _load_demo() -> Classifier:
 def _load_file(path: Path, options: ModelOptions, names: Sequence[str] | None) -> Classifier:
     preprocess = options.preprocess
     if preprocess is not None:
-        preprocessing.by_name(preprocess)  # which is refused if there is none
+        preprocessing.by_name(preprocess)  # raises if the name is unknown
     model = model_files.load(path, options.imports, options.unsafe)
     form = _form(model)
     if preprocess is None:
@@ -266,13 +266,13 @@ def _load_application(name: str) -> Classifier:
 
 
 def _imagenet_names(module: Any) -> list[str] | None:
-    """The names of the 1000 classes, which Keras gives out only as those of predictions."""
+    """The names of the 1000 classes, which Keras only tells by decoding predictions."""
     import numpy as np
 
     rising = np.arange(1000, dtype=np.float32)[np.newaxis]
     try:
         decoded = module.decode_predictions(rising, top=1000)[0]
-    except Exception as error:  # as with the weights; but indices do without names
+    except Exception as error:  # as with the weights; but classes can be shown by index
         say("Warning", "yellow", f"the names of the classes cannot be loaded: {reason(error)}")
         return None
     return [str(name) for _, name, _ in reversed(decoded)]
@@ -282,7 +282,7 @@ def _imagenet_names(module: Any) -> list[str] | None:
 
 
 def _to_doc(form: _Form, prepare: Callable[..., Any]) -> Callable[[Image.Image], np.ndarray]:
-    """How a picture becomes the input of a model."""
+    """The function that makes the input of a model from a picture."""
     import numpy as np
     from PIL import Image
 
@@ -313,7 +313,7 @@ def _form(model: keras.Model) -> _Form:
             "height, width, channels)"
         )
     _, first, second, last = shape
-    # The shape tells where the channels are, before the layers: those may start with a Permute.
+    # The shape is a better sign than the layers, which may start with a Permute.
     if first in _MODES and _is_side(last):
         front = True
     elif last in _MODES and _is_side(first):
@@ -334,12 +334,12 @@ def _form(model: keras.Model) -> _Form:
 
 
 def _is_side(length: int | None) -> bool:
-    """Whether a length can be no number of channels, so that it is that of a side."""
+    """Whether a length is that of a side, since it cannot be a number of channels."""
     return length is None or length > max(_MODES)
 
 
 def _input_shape(model: keras.Model) -> tuple[int | None, ...]:
-    """The shape of a model's input with batch axis, as far as the model tells before a call."""
+    """The shape of a model's input with batch axis, as far as it is known before a call."""
     from kerasight.keras.layers import declared_inputs
 
     inputs = declared_inputs(model)
@@ -357,11 +357,11 @@ def _input_shape(model: keras.Model) -> tuple[int | None, ...]:
 
 
 def find_sites(model: keras.Model, doc: np.ndarray, keys: Sequence[int | str]) -> list[Site | None]:
-    """The sites that ``--layer`` names; None in place of one to be chosen.
+    """The sites that ``--layer`` names, or None for the default site.
 
     Raises:
         RunError: If there is no such layer.
-        PictureError: If the model has to be run to tell, and cannot be.
+        PictureError: If the model must run first, and fails.
     """
     from kerasight.keras import backends, sites
 
@@ -388,7 +388,7 @@ def failing_on_the_picture() -> Iterator[None]:
 
 
 def check_names(names: Sequence[str] | None, classes: int) -> None:
-    """Raise RunError unless there is a name for each class, where names are known."""
+    """Raise RunError if names are known, but not one for each class."""
     if names is not None and len(names) != classes:
         raise RunError(
             f"there are {len(names)} class names, and the model has {plural(classes, 'class')}"
@@ -418,7 +418,7 @@ def check_scores(model: keras.Model, doc: np.ndarray, question: Question) -> Non
 
 
 def number_of_classes(model: keras.Model) -> int | None:
-    """How many classes a model has, if it tells before a call."""
+    """How many classes a model has, if that is known before a call."""
     try:
         shape = model.outputs[0].shape
     except (AttributeError, ValueError, IndexError, TypeError):  # a subclassed model

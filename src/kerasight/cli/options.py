@@ -32,7 +32,7 @@ Images = Annotated[
     typer.Argument(
         metavar="[IMAGES]...",
         show_default=False,
-        help="Pictures, in any format that Pillow reads, and folders of pictures.",
+        help="Pictures, in any format that Pillow reads, and folders, with their subfolders.",
     ),
 ]
 Model = Annotated[

@@ -243,9 +243,9 @@ def _suffixes() -> set[str]:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """A picture as the photographer held the camera, RGBA, of 25 megapixels at most.
+    """A picture, upright as its EXIF data say, RGBA, of 25 megapixels at most.
 
-    Of a larger one, each square of pixels is made one: 2 x 2, or 3 x 3, and so on.
+    A larger picture is reduced: each square of 2 x 2 pixels, or 3 x 3 and so on, becomes one.
 
     Raises:
         PictureError: If it cannot be read.
@@ -256,10 +256,10 @@ def read_picture(path: Path) -> Image.Image:
 def read_mask(path: Path) -> np.ndarray:
     """A mask, bool ``(height, width)``: True where the picture is neither black nor transparent.
 
-    Of a picture with a palette, where the number of the colour is not 0.
+    For a picture with a palette: True where the index of the colour is not 0.
 
     Raises:
-        PictureError: If it cannot be read, or there is no object in it.
+        PictureError: If it cannot be read, or has no object.
     """
     mask = _read(path, _mask_of)
     if not mask.any():
@@ -276,18 +276,18 @@ def _mask_of(picture: Any) -> np.ndarray:
 
 
 def _read(path: Path, make: Callable[[Image.Image], Made], may_be_reduced: bool = False) -> Made:
-    """What is made of a picture, upright."""
+    """The result of ``make`` on a picture, turned upright."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
-            # Pillow's own warning of it would have to be caught, which threads cannot do.
+            # Pillow only warns, and threads cannot catch warnings.
             if Image.MAX_IMAGE_PIXELS and file.width * file.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError
-            if may_be_reduced and file.format == "JPEG":  # read at half its size, or less
+            if may_be_reduced and file.format == "JPEG":  # can be read at half its size, or less
                 width, height = (-(-side // _factor(file.size)) for side in file.size)
                 file.draft(file.mode, (width, height))
-            # In place: of a large picture, a copy that is the same costs hundreds of megabytes.
+            # In place: a copy of a large picture costs hundreds of megabytes.
             ImageOps.exif_transpose(file, in_place=True)
             return make(file)
     except FileNotFoundError:
@@ -296,28 +296,28 @@ def _read(path: Path, make: Callable[[Image.Image], Made], may_be_reduced: bool 
         why = "not a picture in a format that Pillow reads"
     except Image.DecompressionBombError:
         why = f"too large: a picture may have at most {Image.MAX_IMAGE_PIXELS:,} pixels"
-    except Exception as error:  # decoders raise all kinds of them on broken files
+    except Exception as error:  # decoders raise errors of all kinds on broken files
         why = f"cannot be read: {reason(error)}"
     raise PictureError(why)
 
 
 @contextlib.contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Keep away what Pillow warns of, in all threads; enter it where no other thread runs."""
+    """Silence Pillow's warnings in all threads; enter it while no other thread runs."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
 
 
 def _factor(size: tuple[int, int]) -> int:
-    """How many pixels a side are made one, for a picture to have no more than `_LARGEST`."""
+    """The factor to divide both sides by, so that a picture has at most `_LARGEST` pixels."""
     return math.ceil(math.sqrt(size[0] * size[1] / _LARGEST))
 
 
 def _reduced(picture: Image.Image) -> Image.Image:
     """A picture as RGBA, no larger than `_LARGEST`.
 
-    A large one is reduced band by band: there is never a second one of its size.
+    A large picture is reduced band by band: there is never a second picture of its size.
     """
     from PIL import Image
 
@@ -326,7 +326,7 @@ def _reduced(picture: Image.Image) -> Image.Image:
     factor = _factor(picture.size)
     if factor == 1:
         return to_rgba(picture)
-    if picture.mode in ("I", "F"):  # whose range is that of all bands together
+    if picture.mode in ("I", "F"):  # scaled by the range of the whole picture
         return to_rgba(picture).reduce(factor)
     width, height = (-(-side // factor) for side in picture.size)
     small = Image.new("RGBA", (width, height))
