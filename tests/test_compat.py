@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+from fresh_python import run_python
 
 # As if eli5 were not installed, also where it is.
 HIDE = """
@@ -21,14 +19,8 @@ kerasight.install_as_eli5()
 """
 
 
-def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_kerasight_answers_to_the_name_where_eli5_is_not_installed() -> None:
-    run(
+    run_python(
         HIDE
         + """
 import eli5
@@ -48,7 +40,7 @@ assert gradcam.gradcam_backend is gradcam_backend
 
 
 def test_the_module_that_needs_keras_is_the_same_under_both_names() -> None:
-    run(
+    run_python(
         HIDE
         + """
 from eli5.keras.explain_prediction import explain_prediction_keras, _validate_doc
@@ -62,7 +54,7 @@ assert kerasight.keras.gradcam is kerasight.keras.gradcam.gradcam
 
 
 def test_the_rest_of_eli5_is_said_not_to_be_there() -> None:
-    out = run(
+    out = run_python(
         HIDE
         + """
 try:
@@ -70,14 +62,14 @@ try:
 except ModuleNotFoundError as error:
     print(error)
 """
-    )
+    ).stdout
     assert "No module named 'eli5.sklearn'" in out
     assert "Keras API" in out
 
 
 @pytest.mark.parity
 def test_kerasight_registers_itself_where_eli5_is_installed() -> None:
-    run(
+    run_python(
         """
 import kerasight
 kerasight.install_as_eli5()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fresh_python import imported_by, run_python
 
 import kerasight
 
@@ -78,9 +77,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
     ],
 )
 def test_nothing_heavy_is_imported_until_it_is_used(use: str) -> None:
-    code = f"{use}; import sys; print({{'keras', 'tensorflow', 'matplotlib'}} & set(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert run.stdout.strip() == "set()"
+    assert imported_by(use) == set()
 
 
 def test_modules_are_there_as_attributes_after_a_bare_import() -> None:
@@ -89,7 +86,7 @@ def test_modules_are_there_as_attributes_after_a_bare_import() -> None:
         "eli5.keras.explain_prediction.explain_prediction_keras; eli5.keras.layers.find; "
         "eli5.keras.gradcam.gradcam"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    run_python(code)
 
 
 def imports_of(path: Path) -> set[str]:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import tqdm
 import tqdm.auto
+from fresh_python import run_python
 
 from kerasight.progress import progress_bar
 
@@ -41,4 +40,4 @@ def test_the_widgets_of_notebooks_are_asked_for_only_if_a_bar_is_wanted() -> Non
         "list(progress_bar([1], progress=None)), list(progress_bar([1], progress=False))\n"
         "assert 'tqdm' in sys.modules and 'tqdm.autonotebook' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)

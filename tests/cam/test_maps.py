@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fresh_python import run_python
 from PIL import Image
 
 import kerasight
@@ -40,7 +39,7 @@ def test_the_folder_needs_numpy_and_nothing_else() -> None:
         resized(normalised(find_method("Grad-CAM").formula(*terms)), (4, 4))
         """
     assert len(modules) > 2
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)
 
 
 # Terms

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from cli.commands import run
+from fresh_python import run_python
 
 from kerasight import cli
 from kerasight.cli import models
@@ -80,9 +81,7 @@ class TestCommand:
             "except SystemExit as end: print(end.code)\n"
             "print({'keras', 'tensorflow', 'torch', 'jax'} & set(sys.modules))"
         )
-        result = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False
-        )
+        result = run_python(code, check=False)
         assert result.stdout.split() == ["2", "set()"]
         assert result.stderr == "Error: --top and --target exclude each other: pass one of them\n"
 
@@ -93,9 +92,7 @@ class TestCommand:
             "cli.app = lambda **_: warnings.warn('first\\u202e line\\nsecond', stacklevel=1)\n"
             "cli.main()"
         )
-        result = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False
-        )
+        result = run_python(code, check=False)
         assert result.stderr == "Warning: first\\u202e line second\n"
 
     @pytest.mark.parametrize("level", [None, "0"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib import resources
 
 import keras
 import numpy as np
 import pytest
 from demo.train import draw_embedded_picture, draw_empty, grad_cam, look, pack_weights
+from fresh_python import imported_by
 from PIL import Image
 
 from kerasight import explain_prediction
@@ -173,11 +172,7 @@ def test_the_embedded_picture_is_large_enough_to_look_at() -> None:
     ],
 )
 def test_only_the_model_needs_a_framework(statement: str) -> None:
-    check = "import sys; print(sorted({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)))"
-    finished = subprocess.run(
-        [sys.executable, "-c", f"{statement}; {check}"], capture_output=True, text=True, check=True
-    )
-    assert finished.stdout.strip() == "[]"
+    assert imported_by(statement) == set()
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

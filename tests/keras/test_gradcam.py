@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
+from fresh_python import imported_by
 from tiny_models import make_doc
 
 import kerasight
@@ -142,11 +140,10 @@ def test_the_name_is_the_function_and_carries_its_module() -> None:
 
 def test_the_formula_needs_no_framework() -> None:
     code = (
-        "import sys; from kerasight.keras.gradcam import gradcam; import numpy as np; "
-        "gradcam(np.ones(1), np.ones((1, 1, 1))); "
-        "assert not {'keras', 'tensorflow', 'matplotlib'} & set(sys.modules)"
+        "from kerasight.keras.gradcam import gradcam; import numpy as np; "
+        "gradcam(np.ones(1), np.ones((1, 1, 1)))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert imported_by(code) == set()
 
 
 def test_backend_refuses_what_is_no_single_class() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import itertools
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from fresh_python import imported_by
 from keras import layers
 
 import kerasight
@@ -340,12 +339,7 @@ def test_arguments_are_checked(
 
 
 def test_a_framework_is_imported_only_for_a_model() -> None:
-    code = (
-        "import kerasight.metrics.evaluation, sys; "
-        "print({'keras', 'tensorflow', 'matplotlib'} & set(sys.modules))"
-    )
-    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert run.stdout.strip() == "set()"
+    assert imported_by("import kerasight.metrics.evaluation") == set()
 
 
 def test_a_bar_counts_the_docs(
