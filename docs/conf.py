@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -75,6 +76,13 @@ def visit_math(self: Any, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
+def leave_shapes_to_the_text(app: Sphinx, obj: Any, is_bound_method: bool) -> None:
+    """Show arrays in annotations as arrays, since the text beside them tells their shapes."""
+    hints = getattr(obj, "__annotations__", {})
+    for name, hint in hints.items():
+        hints[name] = re.sub(r"""\w+\[np\.ndarray, ["'][^"']*["']\]""", "np.ndarray", hint)
+
+
 def find_under_public_path(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
     """Resolve a name that a docstring uses bare, or with the module that defines it."""
     if node.get("refdomain") != "py":
@@ -87,6 +95,7 @@ def find_under_public_path(app: Sphinx, env: Any, node: Any, content: Any) -> An
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the two functions above."""
+    """Connect the functions above."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
+    app.connect("autodoc-before-process-signature", leave_shapes_to_the_text)
     app.connect("missing-reference", find_under_public_path)

@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+import shapes  # noqa: F401, which checks arrays in kerasight, and comes before it
 
 
 @pytest.fixture(autouse=True)

@@ -53,6 +53,10 @@ def test_channel_weights_are_means_over_space() -> None:
         assert weights.dtype == np.float32
 
 
+def test_channel_weights_of_whole_numbers_are_not_rounded() -> None:
+    np.testing.assert_array_equal(channel_weights(np.array([[1, -1], [2, 0]])), [1.5, -0.5])
+
+
 def test_the_weighted_sum_is_over_channels() -> None:
     activations = np.array([[1, 2], [3, 4], [5, 6]], dtype=np.float32)
     for shape in ((3,), (1, 3), (3, 1, 1)):

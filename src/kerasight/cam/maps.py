@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64, Real
 
 __all__ = [
     "EPSILON",
@@ -25,7 +28,7 @@ __all__ = [
 EPSILON = 1e-7  # below the line, as in eli5: keras.config.epsilon() where nobody has changed it
 
 
-def checked_terms(activations: Any, **others: Any) -> list[np.ndarray]:
+def checked_terms(activations: Any, **others: Any) -> list[Real[np.ndarray, " ..."]]:
     """The terms of a formula as arrays, once it is clear that they belong together.
 
     Args:
@@ -63,25 +66,29 @@ def checked_terms(activations: Any, **others: Any) -> list[np.ndarray]:
     return list(terms.values())
 
 
-def spatial_axes(values: np.ndarray) -> tuple[int, ...]:
+def spatial_axes(values: Real[np.ndarray, "*spatial channels"]) -> tuple[int, ...]:
     """All axes but the last, which are those of space where channels come last."""
     return tuple(range(values.ndim - 1))
 
 
-def channel_weights(gradients: np.ndarray) -> np.ndarray:
+def channel_weights(
+    gradients: Real[np.ndarray, "*spatial channels"],
+) -> Float[np.ndarray, " channels"]:
     """The weights of Grad-CAM: the gradients averaged over space.
 
     Args:
         gradients: Gradients of the score, shape ``(*spatial, channels)``.
 
     Returns:
-        Array of shape ``(channels,)``, of the type of ``gradients``.
+        Array of shape ``(channels,)``, of the type of ``gradients``; float64 if these are integers.
     """
     means: np.ndarray = gradients.mean(axis=spatial_axes(gradients), dtype=np.float64)
-    return means.astype(gradients.dtype)
+    return means.astype(gradients.dtype) if gradients.dtype.kind == "f" else means
 
 
-def weighted_sum(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
+def weighted_sum(
+    weights: Real[np.ndarray, " channels"], activations: Real[np.ndarray, "*spatial channels"]
+) -> Float64[np.ndarray, "*spatial"]:
     """The map of Grad-CAM before anything is cut off or scaled: evidence for and against.
 
     Args:
@@ -95,7 +102,9 @@ def weighted_sum(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
     return evidence
 
 
-def normalised(evidence: np.ndarray, relu: bool = True) -> np.ndarray:
+def normalised(
+    evidence: Real[np.ndarray, "*shape"], relu: bool = True
+) -> Float64[np.ndarray, "*shape"]:
     """Divide evidence by its peak.
 
     Args:
@@ -113,14 +122,14 @@ def normalised(evidence: np.ndarray, relu: bool = True) -> np.ndarray:
     return heatmap
 
 
-def stretched(values: np.ndarray) -> np.ndarray:
+def stretched(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Values of any shape, moved and scaled to reach from 0 to 1; zeros if all are the same."""
     moved: np.ndarray = values - values.min()
     moved /= moved.max() or 1
     return moved
 
 
-def resized(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def resized(values: Real[np.ndarray, "*old"], shape: Sequence[int]) -> Float64[np.ndarray, "*new"]:
     """Bring a map to another size, linearly along each axis; where it shrinks, by weighted means.
 
     Of a map ``(height, width)`` this is bilinear, with the values of Pillow's ``BILINEAR``.
@@ -141,7 +150,7 @@ def resized(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=32)
-def _weights(old: int, new: int) -> np.ndarray:
+def _weights(old: int, new: int) -> Float64[np.ndarray, "new old"]:
     """How much of each old cell is in each new one along an axis, shape ``(new, old)``."""
     scale = old / new
     # Beyond the centres of the outermost cells the map goes on as flat as it ended.

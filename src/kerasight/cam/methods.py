@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from kerasight.cam.maps import channel_weights, checked_terms, spatial_axes, weighted_sum
 from kerasight.checks import one_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64, Real
 
 __all__ = [
     "ALPHA",
@@ -40,7 +43,10 @@ __all__ = [
 ]
 
 
-def grad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+def grad_cam(
+    activations: Real[np.ndarray, "*spatial channels"],
+    gradients: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "*spatial"]:
     r"""Grad-CAM: channels weighted by their mean gradients.
 
     .. math:: \sum_k \Big(\frac{1}{n} \sum_i g^k_i\Big) A^k
@@ -68,7 +74,10 @@ def grad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return weighted_sum(channel_weights(gradients), activations)
 
 
-def grad_cam_plus_plus(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+def grad_cam_plus_plus(
+    activations: Real[np.ndarray, "*spatial channels"],
+    gradients: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "*spatial"]:
     r"""Grad-CAM++: positive gradients, weighted so that each of several objects counts.
 
     .. math::
@@ -97,7 +106,10 @@ def grad_cam_plus_plus(activations: np.ndarray, gradients: np.ndarray) -> np.nda
     return weighted_sum(weights, activations)
 
 
-def hirescam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+def hirescam(
+    activations: Real[np.ndarray, "*spatial channels"],
+    gradients: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "*spatial"]:
     r"""HiResCAM: each place by its own gradients, so that it shows what the score is made of.
 
     .. math:: \sum_k g^k \odot A^k
@@ -116,7 +128,10 @@ def hirescam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return _sum_of_products(activations, gradients)
 
 
-def xgrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+def xgrad_cam(
+    activations: Real[np.ndarray, "*spatial channels"],
+    gradients: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "*spatial"]:
     r"""XGrad-CAM: channels weighted by their gradients where they are active.
 
     .. math:: \sum_k \Big(\sum_i \frac{A^k_i}{\sum_j A^k_j}\, g^k_i\Big) A^k
@@ -140,7 +155,10 @@ def xgrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return weighted_sum(weights, activations)
 
 
-def layercam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+def layercam(
+    activations: Real[np.ndarray, "*spatial channels"],
+    gradients: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "*spatial"]:
     r"""LayerCAM: each place by its own positive gradients, which serves early layers well.
 
     .. math:: \sum_k \max(0, g^k) \odot A^k
@@ -160,7 +178,9 @@ def layercam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return _sum_of_products(activations, np.maximum(gradients, 0))
 
 
-def eigen_cam(activations: np.ndarray) -> np.ndarray:
+def eigen_cam(
+    activations: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "*spatial"]:
     r"""Eigen-CAM: what the layer responds to most, whatever the class.
 
     .. math:: A\, v_1
@@ -183,7 +203,10 @@ def eigen_cam(activations: np.ndarray) -> np.ndarray:
     return projection if projection.sum() >= 0 else -projection
 
 
-def eigengrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+def eigengrad_cam(
+    activations: Real[np.ndarray, "*spatial channels"],
+    gradients: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "*spatial"]:
     r"""EigenGrad-CAM: what varies most in the activations times their gradients, so of a class.
 
     .. math:: M v_1, \qquad M = A \odot g - \overline{A \odot g}
@@ -214,8 +237,10 @@ def eigengrad_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
 
 
 def score_cam(
-    activations: np.ndarray, scores: np.ndarray, are_probabilities: bool = False
-) -> np.ndarray:
+    activations: Real[np.ndarray, "*spatial channels"],
+    scores: Real[np.ndarray, " channels"],
+    are_probabilities: bool = False,
+) -> Float64[np.ndarray, "*spatial"]:
     r"""Score-CAM: channels weighted by the score of the image seen through them, no gradients.
 
     .. math::
@@ -250,7 +275,9 @@ def score_cam(
     return weighted_sum(weights / (np.abs(weights).sum() or 1), activations[..., varies])
 
 
-def ablation_cam(activations: np.ndarray, drops: np.ndarray) -> np.ndarray:
+def ablation_cam(
+    activations: Real[np.ndarray, "*spatial channels"], drops: Real[np.ndarray, " channels"]
+) -> Float64[np.ndarray, "*spatial"]:
     r"""Ablation-CAM: channels weighted by how far the score drops without them, no gradients.
 
     .. math:: \sum_k (y - y_k)\, A^k
@@ -273,7 +300,10 @@ def ablation_cam(activations: np.ndarray, drops: np.ndarray) -> np.ndarray:
     return weighted_sum(drops, activations)
 
 
-def finer_cam(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+def finer_cam(
+    activations: Real[np.ndarray, "*spatial channels"],
+    gradients: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "*spatial"]:
     r"""Finer-CAM: Grad-CAM of what tells a class from those most similar to it.
 
     .. math::
@@ -329,7 +359,7 @@ class Method:
 
     name: str
     title: str
-    formula: Callable[..., np.ndarray]
+    formula: Callable[..., Float64[np.ndarray, "*spatial"]]
     needs: Needs = "gradients"
     is_signed: bool = True
     is_of_class: bool = True
@@ -391,18 +421,25 @@ def _float64(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
-def _matrix(values: np.ndarray) -> np.ndarray:
+def _matrix(
+    values: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "places channels"]:
     """A row for each place, a column for each channel, float64."""
     return _float64(values).reshape(-1, values.shape[-1])
 
 
-def _sum_of_products(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+def _sum_of_products(
+    activations: Real[np.ndarray, "*spatial channels"],
+    gradients: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "*spatial"]:
     """The sum over channels of activations times gradients, shape ``(*spatial)``."""
     products: np.ndarray = np.einsum("...k,...k->...", _float64(activations), _float64(gradients))
     return products
 
 
-def _first_projection(values: np.ndarray) -> np.ndarray:
+def _first_projection(
+    values: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "*spatial"]:
     """The projection on the first right singular vector, shape ``(*spatial)``, any sign."""
     matrix = _matrix(values)
     # By the smaller of the two products of the matrix with itself, which is far quicker.
@@ -415,7 +452,7 @@ def _first_projection(values: np.ndarray) -> np.ndarray:
     return shaped
 
 
-def _first_eigenvector(symmetric: np.ndarray) -> np.ndarray:
+def _first_eigenvector(symmetric: Float64[np.ndarray, "n n"]) -> Float64[np.ndarray, " n"]:
     """The eigenvector of the greatest eigenvalue, of length 1; zeros for a matrix of zeros."""
     if len(symmetric) > _SMALL:
         largest: np.ndarray = np.linalg.eigh(symmetric)[1][:, -1]

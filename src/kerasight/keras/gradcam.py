@@ -10,11 +10,14 @@ from kerasight.cam.maps import channel_weights, checked_terms, normalised, weigh
 
 if TYPE_CHECKING:
     import keras
+    from jaxtyping import Float, Float64, Real
 
 __all__ = ["gradcam", "gradcam_backend"]
 
 
-def gradcam(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
+def gradcam(
+    weights: Real[np.ndarray, " channels"], activations: Real[np.ndarray, "*spatial channels"]
+) -> Float64[np.ndarray, "*spatial"]:
     r"""Localisation map (heatmap) of Gradient-weighted Class Activation Mapping, Grad-CAM.
 
     .. math::
@@ -57,10 +60,16 @@ def gradcam(weights: np.ndarray, activations: np.ndarray) -> np.ndarray:
 
 def gradcam_backend(
     model: keras.Model,
-    doc: np.ndarray,
+    doc: Real[np.ndarray, "1 ..."],
     targets: list[int] | None,
     activation_layer: keras.layers.Layer | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, float]:
+) -> tuple[
+    Float[np.ndarray, " channels"],
+    Float[np.ndarray, "height width channels"],
+    Float[np.ndarray, "height width channels"],
+    int,
+    float,
+]:
     """Take the terms of the Grad-CAM formula from one forward and one backward pass.
 
     Args:
