@@ -306,6 +306,8 @@ def test_an_explanation_that_failed_has_its_error_in_its_row() -> None:
     shown = format_as_sheet([several(1), failed, several(2)])
     assert shown.height > format_as_sheet([several(1), several(2)]).height
     assert format_as_sheet([failed]).width >= 160
+    alone = Explanation("net", image=Image.new("RGB", (200, 200), "red"), error="no class")
+    assert (255, 0, 0, 255) in dict(map(reversed, format_as_sheet([alone]).getcolors()))
 
 
 def test_a_sheet_of_nothing_is_refused() -> None:
@@ -421,6 +423,12 @@ def test_values_are_rounded_to_bytes() -> None:
     image = heatmap_to_image(np.array([[0, 0.999, 1, 0.5]]))
     assert image.mode == "L"
     assert list(np.asarray(image)[0]) == [0, 255, 255, 128]
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
+def test_a_mask_of_any_type_is_black_and_white(dtype: Any) -> None:
+    image = heatmap_to_image(np.array([[0, 1]], dtype))
+    assert list(np.asarray(image)[0]) == [0, 255]
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(3, "RGB"), (4, "RGBA")])

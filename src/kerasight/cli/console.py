@@ -18,6 +18,7 @@ from rich.text import Text
 
 from kerasight.checks import plural
 from kerasight.escapes import printable
+from kerasight.progress import bars_put_aside, progress_bar
 
 __all__ = [
     "PictureError",
@@ -54,7 +55,7 @@ def say(kind: str, colour: str, message: str) -> None:
     """Print one line on standard error."""
     line = Text.assemble((f"{kind}: ", f"bold {colour}"), printable(message))
     # If standard error cannot be written, the exit code still tells.
-    with _bars_put_aside(), contextlib.suppress(OSError):
+    with bars_put_aside(), contextlib.suppress(OSError):
         console(sys.stderr).print(line, soft_wrap=True)
 
 
@@ -140,16 +141,6 @@ class _Console(Console):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-def _bars_put_aside() -> contextlib.AbstractContextManager[Any]:
-    """Keep progress bars and messages from overwriting each other."""
-    if "tqdm" not in sys.modules:
-        return contextlib.nullcontext()
-    from tqdm import tqdm
-
-    aside: contextlib.AbstractContextManager[Any] = tqdm.external_write_mode(file=sys.stderr)
-    return aside
-
-
 def progress(total: int, in_steps: bool = False) -> Any:
     """A progress bar over pictures, on a terminal only, which disappears when it is closed.
 
@@ -157,17 +148,16 @@ def progress(total: int, in_steps: bool = False) -> Any:
         total: How many pictures.
         in_steps: Whether it moves within a picture.
     """
-    from tqdm import tqdm
-
     # A bar from 0 to 1 says no more than its description.
     bar_format = "{desc}" if total == 1 else None
     if in_steps:
         bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    return tqdm(
+    return progress_bar(
+        progress=None,
+        delay=0,
         total=total,
         unit="picture",
         leave=False,
-        disable=None,
         dynamic_ncols=True,
         bar_format=bar_format,
         miniters=0,

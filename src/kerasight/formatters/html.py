@@ -562,9 +562,8 @@ def _colours(kind: str, look: _Look) -> np.ndarray:
     colours: np.ndarray = np.array(drawn)[0]
     # What is fully transparent has lost its colour, which the scale shows: that of its neighbour.
     visible = np.flatnonzero(colours[:, 3])
-    if visible.size:
-        nearest = np.abs(np.arange(_TABLE_SIZE)[:, None] - visible).argmin(axis=1)
-        colours[:, :3] = colours[visible[nearest], :3]
+    nearest = np.abs(np.arange(_TABLE_SIZE)[:, None] - visible).argmin(axis=1)
+    colours[:, :3] = colours[visible[nearest], :3]
     return colours
 
 

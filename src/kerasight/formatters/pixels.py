@@ -74,9 +74,7 @@ def _grey_to_bytes(image: Image.Image) -> Image.Image:
 
 
 def to_bytes(values: np.ndarray) -> np.ndarray:
-    """Floats in [0, 1] as rounded uint8 in 0..255; uint8 as it is."""
-    if values.dtype == np.uint8:
-        return values
+    """Values in [0, 1] as rounded uint8 in 0..255."""
     scaled: np.ndarray = values * np.float32(255)
     np.clip(scaled, 0, 255, out=scaled)
     np.rint(scaled, out=scaled)
