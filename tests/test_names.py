@@ -33,7 +33,6 @@ UNOFFERED = {
     "kerasight.keras.layers": {"DataFormat", "IMAGE_LAYERS"},
     "kerasight.keras.record": {"class_index"},
     "kerasight.keras.sites": {"rows_differ", "spatial_shape"},
-    "kerasight.metrics.evaluation": {"csv_columns", "csv_heading"},
 }
 
 

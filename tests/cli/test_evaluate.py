@@ -30,8 +30,11 @@ from typer.testing import Result
 from kerasight import demo
 from kerasight.cli import models
 from kerasight.cli.tables import print_numbers
-from kerasight.metrics.evaluation import METRICS, Evaluation, Row, Study
+from kerasight.metrics.columns import METRICS
+from kerasight.metrics.comparison import Row
+from kerasight.metrics.evaluation import Study
 from kerasight.metrics.evaluation import evaluate as of_library
+from kerasight.metrics.result import Evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 

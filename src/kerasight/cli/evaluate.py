@@ -37,11 +37,14 @@ from kerasight.cli.pictures import (
 )
 from kerasight.cli.tables import print_numbers
 from kerasight.escapes import printable
-from kerasight.metrics.evaluation import METRICS, csv_columns, csv_heading
+from kerasight.metrics.columns import METRICS
+from kerasight.metrics.comparison import csv_heading
 
 if TYPE_CHECKING:
     from kerasight.cli.models import Classifier
-    from kerasight.metrics.evaluation import Evaluation, Row, Study
+    from kerasight.metrics.comparison import Row
+    from kerasight.metrics.evaluation import Study
+    from kerasight.metrics.result import Evaluation
 
 __all__ = ["HELP", "command"]
 
@@ -111,7 +114,7 @@ class _Lines:
         writer = csv.writer(text, lineterminator="\n")
         if not self.number:
             writer.writerow(csv_heading(self._metrics))
-        writer.writerows(row.cells(csv_columns(self._metrics)) for row in rows)
+        writer.writerows(row.cells(self._metrics) for row in rows)
         self._file.write(text.getvalue())
         self.number += len(rows)
 
