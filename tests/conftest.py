@@ -13,11 +13,18 @@ import keras
 import numpy as np
 import pytest
 import shapes  # noqa: F401, which checks arrays in kerasight, and comes before it
+import tiny_models
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def model() -> keras.Model:
+    """The tiny model of the kind that most people build."""
+    return tiny_models.MODELS["functional"]()
 
 
 @pytest.fixture

@@ -5,15 +5,10 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import MODELS, make_doc
+from tiny_models import make_doc
 
 import kerasight
 from kerasight import Explanation
-
-
-@pytest.fixture
-def model() -> keras.Model:
-    return MODELS["functional"]()
 
 
 def test_it_explains_then_formats(model: keras.Model) -> None:

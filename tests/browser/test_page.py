@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
+from tiny_pictures import EVIL
 
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.formatters.html import format_as_html, format_html_styles
@@ -493,9 +494,6 @@ def test_a_place_that_is_as_wide_as_its_content_gives_it_room(show: Any) -> None
         place = f'<div style="{style}">{format_as_html(make())}</div>'
         page = show(f"<!DOCTYPE html><title>x</title>{place}")
         assert page.locator(".kerasight").bounding_box()["width"] > 600
-
-
-EVIL = '<script>alert("it\'s")</script>\'"><img src=x onerror=alert(1)><!--'
 
 
 def test_names_from_outside_run_nothing_and_read_as_they_are(show: Any) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 from playwright.sync_api import expect
+from tiny_pictures import EVIL
 
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.formatters.html import write_report
@@ -342,9 +343,6 @@ def test_without_scripts_all_are_plain_figures(show: Any) -> None:
     expect(page.locator(".ks-tools")).to_be_hidden()
     assert page.get_by_role("radio").count() == 0
     expect(page.locator("article").first).to_contain_text("dog")
-
-
-EVIL = '<script>alert("it\'s")</script>\'"><img src=x onerror=alert(1)><!--'
 
 
 def test_names_from_outside_run_nothing_and_read_as_they_are(show: Any) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from kerasight import cli
+from kerasight.cli import models
 
 COLOUR = (255, 128, 0)
 
@@ -136,6 +138,11 @@ def refused(*arguments: str | Path, command: str = "explain") -> str:
     assert list(Path().glob("overlays/*")) == []
     assert not Path("evaluation.csv").exists()
     return lines[0].removeprefix("Error: ")
+
+
+def forbid_keras(patch: pytest.MonkeyPatch) -> None:
+    """The test fails if the command asks for Keras."""
+    patch.setattr(models, "import_keras", lambda: pytest.fail("Keras was asked for"))
 
 
 def rows_of(result: Result) -> list[list[str]]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from cli.commands import (
     doc_of,
+    forbid_keras,
     make_hidden,
     make_mean,
     make_softmax,
@@ -28,7 +29,6 @@ from rich.console import Console
 from typer.testing import Result
 
 from kerasight import demo
-from kerasight.cli import models
 from kerasight.cli.tables import print_numbers
 from kerasight.metrics.columns import METRICS
 from kerasight.metrics.comparison import Row
@@ -221,7 +221,7 @@ class TestPictures:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         Path("evaluation.csv").write_text("an earlier one")
-        monkeypatch.setattr(models, "import_keras", lambda: pytest.fail("Keras was asked for"))
+        forbid_keras(monkeypatch)
         result = run("evaluate", "gone.png", "-m", save_model(make_softmax()), "--force")
         assert result.exit_code == 2
         assert result.stdout == "No picture evaluated\n"
@@ -372,7 +372,7 @@ class TestOptions:
 
     @pytest.fixture(autouse=True)
     def _no_keras(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(models, "import_keras", lambda: pytest.fail("Keras was asked for"))
+        forbid_keras(monkeypatch)
 
     @pytest.mark.parametrize(
         ("arguments", "line"),

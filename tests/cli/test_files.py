@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cli.commands import (
     explain,
+    forbid_keras,
     make_mean,
     make_softmax,
     noise_picture,
@@ -43,7 +44,7 @@ class TestForeignFiles:
         arguments += QUICK if command == "evaluate" else ()
         Path(name).write_text("<html>a page of somebody's</html>")
         with monkeypatch.context() as patch:
-            patch.setattr(models, "import_keras", lambda: pytest.fail("Keras was asked for"))
+            forbid_keras(patch)
             line = refused(*arguments, command=command)
         full = {"-o": "--output"}.get(option, option)
         assert line == (
@@ -89,7 +90,7 @@ class TestFilesThatAreRead:
         elif kind == "hard link":
             os.link(model, name)
         before = Path(model).read_bytes()
-        monkeypatch.setattr(models, "import_keras", lambda: pytest.fail("Keras was asked for"))
+        forbid_keras(monkeypatch)
         for command, option in (("explain", "--html"), ("evaluate", "--output")):
             line = refused(picture, "-m", model, option, name, "--force", command=command)
             assert line == (

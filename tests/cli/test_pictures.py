@@ -12,7 +12,16 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cli.commands import explain, make_mean, refused, rows_of, run, save_model, save_picture
+from cli.commands import (
+    explain,
+    forbid_keras,
+    make_mean,
+    refused,
+    rows_of,
+    run,
+    save_model,
+    save_picture,
+)
 from keras import layers
 from PIL import Image, ImageFile
 
@@ -60,7 +69,7 @@ class TestPictures:
     def test_that_are_all_missing_are_told_before_the_model_is_loaded(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(models, "import_keras", lambda: pytest.fail("Keras was asked for"))
+        forbid_keras(monkeypatch)
         result = run("explain", "a.png", "b.png", "-m", "MobileNetV2")
         assert result.exit_code == 2
         assert result.stdout == "No overlay written\n"
@@ -211,7 +220,7 @@ class TestFolders:
     def test_without_pictures_are_refused_before_the_model_is_loaded(
         self, command: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(models, "import_keras", lambda: pytest.fail("Keras was asked for"))
+        forbid_keras(monkeypatch)
         Path("folder/inner.png").mkdir(parents=True)
         line = refused(save_picture(), "folder", command=command)
         assert line == "folder: no picture in this folder"

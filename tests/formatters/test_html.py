@@ -14,19 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_pictures import HEAT, noise
 
 import kerasight
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.formatters.html import format_as_html, format_html_styles, write_report
 from kerasight.formatters.image import format_as_image
 
-HEAT = np.array([[0.0, 0.25], [0.5, 1.0]])
 VOID = {"br", "img", "input", "link", "meta", "wbr"}
-
-
-def noise(size: tuple[int, int] = (200, 160)) -> Image.Image:
-    values = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-    return Image.fromarray(values)
 
 
 def make(number: int = 2, **kwargs: Any) -> Explanation:
@@ -45,7 +40,7 @@ def make(number: int = 2, **kwargs: Any) -> Explanation:
         "error": "",
         "method": "Grad-CAM",
         "targets": targets,
-        "image": noise(),
+        "image": noise(size=(200, 160)),
         "layer": "backbone/out",
     }
     return Explanation("net", **{**arguments, **kwargs})
@@ -258,9 +253,9 @@ def test_the_filter_is_what_pillow_makes_of_one_hot_cell() -> None:
 
 
 def test_large_pictures_and_heatmaps_are_reduced_and_small_pictures_enlarged() -> None:
-    data = data_of(format_as_html(make(1, image=noise((2000, 1000)))))
+    data = data_of(format_as_html(make(1, image=noise(size=(2000, 1000)))))
     assert data["size"] == [640, 320]
-    data = data_of(format_as_html(make(1, image=noise((32, 16)))))
+    data = data_of(format_as_html(make(1, image=noise(size=(32, 16)))))
     assert data["size"] == [160, 80]
     target = TargetExplanation(0, heatmap=np.ones((300, 150)))
     data = data_of(format_as_html(make(targets=[target])))
@@ -269,7 +264,7 @@ def test_large_pictures_and_heatmaps_are_reduced_and_small_pictures_enlarged() -
 
 
 def test_a_transparent_picture_stays_transparent() -> None:
-    picture = noise().convert("RGBA")
+    picture = noise(size=(200, 160)).convert("RGBA")
     picture.putalpha(100)
     assert picture_at(data_of(format_as_html(make(image=picture)))["picture"]).mode == "RGBA"
 
@@ -277,7 +272,7 @@ def test_a_transparent_picture_stays_transparent() -> None:
 def test_a_rotation_in_the_file_of_a_picture_turns_nothing() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = noise().convert("RGBA")
+    picture = noise(size=(200, 160)).convert("RGBA")
     picture.putalpha(254)
     picture.info["exif"] = exif.tobytes()
     shown = picture_at(data_of(format_as_html(make(image=picture)))["picture"])
@@ -293,9 +288,9 @@ def test_an_explanation_is_always_the_same_text_and_no_element_has_an_id() -> No
 
 
 def test_the_explanation_is_left_as_it_was() -> None:
-    expl = make(image=noise((700, 20)))
+    expl = make(image=noise(size=(700, 20)))
     format_as_html(expl)
-    assert expl == make(image=noise((700, 20)))
+    assert expl == make(image=noise(size=(700, 20)))
 
 
 def test_a_small_fragment_is_small() -> None:
@@ -463,7 +458,7 @@ def each_form(expl: Explanation, words: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-@pytest.mark.parametrize("image", [None, noise((20, 20))])
+@pytest.mark.parametrize("image", [None, noise(size=(20, 20))])
 def test_names_from_outside_are_escaped_in_every_place(number: int, image: Any) -> None:
     tame = make(number, image=image, error="wrong")
     for target in tame.targets:
@@ -611,7 +606,7 @@ def test_there_must_be_as_many_names_as_explanations(names: list[str]) -> None:
 
 def test_a_card_is_small_enough_for_500_of_them() -> None:
     # Nothing takes more room than noise; a photograph takes a third of it.
-    assert len(report([make(image=noise((1024, 1024)))])) - len(report([])) < 3 * 120_000
+    assert len(report([make(image=noise(size=(1024, 1024)))])) - len(report([])) < 3 * 120_000
 
 
 def test_styles_and_scripts_are_part_of_the_package() -> None:

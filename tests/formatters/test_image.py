@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import colors
 from PIL import Image
+from tiny_pictures import HEAT, noise
 
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.formatters.image import (
@@ -21,17 +22,10 @@ from kerasight.formatters.image import (
     heatmap_to_image,
 )
 
-HEAT = np.array([[0.0, 0.25], [0.5, 1.0]])
-
 
 def make(heatmap: Any = HEAT, image: Any = None) -> Explanation:
     image = Image.new("RGB", (2, 2), "black") if image is None else image
     return Explanation("net", image=image, targets=[TargetExplanation(0, heatmap=heatmap)])
-
-
-def noise(mode: str, size: tuple[int, int] = (5, 4)) -> Image.Image:
-    values = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-    return Image.fromarray(values).convert(mode)
 
 
 # format_as_image

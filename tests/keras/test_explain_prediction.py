@@ -36,18 +36,8 @@ from kerasight.keras.explain_prediction import (
     explain_prediction_keras_not_supported,
 )
 
-
-@pytest.fixture
-def model() -> keras.Model:
-    return MODELS["functional"]()
-
-
-@pytest.fixture(autouse=True)
-def _faint_is_fine() -> Any:
-    """Tiny random models have small gradients; what warns is tested where it says so."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", HeatmapWarning)
-        yield
+# Tiny random models have small gradients; what warns is tested where it says so.
+pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 
 
 def test_an_explanation_worked_out_by_hand() -> None:

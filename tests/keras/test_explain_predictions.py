@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,21 +13,11 @@ from PIL import Image
 from tiny_models import CLASSES, MODELS, make_doc
 
 import kerasight
-from kerasight.base import Explanation, HeatmapWarning
+from kerasight.base import Explanation
 from kerasight.keras import explain_predictions
 from kerasight.keras.heatmaps import heatmaps_of
 
-
-@pytest.fixture(autouse=True)
-def _faint_is_fine() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", HeatmapWarning)
-        yield
-
-
-@pytest.fixture
-def model() -> keras.Model:
-    return MODELS["functional"]()
+pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 
 
 def make_docs(number: int) -> np.ndarray:

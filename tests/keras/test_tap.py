@@ -9,16 +9,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_models import MODELS, make_doc
+from tiny_models import make_doc
 
 from kerasight.keras import tap
 from kerasight.keras.layers import children, walk
 from kerasight.keras.tap import _wrapped, tapped, untapped_attributes
-
-
-@pytest.fixture
-def model() -> keras.Model:
-    return MODELS["functional"]()
 
 
 def test_each_call_passes_through_see_in_the_order_of_the_run(model: keras.Model) -> None:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from fresh_python import imported_by
+from tiny_pictures import HEAT
 
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.metrics import average_drop, common, deletion, increase, insertion, road
@@ -43,9 +44,6 @@ def mean_model(*weights: float, channels_first: bool = False, size: int = 4) -> 
 
 def explanation(heatmap: Any, target: Any = 0) -> Explanation:
     return Explanation("net", targets=[TargetExplanation(target, heatmap=heatmap)])
-
-
-HEAT = np.array([[0.0, 0.25], [0.5, 1.0]])
 
 
 # Heatmaps

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import matplotlib
@@ -13,12 +12,6 @@ from kerasight.base import Explanation, TargetExplanation
 from kerasight.metrics import EnergyInMask, PointingGame, energy_in_mask, pointing_game
 
 matplotlib.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def spot(row: int, column: int, size: int = 4) -> np.ndarray:

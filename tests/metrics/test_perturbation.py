@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -22,12 +21,6 @@ from kerasight.metrics import (
 )
 
 matplotlib.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def looking_at(rows: slice, columns: slice, side: int = 8) -> keras.Model:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -22,12 +21,6 @@ from kerasight.metrics.road import (
 )
 
 matplotlib.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 # Imputation

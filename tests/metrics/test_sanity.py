@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -19,12 +18,6 @@ from kerasight.metrics import SanityCheck, sanity_check
 from kerasight.metrics.sanity import spearman
 
 matplotlib.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 class Positive(keras.layers.Layer):
