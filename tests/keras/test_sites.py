@@ -38,7 +38,7 @@ def choose(calls: list[tuple[kl.Layer, tuple[int, ...]]]) -> list[int]:
         Call(layer, 0, shape, sources=(position - 1 if position else None,))
         for position, (layer, shape) in enumerate(calls)
     ]
-    return list(sites.Choice(model, None, docs=1).positions(made))
+    return list(sites.Choice(model, None).positions(made, docs=1))
 
 
 def test_the_last_map_is_chosen_first() -> None:
@@ -227,10 +227,11 @@ def test_of_an_activation_used_for_maps_and_vectors_the_last_map_is_explained(
     np.testing.assert_allclose(record(model, doc, [0]).activations, x[0], atol=1e-6)
 
 
-def test_a_stream_of_docs_is_explained_where_one_doc_is() -> None:
+@pytest.mark.parametrize("layer", [None, "act"])
+def test_a_stream_of_docs_is_explained_where_one_doc_is(layer: str | None) -> None:
     model, docs = OneReLU(), np.concatenate([make_doc()] * 12)
     model(docs)
-    each = list(kerasight.explain_predictions(model, docs))
+    each = list(kerasight.explain_predictions(model, docs, layer=layer))
     assert {one.targets[0].heatmap.shape for one in each} == {(4, 4)}
 
 

@@ -89,6 +89,13 @@ def test_a_batch_counts_for_its_docs() -> None:
     assert runs.number == 4
 
 
+def test_of_many_docs_at_once_one_is_run_eagerly_and_all_of_them_compiled() -> None:
+    model, runs = counting()
+    docs = np.concatenate([make_doc(seed=seed) for seed in range(12)])
+    list(kerasight.explain_predictions(model, docs, batch_size=12))
+    assert runs.number == 2  # a doc to choose the layer with, and a trace
+
+
 def test_another_class_and_another_picture_need_no_new_trace() -> None:
     model, runs = counting()
     warm_up(model)

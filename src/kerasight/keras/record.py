@@ -112,7 +112,7 @@ def record_batch(
             gradient to the score; if there are no logits to be found, or there is but one class and
             it is to be compared.
     """
-    chooser = Choice(model, site, len(docs))
+    chooser = Choice(model, site)
     traces = traces_of(model)
     traces.refresh()
     recorded = backends.current().forward_backward(model, docs, targets, chooser, logits, rivals)
@@ -269,7 +269,7 @@ def class_index(target: Any) -> int:
 def _why_nothing(model: keras.Model, chooser: Choice, recorded: Pass) -> str:
     """Why a run has shown nowhere to look."""
     if chooser.wanted is None:
-        return chooser.why_none(recorded.calls)
+        return chooser.why_none(recorded.calls, len(recorded.scores))
     name = chooser.wanted.path(model)
     if not any(item is chooser.wanted.layer for _, item in layers.walk(model)):
         return f"layer {name!r} is not in model {model.name!r}, nor does the model call it"

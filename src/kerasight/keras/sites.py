@@ -95,29 +95,27 @@ class Choice:
     heads.
     """
 
-    def __init__(self, model: keras.Model, wanted: Site | None, docs: int) -> None:
+    def __init__(self, model: keras.Model, wanted: Site | None) -> None:
         """Choose in runs of ``model``.
 
         Args:
             model: The model.
             wanted: The site that is wished for; None to have one chosen.
-            docs: How many docs the runs have.
         """
         self._model = model
         self.wanted = wanted
-        self._docs = docs
 
-    def positions(self, calls: Sequence[Call]) -> Iterator[int]:
-        """The positions of those to explain, the best first."""
+    def positions(self, calls: Sequence[Call], docs: int) -> Iterator[int]:
+        """The positions of those to explain in a run of some docs, the best first."""
         if self.wanted is None:
-            yield from filter(self._is_candidate(calls), reversed(range(len(calls))))
+            yield from filter(self._is_candidate(calls, docs), reversed(range(len(calls))))
             return
         own = [
             position
             for position in reversed(range(len(calls)))
             if calls[position].is_of(self.wanted)
         ]
-        maps = list(filter(self._is_map(calls), own))
+        maps = list(filter(self._is_map(calls, docs), own))
         # The last call with a map. Where none has one, the error is to be of the last.
         yield from maps or own[:1]
 
@@ -141,32 +139,32 @@ class Choice:
             )
         return site
 
-    def why_none(self, calls: Sequence[Call]) -> str:
-        """Why there is no site to choose."""
+    def why_none(self, calls: Sequence[Call], docs: int) -> str:
+        """Why there is no site to choose in a run of some docs."""
         model = self._model.name
         for call in reversed(calls):
-            if call.has_rank_of_pictures and call.shape[0] != self._docs:
+            if call.has_rank_of_pictures and call.shape[0] != docs:
                 return f"no layer of model {model!r} is suitable: " + rows_differ(
-                    call.shape[0], self._docs
+                    call.shape[0], docs
                 )
         return (
             f"no layer of model {model!r} is suitable: none has an output of shape (1, "
             "height, width, channels) with more than one cell; pass layer= if there is one"
         )
 
-    def _is_map(self, calls: Sequence[Call]) -> Callable[[int], bool]:
+    def _is_map(self, calls: Sequence[Call], docs: int) -> Callable[[int], bool]:
         def is_map(position: int) -> bool:
             call = calls[position]
             return (
                 call.has_rank_of_pictures
-                and call.shape[0] == self._docs
+                and call.shape[0] == docs
                 and spatial_shape(call.shape, layout(self._model, calls, position)) != (1, 1)
             )
 
         return is_map
 
-    def _is_candidate(self, calls: Sequence[Call]) -> Callable[[int], bool]:
-        is_map = self._is_map(calls)
+    def _is_candidate(self, calls: Sequence[Call], docs: int) -> Callable[[int], bool]:
+        is_map = self._is_map(calls, docs)
         first_map = _first(calls, lambda call: call.has_rank_of_pictures and not call.at_input)
         first_tokens = _first(calls, lambda call: call.has_tokens)
 

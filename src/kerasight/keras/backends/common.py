@@ -96,8 +96,8 @@ class Chooser(Protocol):
     def wanted(self) -> Site | None:
         """The site that is wished for; None to have one chosen."""
 
-    def positions(self, calls: Sequence[Call]) -> Iterator[int]:
-        """The positions of those to explain, the best first."""
+    def positions(self, calls: Sequence[Call], docs: int) -> Iterator[int]:
+        """The positions of those to explain in a run of some docs, the best first."""
 
     def site(self, run: Run, position: int) -> Site:
         """The site at a position of a run; raises ValueError if it is not to be taken."""

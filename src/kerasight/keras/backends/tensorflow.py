@@ -352,7 +352,7 @@ def _run_eagerly(
         less = tf.cast(rivals.alpha, shares.dtype) * shares
     first: int | None = None
     gradients = None
-    for position in chooser.positions(recorder.calls):
+    for position in chooser.positions(recorder.calls, len(inputs)):
         activations = recorder.seen[position].output
         if activations is None and recorder.calls[position].shape:
             # Guessed wrong, and not watched: once more, with an eye on all.
