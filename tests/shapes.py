@@ -68,15 +68,12 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether the arrays in a value are as annotated; what holds none always is."""
     parts = typing.get_args(hint)
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    if isinstance(value, np.ndarray):
-        if is_union:
-            return any(fits(value, part) for part in parts)
-        # An array may stand where anything to iterate over may.
-        return bool(parts) or hint is Any or isinstance(value, hint)
     if is_union:
-        holding = [part for part in parts if typing.get_origin(part)]
-        return not holding or any(fits(value, part) for part in holding)
-    if isinstance(value, (list, tuple)) and parts:
+        able = parts if isinstance(value, np.ndarray) else list(filter(typing.get_origin, parts))
+        return not able or any(fits(value, part) for part in able)
+    if isinstance(value, np.ndarray) and not parts:
+        return hint is Any or isinstance(value, hint)
+    if isinstance(value, (list, tuple, np.ndarray)) and parts:
         is_fixed = isinstance(value, tuple) and parts[-1] is not ...
         return all(map(fits, value, parts if is_fixed else parts[:1] * len(value)))
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import kerasight
 from kerasight.cam import maps, methods
 
 SOURCE = Path(kerasight.__file__).parent
-FOLDERS = ("cam",)
+FOLDERS = ("cam", "formatters")
 
 
 def hints_of(node: ast.AST) -> list[ast.expr]:
@@ -80,3 +81,5 @@ def test_arrays_within_others_are_looked_at() -> None:
     assert fits((row, 3, table), tuple[one, int, Float[np.ndarray, "rows columns"]])
     assert not fits((table, 3), tuple[one, int])
     assert not fits((row, table), tuple[one, ...])
+    assert fits(table, Iterable[one])
+    assert not fits(table, Float[np.ndarray, "_ _ _"] | Iterable[Int[np.ndarray, " columns"]])

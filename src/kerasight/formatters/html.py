@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -46,6 +46,9 @@ from kerasight.formatters.text import (
     is_drawable,
     place_in_words,
 )
+
+if TYPE_CHECKING:
+    from jaxtyping import Int16, UInt8
 
 __all__ = ["format_as_html", "format_html_styles", "write_report"]
 
@@ -535,7 +538,7 @@ def _table(kind: str, look: _Look) -> str:
     return f'<script type="application/json" class="ks-look" data-kind="{kind}">{text}</script>'
 
 
-def _shares(resampling_filter: ResamplingFilter) -> np.ndarray:
+def _shares(resampling_filter: ResamplingFilter) -> Int16[np.ndarray, " places"]:
     """What a cell gives to the places around it, int16, from 3.5 cells before it to 3.5 after it.
 
     Found by having Pillow enlarge a single hot cell among cold ones; no filter of it reaches
@@ -548,7 +551,7 @@ def _shares(resampling_filter: ResamplingFilter) -> np.ndarray:
     return shares
 
 
-def _colours(kind: str, look: _Look) -> np.ndarray:
+def _colours(kind: str, look: _Look) -> UInt8[np.ndarray, "values 4"]:
     """RGBA of all values from the lowest to the highest, uint8 of shape ``(values, 4)``.
 
     Found by drawing them over nothing, which leaves the heatmap's own colours and opacity.

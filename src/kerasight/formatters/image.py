@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from kerasight.base import check_explanation
+from kerasight.checks import integer, is_real
 from kerasight.formatters.pixels import (
     Colormap,
     ResamplingFilter,
@@ -28,6 +28,8 @@ from kerasight.formatters.sheet import Panel, enlarged, sheet
 from kerasight.formatters.text import format_score
 
 if TYPE_CHECKING:
+    from jaxtyping import Float, Float32, Float64, Shaped, UInt8
+
     from kerasight.base import Explanation, TargetExplanation
 
 __all__ = ["expand_heatmap", "format_as_image", "format_as_sheet", "heatmap_to_image"]
@@ -127,10 +129,8 @@ def format_as_sheet(
         raise ValueError(
             f"titles must hold one for each of {len(expls)} explanations, and holds {len(titles)}"
         )
-    if columns is not None and (not isinstance(columns, Integral) or isinstance(columns, bool)):
-        raise TypeError(f"columns must be an integer, got {type(columns).__name__}")
-    if columns is not None and columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
+    if columns is not None:
+        columns = integer("columns", columns, least=1)
     rows = [
         _panels(expl, resampling_filter, colormap, alpha_limit)
         if expl.image is not None or not expl.error
@@ -221,7 +221,7 @@ _MOST_COLOURS = 1 << 16
 
 def _by_table(
     colormap: Any, least: int, alpha_limit: float | None
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Callable[[Float32[np.ndarray, "height width"]], UInt8[np.ndarray, "height width 4"]]:
     """A function from heat ``(height, width)`` to RGBA bytes, by a Matplotlib colormap."""
     count = colormap.N * math.ceil(_STEPS / colormap.N)
     table = colormap(np.arange(count) * colormap.N // count, bytes=True)[np.newaxis]
@@ -230,7 +230,7 @@ def _by_table(
     words = np.ascontiguousarray(table[0]).view(np.uint32)[:, 0]
     factor = np.float32(count / (1 - least))
 
-    def colour(heat: np.ndarray) -> np.ndarray:
+    def colour(heat: Float32[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width 4"]:
         place = heat * factor
         if least:
             place -= least * factor
@@ -243,10 +243,10 @@ def _by_table(
 
 def _by_function(
     colormap: Callable[[np.ndarray], np.ndarray], least: int, alpha_limit: float | None
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Callable[[Float32[np.ndarray, "height width"]], UInt8[np.ndarray, "height width 4"]]:
     """The same by any function, which sees the whole of the heat."""
 
-    def colour(heat: np.ndarray) -> np.ndarray:
+    def colour(heat: Float32[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width 4"]:
         heat = heat.clip(least, 1)
         coloured = _colorize((heat - least) / (1 - least) if least else heat, colormap)
         _update_alpha(coloured, starting_array=np.abs(heat), alpha_limit=alpha_limit)
@@ -288,7 +288,7 @@ def _diverging() -> Any:
 _DIVERGING = ("#0a4fd0", "#2f8cff", "#9a9a9a", "#ff6a3d", "#d40f0f")
 
 
-def heatmap_to_image(heatmap: np.ndarray) -> Image.Image:
+def heatmap_to_image(heatmap: Shaped[np.ndarray, "height width *colours"]) -> Image.Image:
     """Convert an array to a Pillow image, one pixel a cell.
 
     Args:
@@ -317,7 +317,7 @@ def heatmap_to_image(heatmap: np.ndarray) -> Image.Image:
 
 
 def expand_heatmap(
-    heatmap: np.ndarray,
+    heatmap: Shaped[np.ndarray, "height width *colours"],
     image: Image.Image,
     resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS,
 ) -> Image.Image:
@@ -346,7 +346,7 @@ def expand_heatmap(
 
 
 def _strips(
-    heatmap: np.ndarray,
+    heatmap: Shaped[np.ndarray, "_ _"],
     size: tuple[int, int],
     resampling_filter: ResamplingFilter,
     rows: int | None = None,
@@ -376,14 +376,16 @@ def _strips(
 
 
 def _resize(
-    heatmap: np.ndarray, size: tuple[int, int], resampling_filter: ResamplingFilter
-) -> np.ndarray:
+    heatmap: Shaped[np.ndarray, "_ _"], size: tuple[int, int], resampling_filter: ResamplingFilter
+) -> Float32[np.ndarray, "height width"]:
     """Resize values in [0, 1] to ``size`` (width, height); filters that overshoot are clipped."""
     [(_, resized)] = _strips(heatmap, size, resampling_filter)
     return resized.clip(0, 1)
 
 
-def _colorize(heat: np.ndarray, colormap: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _colorize(
+    heat: Float[np.ndarray, "height width"], colormap: Callable[[np.ndarray], np.ndarray]
+) -> Float64[np.ndarray, "height width 4"]:
     """Colours ``(height, width, 4)`` in [0, 1] for a float array ``(height, width)`` in [0, 1]."""
     coloured = np.array(colormap(heat), dtype=np.float64)
     if coloured.shape not in {(*heat.shape, 3), (*heat.shape, 4)}:
@@ -410,7 +412,7 @@ def _validate_heatmap(heatmap: Any, least: int = 0) -> np.ndarray:
     """The heatmap, if it is an array with real values in [least, 1]; raises if it is not."""
     if not isinstance(heatmap, np.ndarray):
         raise TypeError(f"heatmap must be a numpy.ndarray, got {type(heatmap).__name__}")
-    if heatmap.dtype.kind not in "biuf":
+    if not is_real(heatmap):
         raise TypeError(f"heatmap must hold real numbers, got an array of {heatmap.dtype}")
     if heatmap.size == 0:
         raise ValueError(f"heatmap must have at least one cell, got shape {heatmap.shape}")

@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from jaxtyping import Shaped, UInt8
+
     from kerasight.base import Explanation
 
 __all__ = [
@@ -73,7 +75,7 @@ def _grey_to_bytes(image: Image.Image) -> Image.Image:
     return Image.fromarray(to_bytes(values))
 
 
-def to_bytes(values: np.ndarray) -> np.ndarray:
+def to_bytes(values: Shaped[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     """Values in [0, 1] as rounded uint8 in 0..255."""
     scaled: np.ndarray = values * np.float32(255)
     np.clip(scaled, 0, 255, out=scaled)

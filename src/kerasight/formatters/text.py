@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 from PIL import Image
 
 from kerasight.base import FAINT, Explanation, TargetExplanation, check_explanation
+from kerasight.checks import is_real
 from kerasight.escapes import printable
+
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
 
 __all__ = ["fewer_cells", "format_as_text", "format_score", "is_drawable", "place_in_words"]
 
@@ -94,7 +98,7 @@ def format_score(score: float | None, is_probability: bool = False) -> str:
     return ">99.9%" if text == "100.0%" and score < 1 else text
 
 
-def place_in_words(heatmap: np.ndarray | None) -> str:
+def place_in_words(heatmap: Shaped[np.ndarray, " ..."] | None) -> str:
     """Where a heatmap is hottest, in words.
 
     Args:
@@ -124,7 +128,7 @@ def place_in_words(heatmap: np.ndarray | None) -> str:
     return f"{'hottest' if value > 0 else 'strongest against it'} {place}"
 
 
-def strongest(heatmap: np.ndarray) -> tuple[int, int]:
+def strongest(heatmap: Shaped[np.ndarray, "height width"]) -> tuple[int, int]:
     """Row and column of the cell that is farthest from 0, the first of equals."""
     row, column = np.unravel_index(int(np.abs(heatmap).argmax()), heatmap.shape)
     return int(row), int(column)
@@ -135,11 +139,13 @@ def _third(place: int, length: int) -> int:
     return min(2, int(3 * (place + 0.5) / length))
 
 
-def is_drawable(heatmap: np.ndarray | None) -> TypeGuard[np.ndarray]:
+def is_drawable(
+    heatmap: Shaped[np.ndarray, " ..."] | None,
+) -> TypeGuard[Shaped[np.ndarray, "height width"]]:
     """Whether this is a heatmap at all: an array ``(height, width)`` of finite real numbers."""
     return (
         isinstance(heatmap, np.ndarray)
-        and heatmap.dtype.kind in "biuf"
+        and is_real(heatmap)
         and heatmap.ndim == 2
         and heatmap.size > 0
         and bool(np.isfinite(heatmap).all())
@@ -166,7 +172,7 @@ def _target(target: TargetExplanation) -> str:
     return "\n".join(lines)
 
 
-def _block(heatmap: np.ndarray) -> list[str]:
+def _block(heatmap: Shaped[np.ndarray, "height width"]) -> list[str]:
     """A heatmap in lines of characters, in a frame, two characters a cell."""
     cells = fewer_cells(heatmap, _MOST_CELLS)
     level = np.rint(np.abs(cells).clip(0, 1) * (len(_FOR) - 1)).astype(int)
@@ -181,7 +187,9 @@ def _block(heatmap: np.ndarray) -> list[str]:
     return [f"┌{edge}┐", *(f"│{row}│" for row in rows), f"└{edge}┘"]
 
 
-def fewer_cells(heatmap: np.ndarray, most: int) -> np.ndarray:
+def fewer_cells(
+    heatmap: Shaped[np.ndarray, "_ _"], most: int
+) -> Shaped[np.ndarray, "rows columns"]:
     """The heatmap with at most ``most`` cells a side; more are averaged."""
     height, width = heatmap.shape
     if max(height, width) <= most:

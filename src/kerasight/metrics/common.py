@@ -35,6 +35,7 @@ from kerasight.progress import check_progress, progress_bar
 
 if TYPE_CHECKING:
     import keras
+    from jaxtyping import Float, Float64, Int, Int64, Shaped
     from matplotlib.axes import Axes
 
 __all__ = [
@@ -75,7 +76,7 @@ class Heat:
         target: The class that it explains; None if it does not say.
     """
 
-    values: np.ndarray
+    values: Float64[np.ndarray, "height width"]
     target: int | None = None
 
 
@@ -144,7 +145,9 @@ def _heat_of(item: Any, position: int) -> Heat:
     return Heat(values, target)
 
 
-def ranks(heatmap: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:
+def ranks(
+    heatmap: Float64[np.ndarray, "_ _"], shape: tuple[int, int], seed: int
+) -> Int64[np.ndarray, "height width"]:
     """The order of pixels from the hottest (0) to the coldest, shape ``shape``.
 
     Pixels of equal heat come in an order drawn with ``seed``. In reading order, the flat areas that
@@ -160,7 +163,7 @@ def ranks(heatmap: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def _drawn(number: int, seed: int) -> np.ndarray:
+def _drawn(number: int, seed: int) -> Int64[np.ndarray, " number"]:
     return np.random.default_rng(seed).permutation(number)
 
 
@@ -173,7 +176,7 @@ class Docs:
         channels_first: Whether the model takes them as ``(docs, channels, height, width)``.
     """
 
-    values: np.ndarray
+    values: Float[np.ndarray, "docs height width channels"]
     channels_first: bool
 
     @property
@@ -181,7 +184,9 @@ class Docs:
         """Height and width."""
         return self.values.shape[1], self.values.shape[2]
 
-    def as_the_model_takes(self, batch: np.ndarray) -> np.ndarray:
+    def as_the_model_takes(
+        self, batch: Float[np.ndarray, "batch height width channels"]
+    ) -> Float[np.ndarray, "batch _ _ _"]:
         """A batch, channels last, in the layout of the model."""
         if not self.channels_first:
             return batch
@@ -233,7 +238,9 @@ def docs_of(model: keras.Model, docs: Any) -> Docs:
     return Docs(np.moveaxis(docs, 1, -1) if channels_first else docs, channels_first)
 
 
-def baselines(baseline: Any, docs: Docs, seed: int) -> Callable[[int], np.ndarray]:
+def baselines(
+    baseline: Any, docs: Docs, seed: int
+) -> Callable[[int], Float[np.ndarray, "height width channels"]]:
     """What removed pixels are replaced by: given a doc's position, ``(height, width, channels)``.
 
     Raises:
@@ -283,13 +290,17 @@ def name_of_baseline(baseline: Baseline) -> str:
     return baseline if isinstance(baseline, str) else f"{baseline:g}"
 
 
-def _mean(doc: np.ndarray) -> np.ndarray:
+def _mean(
+    doc: Float[np.ndarray, "height width channels"],
+) -> Float[np.ndarray, "height width channels"]:
     mean = doc.mean(axis=(0, 1), dtype=np.float64)
     filled: np.ndarray = np.broadcast_to(mean, doc.shape).astype(doc.dtype)
     return filled
 
 
-def _noise(doc: np.ndarray, seed: int) -> np.ndarray:
+def _noise(
+    doc: Float[np.ndarray, "height width channels"], seed: int
+) -> Float[np.ndarray, "height width channels"]:
     wide = doc.astype(np.float64)
     mean, spread = wide.mean(axis=(0, 1)), wide.std(axis=(0, 1))
     drawn = mean + spread * np.random.default_rng(seed).standard_normal(doc.shape)
@@ -298,7 +309,9 @@ def _noise(doc: np.ndarray, seed: int) -> np.ndarray:
     return inside.astype(doc.dtype)
 
 
-def _blurred(doc: np.ndarray) -> np.ndarray:
+def _blurred(
+    doc: Float[np.ndarray, "height width channels"],
+) -> Float[np.ndarray, "height width channels"]:
     # Around the mean colour, which is also what lies beyond the edges. In RISE it is 0, the mean
     # colour of its data; of other preprocessing 0 may be black, and the edges would darken.
     mean = doc.mean(axis=(0, 1), dtype=np.float64)
@@ -310,7 +323,7 @@ def _blurred(doc: np.ndarray) -> np.ndarray:
     return blurred
 
 
-def _kernel(side: int) -> np.ndarray:
+def _kernel(side: int) -> Float64[np.ndarray, " cells"]:
     """The blur of RISE's code along an axis, for pictures whose longer side has ``side`` pixels.
 
     At 224 pixels that is a Gaussian of deviation 5 in 11 cells. What of it would lie beyond them is
@@ -326,7 +339,9 @@ def _kernel(side: int) -> np.ndarray:
     return normalised
 
 
-def _convolution(size: int, kernel: np.ndarray) -> np.ndarray:
+def _convolution(
+    size: int, kernel: Float64[np.ndarray, " cells"]
+) -> Float64[np.ndarray, "size size"]:
     """A blur along an axis as a matrix, with 0 beyond the edges."""
     radius = len(kernel) // 2
     distances = np.subtract.outer(np.arange(size), np.arange(size))
@@ -368,10 +383,10 @@ class Trial:
 
     model: keras.Model
     docs: Docs
-    places: np.ndarray
-    heatmaps: list[np.ndarray]
-    targets: np.ndarray
-    untouched: np.ndarray
+    places: Int[np.ndarray, " heatmaps"]
+    heatmaps: list[Float64[np.ndarray, "_ _"]]
+    targets: Int[np.ndarray, " heatmaps"]
+    untouched: Float64[np.ndarray, " heatmaps"]
     batch_size: int
     logits: bool
     progress: bool | None
@@ -456,7 +471,7 @@ class Trial:
         value: Item = self._known[key]
         return value
 
-    def order(self, place: int, seed: int) -> np.ndarray:
+    def order(self, place: int, seed: int) -> Int64[np.ndarray, "height width"]:
         """The `ranks` of a heatmap at the size of the docs."""
         return self.once(
             ("order", place, seed), lambda: ranks(self.heatmaps[place], self.docs.size, seed)
@@ -546,7 +561,7 @@ class Trial:
         yield from done
 
 
-def digest(values: np.ndarray) -> bytes:
+def digest(values: Shaped[np.ndarray, " ..."]) -> bytes:
     """What tells an array from others of its shape."""
     exact = np.packbits(values) if values.dtype == np.bool_ else np.ascontiguousarray(values)
     return hashlib.blake2b(exact.data, digest_size=16).digest()
@@ -570,7 +585,12 @@ def _made(
         pool.shutdown(cancel_futures=True)
 
 
-def _scores(model: keras.Model, docs: Docs, batch: np.ndarray, logits: bool) -> np.ndarray:
+def _scores(
+    model: keras.Model,
+    docs: Docs,
+    batch: Float[np.ndarray, "batch height width channels"],
+    logits: bool,
+) -> Float[np.ndarray, "batch classes"]:
     """The scores of a batch of pictures, channels last, shape ``(batch, classes)``."""
     from kerasight.keras.record import scores_of
 

@@ -13,6 +13,7 @@ from kerasight.cam.maps import resized
 from kerasight.metrics.common import Heatmaps, axes, heatmaps_of
 
 if TYPE_CHECKING:
+    from jaxtyping import Bool, Float64
     from matplotlib.axes import Axes
 
 __all__ = ["EnergyInMask", "PointingGame", "energy_in_mask", "pointing_game"]
@@ -34,11 +35,11 @@ class PointingGame:
         tolerance: How far from the mask still counts as a hit, in pixels.
     """
 
-    distances: tuple[np.ndarray, ...]
+    distances: tuple[Float64[np.ndarray, " _"], ...]
     tolerance: float
 
     @property
-    def hits(self) -> np.ndarray:
+    def hits(self) -> Float64[np.ndarray, " explanations"]:
         """1 for a hit, 0 for a miss, shape ``(explanations,)``.
 
         Where several points are equally hot, the share of them that hits.
@@ -111,8 +112,8 @@ class EnergyInMask:
             that would lie in it by chance, shape ``(explanations,)``.
     """
 
-    shares: np.ndarray
-    areas: np.ndarray
+    shares: Float64[np.ndarray, " explanations"]
+    areas: Float64[np.ndarray, " explanations"]
 
     @property
     def mean(self) -> float:
@@ -171,7 +172,10 @@ class EnergyInMask:
 
 
 def pointing_game(
-    explanations: Heatmaps, masks: np.ndarray | Iterable[np.ndarray], *, tolerance: float = 0
+    explanations: Heatmaps,
+    masks: Bool[np.ndarray, "height width"] | Iterable[Bool[np.ndarray, "_ _"]],
+    *,
+    tolerance: float = 0,
 ) -> PointingGame:
     """See whether the hottest point of each heatmap lies on the object.
 
@@ -219,7 +223,9 @@ def pointing_game(
     return PointingGame(distances, float(tolerance))
 
 
-def _distances(heatmap: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _distances(
+    heatmap: Float64[np.ndarray, "_ _"], mask: Bool[np.ndarray, "_ _"]
+) -> Float64[np.ndarray, " points"]:
     """How far from the mask each of the hottest points lies, in pixels."""
     peak = heatmap.max()
     if peak <= 0:
@@ -235,7 +241,7 @@ def _distances(heatmap: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.round(distances, 9)
 
 
-def _gaps(cell: int, cells: int, pixels: int) -> np.ndarray:
+def _gaps(cell: int, cells: int, pixels: int) -> Float64[np.ndarray, " pixels"]:
     """How far the centre of a cell is from each pixel along an axis, shape ``(pixels,)``.
 
     From the pixel's nearest edge: a centre on the border of two pixels is in both.
@@ -246,7 +252,8 @@ def _gaps(cell: int, cells: int, pixels: int) -> np.ndarray:
 
 
 def energy_in_mask(
-    explanations: Heatmaps, masks: np.ndarray | Iterable[np.ndarray]
+    explanations: Heatmaps,
+    masks: Bool[np.ndarray, "height width"] | Iterable[Bool[np.ndarray, "_ _"]],
 ) -> EnergyInMask:
     """See how much of the heat lies on the object.
 
@@ -285,7 +292,9 @@ def energy_in_mask(
     return EnergyInMask(shares, np.array([mask.mean() for _, mask in pairs]))
 
 
-def _pairs(explanations: Any, masks: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+def _pairs(
+    explanations: Any, masks: Any
+) -> list[tuple[Float64[np.ndarray, "_ _"], Bool[np.ndarray, "_ _"]]]:
     """Heatmaps with their masks, checked."""
     heats = heatmaps_of(explanations)
     if isinstance(masks, np.ndarray):

@@ -26,6 +26,7 @@ from kerasight.metrics.common import (
 
 if TYPE_CHECKING:
     import keras
+    from jaxtyping import Bool, Float, Float64, Int, Shaped
     from matplotlib.axes import Axes
 
 __all__ = [
@@ -56,13 +57,13 @@ class Curve:
     """
 
     metric: Literal["deletion", "insertion"]
-    fractions: np.ndarray
-    scores: np.ndarray
-    targets: np.ndarray
+    fractions: Float64[np.ndarray, " points"]
+    scores: Float64[np.ndarray, "docs points"]
+    targets: Int[np.ndarray, " docs"]
     baseline: str
 
     @property
-    def areas(self) -> np.ndarray:
+    def areas(self) -> Float64[np.ndarray, " docs"]:
         """The area below each curve, by the trapezoidal rule, shape ``(docs,)``."""
         heights = (self.scores[:, 1:] + self.scores[:, :-1]) / 2
         areas: np.ndarray = heights @ np.diff(self.fractions)
@@ -119,7 +120,7 @@ class Curve:
 
 def deletion(
     model: keras.Model,
-    docs: np.ndarray,
+    docs: Shaped[np.ndarray, "docs _ _ _"],
     explanations: Heatmaps,
     *,
     targets: Sequence[int] | None = None,
@@ -188,7 +189,7 @@ def deletion(
 
 def insertion(
     model: keras.Model,
-    docs: np.ndarray,
+    docs: Shaped[np.ndarray, "docs _ _ _"],
     explanations: Heatmaps,
     *,
     targets: Sequence[int] | None = None,
@@ -234,7 +235,7 @@ def insertion(
 def curve(
     metric: Literal["deletion", "insertion"],
     trial: Trial,
-    baseline_of: Callable[[int], np.ndarray],
+    baseline_of: Callable[[int], Float[np.ndarray, "height width channels"]],
     steps: int,
     seed: int,
     name: str,
@@ -277,7 +278,11 @@ def curve(
     )
 
 
-def _chosen(mask: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+def _chosen(
+    mask: Bool[np.ndarray, "height width"],
+    inside: Float[np.ndarray, "height width channels"],
+    outside: Float[np.ndarray, "height width channels"],
+) -> Float[np.ndarray, "height width channels"]:
     # Written out for all channels, NumPy chooses twice as fast.
     channels = np.repeat(mask, inside.shape[-1]).reshape(inside.shape)
     return np.where(channels, inside, outside)
@@ -294,9 +299,9 @@ class _Masked:
         baseline: What stands in the place of the cold pixels.
     """
 
-    before: np.ndarray
-    after: np.ndarray
-    targets: np.ndarray
+    before: Float64[np.ndarray, " docs"]
+    after: Float64[np.ndarray, " docs"]
+    targets: Int[np.ndarray, " docs"]
     baseline: str
 
     def _plot(self, ax: Axes | None, title: str, kwargs: dict[str, Any]) -> Axes:
@@ -334,7 +339,7 @@ class AverageDrop(_Masked):
     """
 
     @property
-    def drops(self) -> np.ndarray:
+    def drops(self) -> Float64[np.ndarray, " docs"]:
         """The drop of each score in per cent of it, 0 where it rises, shape ``(docs,)``."""
         drops: np.ndarray = 100 * np.maximum(0, self.before - self.after) / self.before
         return drops
@@ -380,7 +385,7 @@ class Increase(_Masked):
     """
 
     @property
-    def increased(self) -> np.ndarray:
+    def increased(self) -> Bool[np.ndarray, " docs"]:
         """Whether each score rises, booleans ``(docs,)``."""
         return np.asarray(self.after > self.before)
 
@@ -413,7 +418,7 @@ class Increase(_Masked):
 
 def average_drop(
     model: keras.Model,
-    docs: np.ndarray,
+    docs: Shaped[np.ndarray, "docs _ _ _"],
     explanations: Heatmaps,
     *,
     targets: Sequence[int] | None = None,
@@ -471,7 +476,7 @@ def average_drop(
 
 def increase(
     model: keras.Model,
-    docs: np.ndarray,
+    docs: Shaped[np.ndarray, "docs _ _ _"],
     explanations: Heatmaps,
     *,
     targets: Sequence[int] | None = None,
@@ -513,8 +518,10 @@ def increase(
 
 
 def masked_scores(
-    trial: Trial, baseline_of: Callable[[int], np.ndarray], name: str
-) -> Plan[np.ndarray]:
+    trial: Trial,
+    baseline_of: Callable[[int], Float[np.ndarray, "height width channels"]],
+    name: str,
+) -> Plan[Float64[np.ndarray, " heatmaps"]]:
     """The scores of what the heatmaps leave of the docs, shape ``(heatmaps,)``.
 
     Args:

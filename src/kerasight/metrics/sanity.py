@@ -27,6 +27,7 @@ from kerasight.progress import check_progress
 
 if TYPE_CHECKING:
     import keras
+    from jaxtyping import Float64, Int, Shaped
     from matplotlib.axes import Axes
 
     from kerasight.keras.explain_prediction import LayerKeys
@@ -57,12 +58,12 @@ class SanityCheck:
     """
 
     layers: tuple[str, ...]
-    counts: np.ndarray
-    correlations: np.ndarray
-    heatmaps: np.ndarray
-    originals: np.ndarray
+    counts: Int[np.ndarray, " steps"]
+    correlations: Float64[np.ndarray, "docs repeats steps"]
+    heatmaps: Float64[np.ndarray, "docs repeats steps height width"]
+    originals: Float64[np.ndarray, "docs height width"]
     threshold: float
-    targets: np.ndarray
+    targets: Int[np.ndarray, " docs"]
     layer: str
     method: str
 
@@ -194,7 +195,7 @@ class _Estimate:
     high: float = math.nan
 
     @classmethod
-    def of(cls, correlations: np.ndarray) -> _Estimate:
+    def of(cls, correlations: Float64[np.ndarray, "docs repeats"]) -> _Estimate:
         """That of the size of correlations ``(docs, repeats)``, less those that are NaN."""
         known = ~np.isnan(correlations)
         docs = known.any(axis=1)
@@ -211,7 +212,7 @@ class _Estimate:
 
 def sanity_check(
     model: keras.Model,
-    docs: np.ndarray,
+    docs: Shaped[np.ndarray, "docs ..."],
     *,
     targets: Sequence[int] | None = None,
     layer: LayerKeys | None = None,
@@ -356,7 +357,9 @@ def sanity_check(
     )
 
 
-def _explained(what: str, model: keras.Model, doc: np.ndarray, **kwargs: Any) -> Explanation:
+def _explained(
+    what: str, model: keras.Model, doc: Shaped[np.ndarray, "1 ..."], **kwargs: Any
+) -> Explanation:
     """The explanation; raises ValueError if there is none, saying of ``what``."""
     from kerasight.explain import explain_prediction
 
@@ -369,7 +372,9 @@ def _explained(what: str, model: keras.Model, doc: np.ndarray, **kwargs: Any) ->
     return explanation
 
 
-def _target_and_heatmap(explanation: Explanation) -> tuple[int, np.ndarray]:
+def _target_and_heatmap(
+    explanation: Explanation,
+) -> tuple[int, Float64[np.ndarray, "height width"]]:
     heat = heatmaps_of(explanation)[0]
     assert heat.target is not None
     return heat.target, heat.values
@@ -490,7 +495,7 @@ def _initializer_of(layer: Any, name: str) -> Any:
     return None
 
 
-def spearman(left: np.ndarray, right: np.ndarray) -> float:
+def spearman(left: Shaped[np.ndarray, " ..."], right: Shaped[np.ndarray, " ..."]) -> float:
     """Spearman's rank correlation of two maps of as many cells.
 
     Equal values share the mean of their ranks.
@@ -504,7 +509,7 @@ def spearman(left: np.ndarray, right: np.ndarray) -> float:
     return float(np.clip(first @ second / size, -1, 1)) if size else math.nan
 
 
-def _mean_ranks(values: np.ndarray) -> np.ndarray:
+def _mean_ranks(values: Shaped[np.ndarray, " ..."]) -> Float64[np.ndarray, " cells"]:
     _, place, number = np.unique(values.ravel(), return_inverse=True, return_counts=True)
     ranks = np.cumsum(number) - (number - 1) / 2
     found: np.ndarray = ranks[place.ravel()]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kerasight.checks import integer
+
+if TYPE_CHECKING:
+    from jaxtyping import Real
 
 __all__ = ["FEWEST", "LEVEL", "differs", "standard_error", "t_quantile"]
 
@@ -69,14 +73,14 @@ def t_quantile(probability: float, degrees: int) -> float:
     return math.sqrt(degrees) * math.tan((low + high) / 2) if low else 0.0
 
 
-def standard_error(values: np.ndarray) -> float:
+def standard_error(values: Real[np.ndarray, " n"]) -> float:
     """The standard error of the mean of independent values ``(n,)``; NaN of fewer than two."""
     if len(values) < 2:
         return math.nan
     return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
-def differs(differences: np.ndarray, level: float = LEVEL) -> bool:
+def differs(differences: Real[np.ndarray, " n"], level: float = LEVEL) -> bool:
     """Whether the mean of independent differences is so far from 0 that it is not chance.
 
     By Student's t test, two-sided. It takes the differences to be normal, and where they are few
