@@ -10,7 +10,8 @@ from keras import layers as kl
 from tiny_models import MODELS, Chain, Shift, backbone, doc_for, head, make_doc, scores_of, state_of
 
 from kerasight.keras import layers
-from kerasight.keras.record import record
+from kerasight.keras.backends import tensorflow as backend
+from kerasight.keras.record import record, scorer
 
 
 @pytest.fixture(params=list(MODELS))
@@ -431,3 +432,59 @@ def test_other_backends_of_keras_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     with pytest.raises(NotImplementedError, match="KERAS_BACKEND=tensorflow"):
         record(MODELS["functional"](), make_doc())
+
+
+# Scores of many inputs
+
+
+def test_scores_of_many_are_those_of_the_model_one_by_one(name: str) -> None:
+    model, doc = MODELS[name](), doc_for(name)
+    scores_of(model, doc)  # builds it
+    before = state_of(model)
+    docs = np.concatenate([doc, doc**2, -doc])
+    found = scorer(model, docs)(docs)
+    np.testing.assert_allclose(
+        found, [scores_of(model, docs[i : i + 1]) for i in range(3)], rtol=1e-5, atol=1e-6
+    )
+    assert state_of(model) == before
+
+
+def normalised() -> keras.Model:
+    """Scores are the means of two channels, normalised to mean 0 and variance 1 of the past."""
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 2)),
+            kl.BatchNormalization(epsilon=0, name="norm"),
+            kl.GlobalAveragePooling2D(),
+        ]
+    )
+    model.set_weights(np.float32([[1, 1], [0, 0], [3, 0], [4, 1]]))  # times, plus; mean, variance
+    return model
+
+
+def test_scores_of_many_are_with_the_weights_of_when_they_were_first_asked_for() -> None:
+    model, doc = normalised(), np.full((1, 4, 4, 2), 5, np.float32)
+    score = scorer(model, doc)
+    np.testing.assert_allclose(score(doc), [[1, 5]])
+    model.set_weights(np.float32([[1, 1], [0, 0], [1, 0], [4, 25]]))
+    np.testing.assert_allclose(score(doc), [[1, 5]])
+    np.testing.assert_allclose(scorer(model, doc)(doc), [[2, 1]])
+
+
+def test_of_a_large_model_no_copy_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_MOST_WEIGHTS", 31)
+    model, doc = normalised(), np.full((1, 4, 4, 2), 5, np.float32)
+    score = scorer(model, doc)
+    model.set_weights(np.float32([[1, 1], [0, 0], [1, 0], [4, 25]]))
+    np.testing.assert_allclose(score(doc), [[2, 1]])
+
+
+def test_what_cannot_be_compiled_is_scored_all_the_same() -> None:
+    class Eager(kl.Layer):
+        def call(self, inputs: Any) -> Any:
+            return keras.ops.convert_to_tensor(np.asarray(inputs) * 2)
+
+    model = Chain([Eager(), kl.GlobalAveragePooling2D()], name="eager")
+    doc = np.full((1, 4, 4, 2), 5, np.float32)
+    scores_of(model, doc)
+    np.testing.assert_allclose(scorer(model, doc)(doc), [[10, 10]])

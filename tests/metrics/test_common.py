@@ -453,3 +453,18 @@ def test_pictures_of_all_metrics_are_spread_over_all_batches(
     np.testing.assert_array_equal(cheap, 100 + np.arange(12).reshape(2, 6))
     assert [sum(value < 100 for value in batch) for batch in batches] == [1, 1, 1, 1]
     assert told == [0, 0.25, 0.5, 0.75]
+
+
+def test_many_scores_are_what_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = keras.Input((3, 4, 4))
+    x = keras.layers.BatchNormalization(axis=1)(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    docs = np.random.default_rng(0).random((2, 3, 4, 4), dtype=np.float32)
+    heatmaps = np.random.default_rng(1).random((2, 4, 4))
+    few = road(model, docs, heatmaps, batch_size=3)
+    monkeypatch.setattr(common, "_MANY", 16)
+    monkeypatch.setattr(common, "_scores", lambda model, docs, batch, logits: untouched)
+    untouched = model.predict(docs, verbose=0)
+    many = road(model, docs, heatmaps, batch_size=3)
+    np.testing.assert_allclose(many.morf, few.morf, rtol=1e-4)
+    np.testing.assert_allclose(many.lerf, few.lerf, rtol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -15,7 +16,7 @@ from kerasight.keras.backends.common import TOP, Pass, Rivals
 from kerasight.keras.sites import Choice, Site, rows_differ, spatial_shape
 from kerasight.keras.traces import traces_of
 
-__all__ = ["Terms", "record", "record_batch", "scores_of", "target_index"]
+__all__ = ["Terms", "record", "record_batch", "scorer", "scores_of", "target_index"]
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,26 @@ def scores_of(
     backend = backends.current()
     traces_of(model).refresh()
     return np.concatenate([backend.scores(model, batch, logits) for batch in batches])
+
+
+def scorer(
+    model: keras.Model, docs: np.ndarray, *, logits: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What gives the scores of a batch, for a thousand inputs and more.
+
+    Making it takes as long as some hundred of them. It then is up to a quarter faster than
+    `scores_of`, since the weights are compiled in, and as exact.
+
+    Args:
+        model: The classifier. It has run, and stays as it is while its scores are asked for.
+        docs: Inputs of the shape and type that all will have, however many.
+        logits: Whether the scores are to be those before the final softmax or sigmoid.
+
+    Returns:
+        A function from a batch of inputs to scores ``(batch, classes)``, float32 or float64.
+    """
+    traces_of(model).refresh()
+    return backends.current().scorer(model, docs, logits)
 
 
 def _not_finite(name: str, activations: np.ndarray, gradients: np.ndarray) -> ValueError | None:

@@ -142,6 +142,11 @@ class Traces:
             _keep_most(self._traces)
             return self._traces[key]
 
+    def drop(self, key: Hashable) -> None:
+        """Forget a trace that does not answer as the model does any more."""
+        with self._lock:
+            self._traces.pop(key, None)
+
     def _made(self, trace: Callable[[], Any]) -> Any:
         """A new trace, if there can be one, and the model as it was before.
 

@@ -361,6 +361,9 @@ Plan = Generator[Asked, np.ndarray, Item]
 The scores are those for the class of each heatmap, float64 ``(heatmaps, each)``.
 """
 
+# From this many pictures on it takes less time to compile the weights into the model first.
+_MANY = 1000
+
 # NumPy lets go of Python's lock for a part of the time only, so that more of them only wait.
 _THREADS = min(4, os.cpu_count() or 1)
 
@@ -519,6 +522,7 @@ class Trial:
         self, found: dict[int, np.ndarray], asked: dict[int, Asked]
     ) -> Iterator[tuple[int, int, int]]:
         """Fill in the scores of each metric; yields each place that is done."""
+        score = self._scorer(sum(scores.size for scores in found.values()))
         waiting: dict[Hashable, list[tuple[int, int, int]]] = {}
         done: list[tuple[int, int, int]] = []
 
@@ -548,9 +552,7 @@ class Trial:
 
         with closing(_made(pictures(), self.batch_size)) as made:
             while batch := list(itertools.islice(made, self.batch_size)):
-                scores = _scores(
-                    self.model, self.docs, np.stack([picture for _, picture in batch]), self.logits
-                )
+                scores = score(np.stack([picture for _, picture in batch]))
                 for (key, _), row in zip(batch, scores, strict=True):
                     for where in waiting.pop(key):
                         fill(where, row)
@@ -559,6 +561,16 @@ class Trial:
                 yield from done
                 done.clear()
         yield from done
+
+    def _scorer(self, number: int) -> Callable[[np.ndarray], np.ndarray]:
+        """What gives the scores of batches of pictures, channels last, of so many in all."""
+        if number < _MANY:
+            return lambda batch: _scores(self.model, self.docs, batch, self.logits)
+        from kerasight.keras.record import scorer
+
+        as_taken = self.docs.as_the_model_takes
+        score = scorer(self.model, as_taken(self.docs.values[:1]), logits=self.logits)
+        return lambda batch: score(as_taken(batch))
 
 
 def digest(values: Shaped[np.ndarray, " ..."]) -> bytes:

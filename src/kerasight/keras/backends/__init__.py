@@ -49,6 +49,18 @@ class Backend(Protocol):
             ValueError: If the output is not one score a class, or the logits cannot be found.
         """
 
+    def scorer(self, model: keras.Model, docs: Any, logits: bool) -> Callable[[Any], Any]:
+        """`scores` as a function of the docs, for a thousand and more; it takes time to make.
+
+        Args:
+            model: The classifier, which has run.
+            docs: Array of the shape and type that docs will have, however many.
+            logits: As in `scores`.
+
+        Returns:
+            The function. It holds while the model stays as it is, weights included.
+        """
+
     def forward_backward(
         self,
         model: keras.Model,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,7 @@ from kerasight.keras.sites import Site, guessed
 from kerasight.keras.tap import tapped
 from kerasight.keras.traces import WORTH_A_TRACE, outer_scope, traces_of
 
-__all__ = ["forward", "forward_backward", "scores", "scores_after"]
+__all__ = ["forward", "forward_backward", "scorer", "scores", "scores_after"]
 
 # Between 0 and 6e-8 float16 has nothing, and there the gradients of a probability often lie. So
 # they are taken of a multiple of the score, the greatest of these at which nothing overflows.
@@ -153,13 +154,75 @@ def scores(model: keras.Model, docs: np.ndarray, logits: bool = False) -> np.nda
     return _as_wide(found)
 
 
+# A trace that holds weights has them several times over while it is made.
+_MOST_WEIGHTS = 2**26
+
+Weights = Sequence[tuple[Any, np.ndarray]]
+"""Variables, and a value for each."""
+
+
+def scorer(
+    model: keras.Model, docs: np.ndarray, logits: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The scores of inputs like ``docs`` as a function, with the weights as they are now.
+
+    `kerasight.keras.backends.Backend` has the arguments. Weights that do not change are worked into
+    each other before the model runs: most of batch normalisation goes into the convolutions.
+    """
+    _check_eager()
+
+    def as_ever(batch: np.ndarray) -> np.ndarray:
+        return scores(model, batch, logits)
+
+    inputs = tf.convert_to_tensor(docs[:1])
+    weights = [(variable, variable.numpy()) for variable in model.variables]
+    if not model.built or sum(value.nbytes for _, value in weights) > _MOST_WEIGHTS:
+        return as_ever
+    shape = _traced_shape(model, inputs)
+    traces = traces_of(model)
+    traces.count(model, key := ("scorer", shape, inputs.dtype, logits), WORTH_A_TRACE)
+    mark = _mark(weights)
+
+    def traced() -> Any:
+        return mark, _traced_scores(model, shape, inputs.dtype, logits, weights)
+
+    found = traces.get(key, key, traced)
+    if found is not None and found[0] != mark:
+        traces.drop(key)
+        found = traces.get(key, key, traced)
+    weights = []  # which the trace holds by now
+    if found is None:
+        return as_ever
+    _, trace = found
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        try:
+            return _as_wide(trace(tf.convert_to_tensor(batch)))
+        except tf.errors.OpError:
+            return as_ever(batch)  # which fails with a better message
+
+    return run
+
+
+def _mark(weights: Weights) -> bytes:
+    """What tells weights from others."""
+    mark = hashlib.blake2b()
+    for _, value in weights:
+        mark.update(value.tobytes())
+    return mark.digest()
+
+
 def _traced_scores(
-    model: keras.Model, shape: tuple[int | None, ...], dtype: tf.DType, logits: bool
+    model: keras.Model,
+    shape: tuple[int | None, ...],
+    dtype: tf.DType,
+    logits: bool,
+    weights: Weights = (),
 ) -> Any:
     weak_model = weakref.ref(model)  # the function lives on in its trace
 
     def run(inputs: tf.Tensor) -> tf.Tensor:
-        return _scores_alone(weak_model(), inputs, logits)
+        return _scores_alone(weak_model(), inputs, logits, weights=weights)
 
     signature = [tf.TensorSpec(shape, dtype)]
     return tf.function(run, signature, autograph=False).get_concrete_function()
@@ -172,9 +235,10 @@ def _scores_alone(
     logits: bool,
     layers: Sequence[keras.layers.Layer] = (),
     see: Callable[[Any, Any], Any] = lambda _, output: output,
+    weights: Weights = (),
 ) -> tf.Tensor:
     """The scores, where no gradient is to be had; what some layers put out goes through ``see``."""
-    with tapped([*_compiled(model), *layers], see), _changing_nothing():
+    with tapped([*_compiled(model), *layers], see), _changing_nothing(weights):
         return _scores(model, inputs, logits)
 
 
@@ -724,14 +788,14 @@ def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 @contextlib.contextmanager
-def _changing_nothing() -> Iterator[None]:
+def _changing_nothing(weights: Weights = ()) -> Iterator[None]:
     """Where what a model does to itself as it runs does not last.
 
     Batch normalisation that the user's code runs in training mode, counters, seeds, losses. In a
-    scope of the user's, the weights are those of that scope.
+    scope of the user's, the weights are those of that scope; else those given.
     """
     outer = outer_scope()
-    with keras.StatelessScope() as scope:
+    with keras.StatelessScope(state_mapping=weights) as scope:
         if outer is not None:
             scope.state_mapping.update(outer.state_mapping)
         yield
