@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["whole_file"]
 def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     """Open a file for writing that takes its place once it is written to its end.
 
-    It is written beside its place, under a hidden name, and then renamed. If that is interrupted,
-    by Ctrl-C or any exception, nothing of it is left, and what was there before stays as it was.
-    Links are followed. What is no regular file, such as a pipe, is written to as it is.
+    It is written beside its place, under a hidden name, and then renamed. If Ctrl-C or an exception
+    interrupts that, nothing of it is left, and the earlier file stays as it was. Links are
+    followed. A pipe, or anything else that is no regular file, is written to directly.
 
     Args:
         path: The file.
@@ -38,9 +38,9 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
         with open(path, mode, **text) as out:
             yield out
         return
-    if place.exists() and not os.access(place, os.W_OK):  # which renaming would not ask
+    if place.exists() and not os.access(place, os.W_OK):  # renaming would not ask
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    # Of a long name, as much as leaves room for the rest: 255 bytes are the most there may be.
+    # File names may have 255 bytes: a long one is cut, to leave room for the rest.
     aside = place.with_name(f".{place.name[:50]}.{secrets.token_hex(4)}.part")
     try:
         with open(aside, mode.replace("w", "x"), **text) as out:

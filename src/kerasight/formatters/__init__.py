@@ -1,4 +1,4 @@
-"""From an ``Explanation`` to something a person can look at."""
+"""Explanations as pictures, pages, texts and data."""
 
 from kerasight.formatters.as_dict import format_as_dict
 from kerasight.formatters.html import format_as_html

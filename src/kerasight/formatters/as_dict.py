@@ -32,10 +32,10 @@ def format_as_dict(
 
     Args:
         expl: An explanation, or one of its targets.
-        include_image: Whether the picture's ``data`` is to be there; if not, it is None.
+        include_image: Whether to include the picture's ``data``; if not, it is None.
 
     Returns:
-        A dict of dicts, lists, str, int, float, bool and None, which shares nothing with ``expl``.
+        A dict of dicts, lists, str, int, float, bool and None that shares nothing with ``expl``.
 
     Raises:
         TypeError: If ``expl`` is no explanation, or a field has a value of another kind.
@@ -75,9 +75,9 @@ def _plain(value: Any, name: str, include_image: bool) -> Any:
 
 
 def _picture(image: Image.Image, include_image: bool) -> dict[str, Any]:
-    """A picture as a PNG; what a PNG cannot hold, as the RGBA that is drawn of it."""
+    """A picture as a PNG; a mode that PNG lacks becomes the RGBA that the overlays show."""
     image = image.copy() if image.mode in _MODES_OF_PNG else to_rgba(image)
-    # A place, a camera or a rotation are no part of what the model saw.
+    # The model saw no place, camera or rotation.
     image.info = {key: value for key, value in image.info.items() if key == "transparency"}
     data = None
     if include_image:

@@ -1,13 +1,14 @@
 """Explanations as HTML: a fragment for a notebook, a page for a file, a report of many.
 
 All of it is self-contained: pictures, styles and scripts are in the text, and nothing is fetched.
-The markup alone, with neither styles nor scripts, is the overlay of each class with a caption,
-because that is what is left of it on GitHub or in a notebook that is not trusted: nothing in it
-waits for a script. The script makes the classes a choice, puts the picture in the place of the
-overlays, and draws the heatmap over it from its cells, as `format_as_image` does it, so that its
-opacity can be changed, its values can be read, and it can be enlarged. No element has an id, so
-that any number of fragments may stand on one page, and the same explanation is always the same
-text.
+
+Without styles and scripts, as on GitHub or in a notebook that is not trusted, there is the overlay
+of each class with a caption. The script makes the classes a choice and replaces the overlays by the
+picture. It draws the heatmap over the picture from its cells, as `format_as_image` does, so that
+users can change its opacity, read its values and enlarge it.
+
+No element has an id, so that any number of fragments can stand on one page. The same explanation is
+always the same text.
 """
 
 from __future__ import annotations
@@ -54,16 +55,16 @@ __all__ = ["format_as_html", "format_html_styles", "write_report"]
 
 _LANCZOS = Image.Resampling.LANCZOS
 
-# Colours of the script's table: twice as many as a colormap of Matplotlib has, so that the opacity,
-# which is part of them, is right to a byte.
+# Colours in the script's table: twice as many as a colormap of Matplotlib has, because the table
+# holds the opacity too, which is to be right to a byte.
 _TABLE_SIZE = 512
-# Places within a cell that the script's table of a filter tells apart.
+# Steps within a cell in the script's table of a filter.
 _PLACES = 96
 
 
 @dataclass(frozen=True)
 class _Look:
-    """How heatmaps are drawn, and how large what they are drawn over and read from may be."""
+    """How heatmaps are drawn, and how many pixels and cells a page holds at most."""
 
     resampling_filter: ResamplingFilter
     colormap: Colormap | None
@@ -86,17 +87,17 @@ class _Look:
         return format_as_image(Explanation("", image=image, targets=targets), **arguments)
 
 
-# In a notebook a picture is some 400 pixels wide, in a report some 300; on many screens each of
-# these is two by two of its own.
+# A picture is some 400 pixels wide in a notebook and some 300 in a report; many screens have two by
+# two pixels for each of these.
 _FRAGMENT = {"side": 640, "cells": 128, "quality": 85}
 _REPORT = {"side": 448, "cells": 64, "quality": 80}
-# For those who read a report without scripts.
+# Of the overlays in a report for readers without scripts.
 _STILL_SIDE, _STILL_QUALITY = 320, 70
 
 # Letters of a part of a path that fit on a line of a card.
 _LONGEST_PART = 24
 
-# JupyterLab would take the arrow keys for itself, where this is not on the element with the focus.
+# Without this on the element with the focus, JupyterLab takes the arrow keys.
 _OWN_KEYS = 'data-lm-suppress-shortcuts="true"'
 
 
@@ -112,30 +113,30 @@ def format_as_html(
 ) -> str:
     """Show an explanation in HTML that needs nothing but itself.
 
-    There are the picture with the heatmap over it, which a click or Enter enlarges, the classes to
-    choose from with their scores, a slider for the heatmap's opacity, and the heat of the cell
-    under the pointer or, with the arrow keys, of any cell; rows and columns count from 1. Without
-    scripts the overlays of all classes stand side by side, with the opacity of ``alpha_limit``.
+    It shows the picture with the heatmap over it, the classes with their scores to choose from, and
+    a slider for the heatmap's opacity. It tells the heat of the cell under the pointer, or of the
+    cell that the arrow keys lead to; rows and columns count from 1. A click or Enter enlarges the
+    picture. Without scripts the overlays of all classes stand side by side, with the opacity of
+    ``alpha_limit``.
 
-    Pictures of more than 640 pixels a side are reduced to that, and heatmaps of more than 128 cells
-    a side are averaged down to that. What else a picture file holds, such as EXIF data, is left
-    out.
+    Larger pictures are reduced to 640 pixels a side, larger heatmaps averaged down to 128 cells a
+    side. EXIF and other data of the picture file are left out.
 
     Args:
-        expl: An explanation. Without a picture or without targets, what there is of it is shown,
-            and the ``error`` if there is one.
+        expl: An explanation. If it has no picture or no targets, the rest is shown, with the
+            ``error`` if there is one.
         resampling_filter: As in `kerasight.format_as_image`.
-        colormap: As in `kerasight.format_as_image`; None for its default. A function must colour
-            each value for itself, wherever in the array it stands.
-        alpha_limit: As in `kerasight.format_as_image`; where the slider stands at first.
-        title: What stands above; if None, the name of the model.
-        page: Whether to return a whole document, to be written to a file in UTF-8, and not a
-            fragment of one.
-        include_styles: Whether the styles and the script are part of a fragment. If not, they are
-            to stand once on the page that it becomes part of: see `format_html_styles`.
+        colormap: As in `kerasight.format_as_image`; None for its default. A function must give
+            equal values equal colours, wherever they stand in the array.
+        alpha_limit: As in `kerasight.format_as_image`; the slider starts there.
+        title: The heading; if None, the name of the model.
+        page: True returns a whole document, to be written to a file in UTF-8; False a fragment of
+            one.
+        include_styles: Whether a fragment contains the styles and the script. If not, put them once
+            on its page: see `format_html_styles`.
 
     Returns:
-        HTML, in which all names and messages are escaped.
+        HTML with all names and messages escaped.
 
     Raises:
         TypeError: As from `kerasight.format_as_image`.
@@ -163,11 +164,11 @@ def format_as_html(
 
 
 def format_html_styles() -> str:
-    """The styles and the script of fragments that were made with ``include_styles=False``.
+    """The styles and the script for fragments with ``include_styles=False``.
 
     Returns:
-        A ``<style>`` and a ``<script>`` element, to stand once on the page, before the fragments or
-        after them.
+        A ``<style>`` and a ``<script>`` element, to put once on the page, before or after the
+        fragments.
     """
     return "".join(_styles())
 
@@ -185,23 +186,22 @@ def write_report(
 ) -> int:
     """Write many explanations to one HTML page, to be searched, sorted and filtered.
 
-    They are written as they come, and one is held at a time. The file takes its place once it is
-    whole: if one of them cannot be had, what was there before stays. In the browser, pictures are
-    unpacked as they come into view and freed as they leave it. Without scripts there is the overlay
-    of each one's first class.
+    Each is written as it comes; memory holds one at a time. The file takes its place once it is
+    whole: if the stream breaks off, the earlier file stays. In the browser, a picture is unpacked
+    when it comes into view and freed when it leaves it. Without scripts there is the overlay of the
+    first class of each.
 
-    Pictures of more than 448 pixels a side are reduced to that, and heatmaps of more than 64 cells
-    a side are averaged down to that.
+    Larger pictures are reduced to 448 pixels a side, larger heatmaps averaged down to 64 cells.
 
     Args:
-        expls: Explanations as `format_as_html` takes them; of one with an ``error``, that is shown.
-        file: A path, or a text file that is open for writing, whose encoding must be UTF-8; what
-            is written to that as they come stays in it.
-        names: What each of them is called, such as the path of the picture; if None, they are
-            numbered.
+        expls: Explanations as `format_as_html` takes them. If one has an ``error``, the page shows
+            that.
+        file: A path, or a text file open for writing in UTF-8; if the stream breaks off, such a
+            file keeps what was written.
+        names: A name for each, such as the path of the picture; if None, they are numbered.
         title: The title of the page.
-        facts: What else the page is to say of itself, such as ``{"Model": "cats.keras", "Date":
-            "2026-11-21"}``. The version of kerasight stands there always.
+        facts: What the page tells about itself, such as ``{"Model": "cats.keras", "Date":
+            "2026-11-21"}``. The version of kerasight is always there.
         resampling_filter: As in `kerasight.format_as_image`.
         colormap: As in `format_as_html`.
         alpha_limit: As in `format_as_html`.
@@ -210,8 +210,8 @@ def write_report(
         How many explanations were written.
 
     Raises:
-        TypeError: As from `kerasight.format_as_image`, or if ``expls`` or ``names`` are nothing to
-            iterate over, or ``file`` is neither a path nor open for text.
+        TypeError: As from `kerasight.format_as_image`, or if ``expls`` or ``names`` cannot be
+            iterated over, or ``file`` is neither a path nor open for text.
         ValueError: As from `kerasight.format_as_image`, or if there are more or fewer names than
             explanations.
     """
@@ -280,10 +280,10 @@ def _named(
 
 
 def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
-    """What the styles and the script work on: a form, so that its radio buttons are a group.
+    """The markup of an explanation: a form, so that its radio buttons are a group.
 
-    Its method keeps it from being sent anywhere. ``level`` is the element of the heading: in a
-    notebook none that would come into the table of contents.
+    Its method keeps it from being sent anywhere. ``level`` is the element of the heading; a
+    notebook needs one that stays out of the table of contents.
     """
     targets = expl.targets or []
     meta = _meta(expl, with_estimator=heading != expl.estimator)
@@ -359,7 +359,7 @@ def _caption(target: TargetExplanation) -> str:
 
 
 def _alt(target: TargetExplanation | None, what: str = "Overlay") -> str:
-    """What there is to see, in words."""
+    """A text for those who do not see the picture."""
     if target is None:
         return "Picture without a heatmap"
     return f"{what} for {_caption(target)}, {_where(target)}"
@@ -373,7 +373,7 @@ def _where(target: TargetExplanation) -> str:
 
 
 def _classes(targets: Sequence[TargetExplanation], *, is_hidden: bool) -> str:
-    """The classes with their scores, of which the script makes a choice."""
+    """The classes with their scores, which the script makes a choice."""
     rows = "".join(f'<div class="ks-target">{_row(target)}</div>' for target in targets)
     return f'<div class="ks-targets"{" hidden" if is_hidden else ""}>{rows}</div>' if rows else ""
 
@@ -392,7 +392,7 @@ def _kind(target: TargetExplanation) -> str:
 
 
 def _kinds(expl: Explanation) -> list[str]:
-    """The kinds of heatmaps that an explanation has to show."""
+    """The kinds of heatmaps that an explanation has."""
     if expl.image is None:
         return []
     found = [_kind(item) for item in expl.targets or () if item.heatmap is not None]
@@ -401,7 +401,7 @@ def _kinds(expl: Explanation) -> list[str]:
 
 def _scale(kind: str, look: _Look) -> str:
     """The colours of a kind of heatmap from its lowest to its highest value."""
-    # Widened by steps, where a browser would blur them.
+    # Half of the colours, as many as the bar is pixels wide.
     colours = Image.fromarray(np.ascontiguousarray(_colours(kind, look)[None, ::2, :3]))
     if kind == "plain":
         low, high, meaning = "0", "1", "from 0, nothing, to 1, the hottest"
@@ -461,7 +461,7 @@ def _report_start(title: str, facts: Mapping[str, object], look: _Look) -> str:
 
 
 def _card(expl: Explanation, name: str, about: str, look: _Look) -> str:
-    """One explanation of a report; ``about`` is what sets it apart from the others."""
+    """One explanation of a report; ``about`` says in what it differs from the others."""
     targets = expl.targets or []
     labels = json.dumps([target.label for target in targets])
     scores = json.dumps([_finite(target.score) for target in targets])
@@ -532,17 +532,16 @@ def _target_data(target: TargetExplanation, look: _Look) -> dict[str, Any]:
 
 
 def _table(kind: str, look: _Look) -> str:
-    """The colours of a kind of heatmap as RGBA bytes, and the filter between its cells."""
+    """The colours of a kind of heatmap as RGBA bytes, and the filter that smooths it."""
     tables = {"colours": _colours(kind, look), "filter": _shares(look.resampling_filter)}
     text = json.dumps({name: _base64(table.tobytes()) for name, table in tables.items()})
     return f'<script type="application/json" class="ks-look" data-kind="{kind}">{text}</script>'
 
 
 def _shares(resampling_filter: ResamplingFilter) -> Int16[np.ndarray, " places"]:
-    """What a cell gives to the places around it, int16, from 3.5 cells before it to 3.5 after it.
+    """What a cell adds to the pixels around it, int16, from 3.5 cells before it to 3.5 after it.
 
-    Found by having Pillow enlarge a single hot cell among cold ones; no filter of it reaches
-    farther.
+    Pillow enlarges a single hot cell among cold ones; none of its filters reaches farther.
     """
     cells = Image.fromarray(np.eye(1, 13, 6, dtype=np.float32))
     size = (7 * _PLACES, 1)
@@ -554,7 +553,7 @@ def _shares(resampling_filter: ResamplingFilter) -> Int16[np.ndarray, " places"]
 def _colours(kind: str, look: _Look) -> UInt8[np.ndarray, "values 4"]:
     """RGBA of all values from the lowest to the highest, uint8 of shape ``(values, 4)``.
 
-    Found by drawing them over nothing, which leaves the heatmap's own colours and opacity.
+    The values are drawn over nothing, which leaves the heatmap's own colours and opacity.
     """
     values = (np.arange(_TABLE_SIZE) + 0.5) / _TABLE_SIZE
     ramp = TargetExplanation(
@@ -563,7 +562,7 @@ def _colours(kind: str, look: _Look) -> UInt8[np.ndarray, "values 4"]:
     nothing = Image.new("RGBA", (_TABLE_SIZE, 1), (0, 0, 0, 0))
     drawn = look.overlay(nothing, ramp, resampling_filter="nearest", alpha_limit=None)
     colours: np.ndarray = np.array(drawn)[0]
-    # What is fully transparent has lost its colour, which the scale shows: that of its neighbour.
+    # A transparent pixel has lost its colour, but the scale shows one: it takes its neighbour's.
     visible = np.flatnonzero(colours[:, 3])
     nearest = np.abs(np.arange(_TABLE_SIZE)[:, None] - visible).argmin(axis=1)
     colours[:, :3] = colours[visible[nearest], :3]
@@ -571,7 +570,7 @@ def _colours(kind: str, look: _Look) -> UInt8[np.ndarray, "values 4"]:
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:
-    """A picture no larger than ``side``; a very small one enlarged, for a smooth heatmap on it."""
+    """A picture no larger than ``side``; a very small one is enlarged, for a smooth heatmap."""
     image = enlarged(image)
     if max(image.size) > side:
         image.thumbnail((side, side), _LANCZOS)
@@ -579,14 +578,14 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
 
 
 def _data_uri(image: Image.Image, quality: int | None) -> str:
-    """A picture as the address of itself: a JPEG, or a PNG where that would lose something.
+    """A picture as a ``data:`` address: a JPEG, or a PNG if it is to stay as it is.
 
     Args:
         image: RGB or RGBA.
-        quality: Of the JPEG; None for a PNG.
+        quality: The quality of the JPEG; None for a PNG. Transparent pictures are always PNGs.
     """
     image = image.copy()
-    image.info.clear()  # a rotation in it would turn the picture, but not the heatmap
+    image.info.clear()  # a rotation would turn the picture, but not the heatmap
     is_opaque = image.mode == "RGB" or image.getchannel("A").getextrema()[0] == 255
     file = io.BytesIO()
     if quality is None or not is_opaque:
@@ -608,9 +607,9 @@ def _escaped(text: object) -> str:
 
 
 def _name(text: object) -> str:
-    """A name or a path, to be broken where its parts end, and not in the middle of a word.
+    """A name or a path that may be broken where its parts end, and not in the middle of a word.
 
-    After hyphens and at spaces browsers do it themselves.
+    Browsers break lines at hyphens and spaces themselves.
     """
     parts = re.split(r"(?<=[/\\])", _escaped(text))
     for number, part in enumerate(parts):
@@ -620,7 +619,7 @@ def _name(text: object) -> str:
 
 
 def _prose(text: str) -> str:
-    """Sentences of ours, in which names of the code stand between backticks."""
+    """Sentences with names of code between backticks."""
     return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", _escaped(text))
 
 
@@ -629,7 +628,7 @@ def _prose(text: str) -> str:
 
 @lru_cache
 def _asset(name: str) -> str:
-    """A file of ours without its indentation and the lines that are comments."""
+    """A file of the folder ``page`` without its indentation and its comments."""
     folder = resources.files("kerasight.formatters") / "page"
     lines = (folder / name).read_text(encoding="utf-8").splitlines()
     stripped = [line.strip() for line in lines]
@@ -642,14 +641,14 @@ def _asset(name: str) -> str:
 
 @lru_cache
 def _script(name: str) -> str:
-    """The script of a fragment or of a report, which leaves no names behind."""
+    """The script of a fragment or of a report, in a function of its own."""
     parts = [_asset("viewer.js"), _asset(f"{name}.js")]
     return "\n".join(["(() => {", '"use strict";', *parts, "})();"])
 
 
 @lru_cache
 def _revision() -> str:
-    """Which script a fragment is for: those of two versions may meet in one notebook."""
+    """Tells a fragment which script is its own: one notebook may hold those of two versions."""
     return hashlib.sha256(_script("fragment").encode()).hexdigest()[:8]
 
 
@@ -660,7 +659,7 @@ def _styles() -> tuple[str, str]:
 
 
 def _head(title: str, style: str, script: str) -> str:
-    """The head of a page that may fetch nothing and run no script but its own."""
+    """The head of a page that fetches nothing and runs no script but its own."""
     from kerasight import __version__
 
     code = script.removeprefix("<script>").rstrip().removesuffix("</script>")
@@ -671,7 +670,7 @@ def _head(title: str, style: str, script: str) -> str:
     )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        # By which the command knows its pages.
+        # The command recognises its pages by this.
         f'<meta name="generator" content="kerasight {__version__}">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

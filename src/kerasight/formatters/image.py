@@ -43,27 +43,27 @@ def format_as_image(
 ) -> Image.Image:
     """Lay the heatmap of an explanation over its picture.
 
-    The hotter a place, the more opaque the heatmap: where it is 0, the picture shows through as it
-    is. Where a heatmap is signed, what is far from 0 on either side is opaque.
+    The hotter a cell, the more opaque the heatmap is there; at 0 the picture shows through. A
+    signed heatmap is opaque where it is far from 0 on either side.
 
     Args:
-        expl: An explanation with a Pillow image of any mode in ``image``, and in ``targets`` those
-            whose ``heatmap`` of shape ``(height, width)``, values in [0, 1], is to be laid over it;
-            in [-1, 1] if it is ``signed``. Without targets there is no heatmap to lay over.
+        expl: An explanation with a Pillow image of any mode in ``image``. Each of its ``targets``
+            has a ``heatmap`` of shape ``(height, width)`` with values in [0, 1], or in [-1, 1] if
+            it is ``signed``. Without targets the picture stays as it is.
         resampling_filter: How the heatmap is brought to the size of the picture: a filter of
             ``PIL.Image.Resampling``, its name in any case (``"lanczos"``), or None for Pillow's
             default. ``BOX`` and ``NEAREST`` show the cells as they are.
         colormap: A Matplotlib colormap or its name, or any function that takes a float array
             ``(height, width)`` in [0, 1] and returns colours ``(height, width, 4)`` or
-            ``(height, width, 3)`` in [0, 1]. A signed heatmap comes to it moved to [0, 1], so that
-            0.5 stands for 0. None takes viridis, or for signed heatmaps a diverging one: red for
-            the class, blue against it.
+            ``(height, width, 3)`` in [0, 1]. A signed heatmap is moved to [0, 1] for it, so that
+            0.5 stands for 0. None takes viridis, or for signed heatmaps a diverging colormap: red
+            for the class, blue against it.
         alpha_limit: The greatest opacity of the heatmap, a real number in [0, 1]; None or 1 for no
             limit.
 
     Returns:
-        A new RGBA image of the size of ``expl.image``. Without a heatmap, a copy of the picture. Of
-        several targets, panels side by side, each with its class and score below.
+        A new RGBA image of the size of ``expl.image``; without a heatmap, a copy of the picture.
+        For several targets, panels side by side, each with its class and score below.
 
     Raises:
         TypeError: If ``expl`` is no explanation, ``expl.image`` no Pillow image, the heatmap no
@@ -71,7 +71,7 @@ def format_as_image(
             nor callable.
         ValueError: If the heatmap has values outside [0, 1] (or [-1, 1] if it is signed), or NaN,
             the picture has no pixels, ``alpha_limit`` lies outside of [0, 1], the colormap or
-            filter is unknown, or the colormap returns what are no colours in [0, 1].
+            filter is unknown, or the colormap returns no colours in [0, 1].
     """
     check_explanation(expl)
     if len(expl.targets or ()) > 1:
@@ -91,21 +91,21 @@ def format_as_sheet(
     titles: Sequence[str] | None = None,
     columns: int | None = None,
 ) -> Image.Image:
-    """Lay the overlays of explanations out: a row for each, in it a panel for each target.
+    """Lay out the overlays of explanations: a row for each, with a panel for each target.
 
-    Below each panel stand the class, by its name where that is known, and the score. Pictures too
+    Below each panel stand the class, by its name if that is known, and the score. Pictures too
     small for a legible caption are enlarged, by a whole factor.
 
     Args:
-        expls: Explanations as `format_as_image` takes them. Where there is only an ``error``, that
-            stands in the row.
+        expls: Explanations as `format_as_image` takes them. If one has only an ``error``, its row
+            shows that.
         resampling_filter: As in `format_as_image`.
         colormap: As in `format_as_image`.
         alpha_limit: As in `format_as_image`.
-        titles: A title for each explanation, to stand above the class: the name of a method, a
-            layer or a model, say.
-        columns: How many panels stand in a row, whichever explanations they are of; None gives each
-            explanation a row of its own.
+        titles: A title for each explanation, such as the name of a method, a layer or a model, to
+            stand above the class.
+        columns: The number of panels in a row, whatever explanations they belong to; None gives
+            each explanation a row of its own.
 
     Returns:
         An opaque RGBA image on white.
@@ -181,9 +181,10 @@ def _overlay(
     colormap: Colormap | None,
     alpha_limit: float | None,
 ) -> Image.Image:
-    """One heatmap over an RGBA picture, which is drawn on.
+    """Draw one heatmap on an RGBA picture.
 
-    By strips that fit into a processor's cache: a photograph of 12 megapixels is many times that.
+    It is drawn in strips that fit into a processor's cache; a photograph of 12 megapixels would be
+    many times that.
     """
     from matplotlib.colors import Colormap as Table
 
@@ -206,16 +207,16 @@ def _overlay(
             below = image.crop((0, top, image.width, top + strip.height))
             image.paste(_overlay_heatmap(strip, below), (0, top))
     if is_opaque:
-        image.putalpha(255)  # blended by then with that of the heatmap
+        image.putalpha(255)  # pasting has blended it with that of the heatmap
     return image
 
 
 # Pixels of a strip, some 256 KiB as colours.
 _STRIP = 1 << 16
-# Steps that heat is told apart by where a table has its colours. At least so many, for an opacity
-# that is right to a byte, and a whole number to each colour, so that none begins too early.
+# Steps of heat in a table of colours, at least: so many make the opacity right to a byte. Each
+# colour gets a whole number of them, so that none begins too early.
 _STEPS = 4096
-# Of a table that 16 bits can point into.
+# As many as 16 bits can count.
 _MOST_COLOURS = 1 << 16
 
 
@@ -244,7 +245,7 @@ def _by_table(
 def _by_function(
     colormap: Callable[[np.ndarray], np.ndarray], least: int, alpha_limit: float | None
 ) -> Callable[[Float32[np.ndarray, "height width"]], UInt8[np.ndarray, "height width 4"]]:
-    """The same by any function, which sees the whole of the heat."""
+    """The same by any function, which gets the whole heatmap at once."""
 
     def colour(heat: Float32[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width 4"]:
         heat = heat.clip(least, 1)
@@ -280,8 +281,9 @@ def _diverging() -> Any:
     """The colormap of signed heatmaps: 0 is blue, 1 is red."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    # Not pale in the middle, as most are: there the picture shows through, and is not to be veiled.
-    # Of about equal lightness, and told apart by people who see no red or no green.
+    # Most diverging colormaps are pale in the middle; that would veil the picture, which shows
+    # through there. Both ends are about equally light, and differ for people who see no red or
+    # green.
     return LinearSegmentedColormap.from_list("kerasight_diverging", _DIVERGING)
 
 
@@ -363,7 +365,7 @@ def _strips(
     rows = rows or height
     values = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))
     if used in (Image.Resampling.NEAREST, Image.Resampling.BOX):
-        # Where a cell ends in the middle of a row, a strip might round otherwise than the whole.
+        # If a cell ends in the middle of a row, a strip might round differently from the whole.
         whole = np.asarray(values.resize(size, resample=used))
         yield from ((top, whole[top : top + rows]) for top in range(0, height, rows))
         return
@@ -409,7 +411,7 @@ def _colorize(
 
 
 def _validate_heatmap(heatmap: Any, least: int = 0) -> np.ndarray:
-    """The heatmap, if it is an array with real values in [least, 1]; raises if it is not."""
+    """The heatmap; raises if it is no array with real values in [least, 1]."""
     if not isinstance(heatmap, np.ndarray):
         raise TypeError(f"heatmap must be a numpy.ndarray, got {type(heatmap).__name__}")
     if not is_real(heatmap):

@@ -1,4 +1,4 @@
-"""What the formatters share: pictures of any mode as RGBA, and how a heatmap is to be drawn."""
+"""What the formatters share: pictures of any mode as RGBA, filters and opacities checked."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def to_rgba(image: Image.Image) -> Image.Image:
         return image.copy()
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _grey_to_bytes(image).convert("RGBA")
-    if image.mode == "La":  # the one mode from which there is no direct way
+    if image.mode == "La":  # the one mode that Pillow does not convert directly
         image = image.convert("LA")
     return image.convert("RGBA")
 
 
 def _grey_to_bytes(image: Image.Image) -> Image.Image:
-    """Grey images of more than 8 bits scaled to 8, where Pillow's ``convert`` would clip to white.
+    """Scale grey images of more than 8 bits to 8; Pillow's ``convert`` would clip them to white.
 
     16-bit images are divided by 257. Mode ``I`` has 32 bits that mostly hold 16-bit or 8-bit
-    pictures, and ``F`` any floats, so that their range tells: up to 1, up to 255, up to 65,535, or,
-    failing all of these, from the lowest value to the highest.
+    pictures, and ``F`` holds any floats, so that their values tell the range: up to 1, up to 255,
+    up to 65,535, or else from the lowest value to the highest.
     """
     values = np.asarray(image, dtype=np.float64)
     lowest, highest = float(values.min()), float(values.max())

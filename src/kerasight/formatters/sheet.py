@@ -14,7 +14,7 @@ from kerasight.escapes import printable
 
 __all__ = ["Panel", "enlarged", "sheet"]
 
-# A caption of some twenty letters wants this many pixels.
+# A caption of some twenty letters needs this many pixels.
 _LEAST_SIDE = 160
 
 _WHITE, _BLACK, _GREY = (255, 255, 255, 255), (24, 24, 24, 255), (96, 96, 96, 255)
@@ -25,8 +25,8 @@ class Panel(NamedTuple):
 
     Attributes:
         picture: A picture of any mode.
-        title: The first of its caption, in black.
-        note: The second, in grey.
+        title: The first part of its caption, in black.
+        note: The second part, in grey.
     """
 
     picture: Image.Image | None
@@ -85,7 +85,7 @@ def sheet(rows: Sequence[Sequence[Panel]]) -> Image.Image:
 
 
 def _widths(rows: Sequence[Sequence[Panel]]) -> list[int]:
-    """How wide each column is."""
+    """The width of each column."""
     widths = [_LEAST_SIDE] * max(map(len, rows))
     for row in rows:
         for column, panel in enumerate(row):
@@ -103,8 +103,8 @@ def _caption(
 
 
 def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont, most: int = 3) -> list[str]:
-    """Text in lines no wider than ``width``; what does not fit into ``most`` is left out."""
-    # More letters than any line holds cost time, and nobody sees them.
+    """Text in at most ``most`` lines no wider than ``width``; the rest is left out."""
+    # Letters beyond the longest line would cost time, and nobody would see them.
     longest = 32 + round(16 * width / font.size)
     lines: list[str] = []
     for word in text.split():
@@ -129,7 +129,7 @@ def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont, most: int = 3)
 
 @lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which Matplotlib brings along and which has most alphabets."""
+    """DejaVu Sans, which comes with Matplotlib and has most alphabets."""
     from matplotlib import font_manager
 
     return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["fewer_cells", "format_as_text", "format_score", "is_drawable", "place_in_words"]
 
 SECTIONS = ("method", "description", "targets")
-# What eli5 shows of other models; an explanation of an image has nothing in them.
+# Parts that eli5 shows for other models; an explanation of an image has none of them.
 _OF_OTHER_MODELS = ("transition_features", "feature_importances", "decision_tree")
 
 _FOR = (" ", "·", "░", "▒", "▓", "█")
@@ -33,14 +33,14 @@ def format_as_text(expl: Explanation, *, show: Collection[str] = SECTIONS) -> st
     r"""Describe an explanation in lines of text, with each heatmap as a block of characters.
 
     Two characters stand for a cell of the heatmap, from a space (0) over ``·░▒▓`` to ``█`` (1). In
-    a signed heatmap, what speaks against the class goes from a space over ``-~=≈`` to ``≡`` (-1).
-    Heatmaps of more than 32 cells a side are averaged down to 32.
+    a signed heatmap, evidence against the class goes from a space over ``-~=≈`` to ``≡`` (-1).
+    Larger heatmaps are averaged down to 32 cells a side.
 
     Args:
         expl: An explanation, with or without a picture, heatmaps or an error.
         show: Which parts to show: ``"method"`` (with the layer), ``"description"`` and
-            ``"targets"``. The names of eli5's parts for other kinds of models are taken too: of an
-            image there is nothing to show in them. The model's name and the error always stand.
+            ``"targets"``. The names of eli5's parts for other kinds of models are allowed, and show
+            nothing. The model's name and the error are always there.
 
     Returns:
         The text, without a newline at its end. Control characters in names and messages are written
@@ -78,15 +78,15 @@ def _paragraph(text: str) -> str:
 
 
 def format_score(score: float | None, is_probability: bool = False) -> str:
-    """A score as people read it, the same in all that is shown and printed.
+    """A score as people read it, the same on pages, in texts and in captions.
 
     Args:
         score: The score, or None.
-        is_probability: Whether it is told in per cent.
+        is_probability: Whether to tell it in per cent.
 
     Returns:
-        Such as ``"93.1%"``, or ``"12.34"`` of what is no probability. What is neither certain nor
-        impossible is not called so: ``">99.9%"``, ``"<0.1%"``. Empty if there is none.
+        Such as ``"93.1%"``, or ``"12.34"`` if it is no probability. A probability that rounds to 0
+        or 1 but is neither is ``"<0.1%"`` or ``">99.9%"``. Empty if there is no score.
     """
     if score is None:
         return ""
@@ -102,13 +102,12 @@ def place_in_words(heatmap: Shaped[np.ndarray, " ..."] | None) -> str:
     """Where a heatmap is hottest, in words.
 
     Args:
-        heatmap: Array ``(height, width)`` with values in [0, 1], or in [-1, 1]; anything else has
-            no place.
+        heatmap: Array ``(height, width)`` with values in [0, 1] or [-1, 1], or anything else.
 
     Returns:
-        Such as ``"hottest at the upper right"``. Where values below zero are stronger,
-        ``"strongest against it at the left"``. ``"blank"`` if all values are 0, ``"nearly blank"``
-        if none is as far as `FAINT` from it; empty if there is no heatmap to speak of.
+        Such as ``"hottest at the upper right"``, or ``"strongest against it at the left"`` if the
+        value farthest from 0 is negative. ``"blank"`` if all values are 0, ``"nearly blank"`` if
+        all are nearer to it than `FAINT`. Empty if this is no heatmap.
     """
     if not is_drawable(heatmap):
         return ""
@@ -129,20 +128,20 @@ def place_in_words(heatmap: Shaped[np.ndarray, " ..."] | None) -> str:
 
 
 def strongest(heatmap: Shaped[np.ndarray, "height width"]) -> tuple[int, int]:
-    """Row and column of the cell that is farthest from 0, the first of equals."""
+    """Row and column of the cell with the value farthest from 0, the first of equals."""
     row, column = np.unravel_index(int(np.abs(heatmap).argmax()), heatmap.shape)
     return int(row), int(column)
 
 
 def _third(place: int, length: int) -> int:
-    """In which third of ``length`` cells the middle of a cell lies."""
+    """The third of ``length`` cells in which a cell's middle lies: 0, 1 or 2."""
     return min(2, int(3 * (place + 0.5) / length))
 
 
 def is_drawable(
     heatmap: Shaped[np.ndarray, " ..."] | None,
 ) -> TypeGuard[Shaped[np.ndarray, "height width"]]:
-    """Whether this is a heatmap at all: an array ``(height, width)`` of finite real numbers."""
+    """Whether this is a heatmap: an array ``(height, width)`` of finite real numbers."""
     return (
         isinstance(heatmap, np.ndarray)
         and is_real(heatmap)
@@ -153,7 +152,7 @@ def is_drawable(
 
 
 def _target(target: TargetExplanation) -> str:
-    """A class, its score, and its heatmap, where it has one that can be drawn."""
+    """A class, its score, and its heatmap if that can be drawn."""
     title = printable(target.label)
     if target.score is not None:
         title += f"  score {format_score(target.score, target.is_probability)}"
