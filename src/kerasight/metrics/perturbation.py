@@ -51,9 +51,9 @@ class Curve:
     Attributes:
         metric: ``"deletion"`` or ``"insertion"``.
         fractions: The shares of pixels deleted or inserted, from 0 to 1, shape ``(points,)``.
-        scores: The score at each of them, shape ``(docs, points)``.
+        scores: The score at each share, shape ``(docs, points)``.
         targets: The class of each doc, integers ``(docs,)``.
-        baseline: What stands in the place of the pixels that are not there.
+        baseline: What replaces the pixels that are deleted, or not yet inserted.
     """
 
     metric: Literal["deletion", "insertion"]
@@ -139,35 +139,36 @@ def deletion(
     Args:
         model: The classifier.
         docs: Its inputs, preprocessing done, shape ``(docs, height, width, channels)``, or
-            ``(docs, channels, height, width)`` for a channels-first model; one or many.
-        explanations: For each doc an `Explanation`, of which the first target counts; a
-            `TargetExplanation`; or a bare heatmap, ``(height, width)`` of any size, with or
-            without sign. One, or as many as docs: a list, an array ``(docs, height, width)``, or
-            what `explain_predictions` gives. They are resized to the docs, bilinearly.
+            ``(docs, channels, height, width)`` for a channels-first model.
+        explanations: One for each doc: an `Explanation`, of which the first target counts; a
+            `TargetExplanation`; or a heatmap ``(height, width)``, of any size, with or without
+            sign. A list of them, an array ``(docs, height, width)``, or what `explain_predictions`
+            gives; for a single doc, the explanation itself. Heatmaps are resized to the docs,
+            bilinearly.
         targets: The class to watch for each doc, a list of indices; a list of one holds for all.
-            None takes the class that was explained, and for a bare heatmap the one with the
-            greatest score.
-        baseline: What deleted pixels are replaced by. ``"mean"``, the mean colour of the doc;
-            ``"blur"``, the doc blurred as in the paper's code: by a kernel of 11 x 11 pixels whose
-            standard deviation is 3.1 (a Gaussian of 5, folded into them) at a longer side of 224,
-            and in proportion at others, 3 x 3 at least; beyond the edges lies the mean colour of
-            the doc. ``"noise"``, normal, with mean and standard deviation of each channel, within
-            its range; a number; or an array of the shape of a doc, or of all. The paper takes a
-            constant colour.
-        steps: In how many steps, of as many pixels each; never more than there are pixels.
-        batch_size: How many docs go through the model at a time, and are held at a time.
+            None takes the class that was explained; for a bare heatmap, the class with the greatest
+            score.
+        baseline: What replaces pixels. ``"mean"``: the mean colour of the doc. ``"blur"``: the doc,
+            blurred as in the paper's code: at a longer side of 224 pixels the kernel has 11 x 11
+            pixels and a standard deviation of 3.1 (a Gaussian of 5, folded into them); at other
+            sizes it is in proportion, but at least 3 x 3. Beyond the edges lies the mean colour.
+            ``"noise"``: normal noise with the mean and standard deviation of each channel, within
+            its range. Or a number, or an array of the shape of a doc or of all docs. The paper
+            deletes with a constant colour.
+        steps: The number of steps, of equally many pixels each; at most one for each pixel.
+        batch_size: The number of docs that go through the model at a time.
         logits: Whether to watch the score before the final softmax or sigmoid.
-        seed: Of the order of equally hot pixels, and of noise.
+        seed: Seed of the order of equally hot pixels, and of noise.
         progress: Whether to show a progress bar; None shows it on a terminal, after a second.
 
     Returns:
         A `Curve`. The first point is the doc, the last the baseline.
 
     Raises:
-        TypeError: If an argument is of a type that it cannot be.
-        ValueError: If there are not as many explanations as docs, one of them has no heatmap, there
-            is no such class or baseline, docs are of another size than the model declares, or docs
-            or heatmaps are not finite or of a wrong shape.
+        TypeError: If an argument has a wrong type.
+        ValueError: If there are not as many explanations as docs; if an explanation has no heatmap;
+            if there is no such class or baseline; if docs do not have the size that the model
+            declares; if docs or heatmaps have a wrong shape, or NaN or infinity in them.
 
     Example:
         >>> import kerasight
@@ -179,10 +180,10 @@ def deletion(
         >>> right.area < wrong.area
         True
     """
-    seed, steps = integer("seed", seed, least=0), integer("steps", steps, least=1)
-    checked = docs_of(model, docs)
-    baseline_of = baselines(baseline, checked, seed)
-    trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
+    steps = integer("steps", steps, least=1)
+    trial, baseline_of = _checked(
+        model, docs, explanations, targets, baseline, batch_size, logits, seed, progress
+    )
     name = name_of_baseline(baseline)
     return trial.result(curve("deletion", trial, baseline_of, steps, seed, name))
 
@@ -205,31 +206,36 @@ def insertion(
     If the heatmap is right, the score rises at once, and the area below the curve is large. From
     Petsiuk et al., 2018, `RISE <https://arxiv.org/abs/1806.07421>`_.
 
-    Args:
-        model: As in `deletion`, and so all others.
-        docs: The inputs.
-        explanations: Their explanations or heatmaps.
-        targets: The class to watch for each doc.
-        baseline: What the pixels are inserted into. The paper takes the blurred doc.
-        steps: In how many steps.
-        batch_size: How many docs go through the model at a time.
-        logits: Whether to watch the score before the final softmax or sigmoid.
-        seed: Of the order of equally hot pixels, and of noise.
-        progress: Whether to show a progress bar; None shows it on a terminal, after a second.
+    The arguments and errors are those of `deletion`. ``baseline`` is what the pixels are inserted
+    into; the paper takes the blurred doc.
 
     Returns:
         A `Curve`. The first point is the baseline, the last the doc.
-
-    Raises:
-        TypeError: As in `deletion`.
-        ValueError: As in `deletion`.
     """
-    seed, steps = integer("seed", seed, least=0), integer("steps", steps, least=1)
-    checked = docs_of(model, docs)
-    baseline_of = baselines(baseline, checked, seed)
-    trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
+    steps = integer("steps", steps, least=1)
+    trial, baseline_of = _checked(
+        model, docs, explanations, targets, baseline, batch_size, logits, seed, progress
+    )
     name = name_of_baseline(baseline)
     return trial.result(curve("insertion", trial, baseline_of, steps, seed, name))
+
+
+def _checked(
+    model: keras.Model,
+    docs: np.ndarray,
+    explanations: Heatmaps,
+    targets: Sequence[int] | None,
+    baseline: Baseline,
+    batch_size: int,
+    logits: bool,
+    seed: int,
+    progress: bool | None,
+) -> tuple[Trial, Callable[[int], np.ndarray]]:
+    """What was passed, checked; and the baseline of a doc, given its position."""
+    checked = docs_of(model, docs)
+    baseline_of = baselines(baseline, checked, integer("seed", seed, least=0))
+    trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
+    return trial, baseline_of
 
 
 def curve(
@@ -245,10 +251,10 @@ def curve(
     Args:
         metric: Which of them.
         trial: The model, the docs and the heatmaps.
-        baseline_of: The baseline of a doc, given its position.
-        steps: In how many steps.
-        seed: Of the order of equally hot pixels.
-        name: What to call the baseline.
+        baseline_of: Given the position of a doc, its baseline.
+        steps: The number of steps.
+        seed: Seed of the order of equally hot pixels.
+        name: Name of the baseline.
     """
     pixels = trial.docs.size[0] * trial.docs.size[1]
     steps = min(steps, pixels)
@@ -261,7 +267,7 @@ def curve(
         empty = trial.once((name, position), lambda: baseline_of(position))
         order = trial.order(place, seed)
         before, after = (doc, empty) if deletes else (empty, doc)
-        # The point at which nothing is changed is known already.
+        # The score of the untouched doc is known already.
         for count in counts[1:] if deletes else counts[:-1]:
             mask = order < count
             key = (metric, name, digest(mask)) if trial.is_shared else None
@@ -290,21 +296,25 @@ def _chosen(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Masked:
-    """Scores before and after all but the hot pixels were taken away.
-
-    Attributes:
-        before: The score of each doc, shape ``(docs,)``.
-        after: Its score with only the hot pixels left, shape ``(docs,)``.
-        targets: The class of each doc, integers ``(docs,)``.
-        baseline: What stands in the place of the cold pixels.
-    """
-
     before: Float64[np.ndarray, " docs"]
     after: Float64[np.ndarray, " docs"]
     targets: Int[np.ndarray, " docs"]
     baseline: str
 
-    def _plot(self, ax: Axes | None, title: str, kwargs: dict[str, Any]) -> Axes:
+    @property
+    def _title(self) -> str:
+        raise NotImplementedError
+
+    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
+        """Draw a point for each doc, its score across and the score of its hot pixels up.
+
+        Args:
+            ax: Where to draw; None makes a new figure.
+            **kwargs: Passed on to ``ax.scatter``.
+
+        Returns:
+            The axes.
+        """
         ax = axes(ax, width=4.6, height=4.6)
         ax.scatter(self.before, self.after, **{"zorder": 3, **kwargs})
         both = np.concatenate([self.before, self.after, [0.0]])
@@ -319,7 +329,7 @@ class _Masked:
         ax.set_xlim(low, high)
         ax.set_ylim(low, high)
         ax.set_aspect("equal")
-        ax.set_title(title)
+        ax.set_title(self._title)
         ax.set_xlabel("score of the doc")
         ax.set_ylabel("score of its hot pixels alone")
         return ax
@@ -333,9 +343,9 @@ class AverageDrop(_Masked):
 
     Attributes:
         before: The score of each doc, shape ``(docs,)``.
-        after: Its score with only the hot pixels left, shape ``(docs,)``.
+        after: The score of its hot pixels alone, shape ``(docs,)``.
         targets: The class of each doc, integers ``(docs,)``.
-        baseline: What stands in the place of the cold pixels.
+        baseline: What replaced the cold pixels.
     """
 
     @property
@@ -349,6 +359,10 @@ class AverageDrop(_Masked):
         """The mean of ``drops``."""
         return float(self.drops.mean())
 
+    @property
+    def _title(self) -> str:
+        return f"Average drop: {self.average:.1f}%"
+
     def __float__(self) -> float:
         return self.average
 
@@ -358,30 +372,13 @@ class AverageDrop(_Masked):
             f"baseline {self.baseline} (the lower the better)"
         )
 
-    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
-        """Draw a point for each doc, its score across and that of its hot pixels up.
-
-        Args:
-            ax: Where to draw; None makes a new figure.
-            **kwargs: Passed on to ``ax.scatter``.
-
-        Returns:
-            The axes.
-        """
-        return self._plot(ax, f"Average drop: {self.average:.1f}%", kwargs)
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Increase(_Masked):
     """The result of `increase`: which docs' scores rise.
 
-    ``float(result)`` is ``result.percent``.
-
-    Attributes:
-        before: The score of each doc, shape ``(docs,)``.
-        after: Its score with only the hot pixels left, shape ``(docs,)``.
-        targets: The class of each doc, integers ``(docs,)``.
-        baseline: What stands in the place of the cold pixels.
+    ``float(result)`` is ``result.percent``. ``before``, ``after``, ``targets`` and ``baseline`` are
+    those of `AverageDrop`.
     """
 
     @property
@@ -394,6 +391,10 @@ class Increase(_Masked):
         """The share of docs whose score rises, in per cent."""
         return float(100 * self.increased.mean())
 
+    @property
+    def _title(self) -> str:
+        return f"Increase: {self.percent:.1f}% of docs"
+
     def __float__(self) -> float:
         return self.percent
 
@@ -402,18 +403,6 @@ class Increase(_Masked):
             f"increase: the score rises for {self.percent:.2f}% of "
             f"{plural(len(self.before), 'doc')}, baseline {self.baseline} (the higher the better)"
         )
-
-    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
-        """Draw a point for each doc, its score across and that of its hot pixels up.
-
-        Args:
-            ax: Where to draw; None makes a new figure.
-            **kwargs: Passed on to ``ax.scatter``.
-
-        Returns:
-            The axes.
-        """
-        return self._plot(ax, f"Increase: {self.percent:.1f}% of docs", kwargs)
 
 
 def average_drop(
@@ -434,21 +423,12 @@ def average_drop(
     :math:`100 \cdot \max(0, y - o) / y` per cent. If the heatmap is right, it is small. From
     Chattopadhyay et al., 2018, `Grad-CAM++ <https://arxiv.org/abs/1710.11063>`_.
 
-    What the heatmap leaves is ``heatmap * doc + (1 - heatmap) * baseline``. The paper multiplies
-    the picture by the heatmap, which is ``baseline=0``. But after preprocessing, 0 is black in one
-    model's inputs and grey in another's; the mean colour of the doc is the same in all, and so the
-    default.
+    The heatmap leaves ``heatmap * doc + (1 - heatmap) * baseline``, where values below 0 count as
+    0. The paper multiplies the picture by the heatmap, which is ``baseline=0``. But after
+    preprocessing, 0 is black for one model and grey for another; the mean colour of the doc is the
+    same for all, and so the default.
 
-    Args:
-        model: As in `deletion`, and so all that is not told here.
-        docs: The inputs.
-        explanations: Their explanations or heatmaps, values up to 1; what is below 0 counts as 0.
-        targets: The class to watch for each doc.
-        baseline: What stands in the place of the cold pixels.
-        batch_size: How many docs go through the model at a time.
-        logits: Whether to watch the score before the final softmax or sigmoid.
-        seed: Of noise.
-        progress: Whether to show a progress bar; None shows it on a terminal, after a second.
+    The arguments are those of `deletion`; heatmaps have values up to 1.
 
     Returns:
         An `AverageDrop`.
@@ -458,9 +438,9 @@ def average_drop(
         ValueError: As in `deletion`; if a heatmap has values above 1; or if a doc's score is not
             above 0, so that there is no share of it to lose.
     """
-    checked = docs_of(model, docs)
-    baseline_of = baselines(baseline, checked, integer("seed", seed, least=0))
-    trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
+    trial, baseline_of = _checked(
+        model, docs, explanations, targets, baseline, batch_size, logits, seed, progress
+    )
     for position, score in enumerate(trial.untouched):
         if not score > 0:
             raise ValueError(
@@ -491,27 +471,14 @@ def increase(
     If the heatmap is right, what it takes away only distracts. From Chattopadhyay et al., 2018,
     `Grad-CAM++ <https://arxiv.org/abs/1710.11063>`_, there called increase in confidence.
 
-    Args:
-        model: As in `average_drop`, and so all others.
-        docs: The inputs.
-        explanations: Their explanations or heatmaps.
-        targets: The class to watch for each doc.
-        baseline: What stands in the place of the cold pixels.
-        batch_size: How many docs go through the model at a time.
-        logits: Whether to watch the score before the final softmax or sigmoid.
-        seed: Of noise.
-        progress: Whether to show a progress bar; None shows it on a terminal, after a second.
+    The arguments and errors are those of `average_drop`; a score of 0 is no error here.
 
     Returns:
         An `Increase`.
-
-    Raises:
-        TypeError: As in `deletion`.
-        ValueError: As in `deletion`; or if a heatmap has values above 1.
     """
-    checked = docs_of(model, docs)
-    baseline_of = baselines(baseline, checked, integer("seed", seed, least=0))
-    trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
+    trial, baseline_of = _checked(
+        model, docs, explanations, targets, baseline, batch_size, logits, seed, progress
+    )
     name = name_of_baseline(baseline)
     after = trial.result(masked_scores(trial, baseline_of, name))
     return Increase(trial.untouched, after, trial.targets, name)
@@ -526,8 +493,8 @@ def masked_scores(
 
     Args:
         trial: The model, the docs and the heatmaps.
-        baseline_of: The baseline of a doc, given its position.
-        name: What to call the baseline.
+        baseline_of: Given the position of a doc, its baseline.
+        name: Name of the baseline.
 
     Raises:
         ValueError: If a heatmap has values above 1.
