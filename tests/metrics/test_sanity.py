@@ -10,11 +10,12 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-from tiny_models import CLASSES, MODELS, SIDE, doc_for, make_doc, scores_of, state_of
+from tiny_models import CLASSES, MODELS, SIDE, Chain, doc_for, make_doc, scores_of, state_of
 
 import kerasight
 from kerasight import demo
 from kerasight.metrics import SanityCheck, sanity_check
+from kerasight.metrics.random_weights import drawn
 from kerasight.metrics.sanity import spearman
 
 matplotlib.use("agg")
@@ -228,6 +229,24 @@ class Holding(keras.Model):
         return self.run(inputs)
 
 
+class Unhashable(keras.layers.Layer):
+    """Equal to any other of its kind, and so without a hash."""
+
+    def __init__(self) -> None:
+        super().__init__(name="same")
+
+    def build(self, input_shape: Any) -> None:
+        self.scale = self.add_weight(name="scale", shape=(3, 3), initializer="ones")
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.matmul(inputs, self.scale)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unhashable)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class OwnSoftmax(keras.Model):
     """Counts its calls, and ends in a softmax that only a graph shows."""
 
@@ -283,6 +302,10 @@ def quantised() -> keras.Model:
         (Holding, ("scores", "conv")),
         (OwnSoftmax, ("own_softmax", "rest/scores", "rest/high", "rest/norm", "rest/low")),
         (deep, ("scores", "conv")),
+        (
+            lambda: Chain([Unhashable(), *seeing().layers]),
+            ("scores", "high", "norm", "low", "same"),
+        ),
         (trained, ("scores", "high", "norm", "low")),
         (mixed, ("scores", "high", "norm", "low")),
         (quantised, ("scores", "high", "norm", "low")),
@@ -513,10 +536,8 @@ def test_a_target_and_several_layers_are_passed_on() -> None:
 
 def redraw(layer: keras.layers.Layer, rng: np.random.Generator) -> None:
     """Give a layer random weights, as the check draws them."""
-    from kerasight.metrics.sanity import _drawn
-
     for weight in layer.weights:
-        weight.assign(_drawn(layer, weight, rng))
+        weight.assign(drawn(layer, weight, rng))
 
 
 def redrawn(layer: keras.layers.Layer, inputs: np.ndarray) -> dict[str, tuple[Any, Any]]:

@@ -2,9 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from kerasight.metrics.statistics import t_quantile
+from kerasight.metrics.statistics import Estimate, t_quantile
 
 
 # From printed tables of Student's t distribution.
@@ -65,3 +66,15 @@ def test_degrees_are_a_whole_number_above_0():
         t_quantile(0.9, 0)
     with pytest.raises(TypeError, match="degrees"):
         t_quantile(0.9, 2.5)
+
+
+def test_an_estimate_is_a_mean_with_its_interval() -> None:
+    # The deviation is 0.1, and 4.303 the quantile of 2 degrees.
+    found = Estimate.of(np.array([0.1, 0.2, 0.3]))
+    margin = 4.3027 * 0.1 / math.sqrt(3)
+    assert (found.mean, found.error) == pytest.approx((0.2, 0.1 / math.sqrt(3)))
+    assert (found.low, found.high) == pytest.approx((0.2 - margin, 0.2 + margin), abs=1e-4)
+    one = Estimate.of(np.array([0.4]))
+    assert one.mean == pytest.approx(0.4)
+    assert np.isnan([one.error, one.low, one.high]).all()
+    assert math.isnan(Estimate.of(np.array([])).mean)

@@ -22,7 +22,7 @@ from kerasight.metrics.common import (
     heatmaps_of,
     progressing,
 )
-from kerasight.metrics.statistics import LEVEL, standard_error, t_quantile
+from kerasight.metrics.statistics import Estimate
 from kerasight.progress import check_progress
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ class SanityCheck:
     ``float(result)`` is ``result.final``.
 
     Attributes:
-        layers: Paths of the layers down to which weights are random, from the top: one a step.
-        counts: How many layers are random at each step, shape ``(steps,)``.
-        correlations: Spearman's rank correlation of each heatmap with that of the model as it is,
-            in [-1, 1], shape ``(docs, repeats, steps)``; NaN if one of the two is the same
-            everywhere, so that there is nothing to compare.
+        layers: For each step the path of the lowest layer with random weights.
+        counts: The number of layers with random weights at each step, shape ``(steps,)``.
+        correlations: Spearman's rank correlation of each heatmap with the original one, in [-1, 1],
+            shape ``(docs, repeats, steps)``; NaN if one of the two is the same everywhere, so that
+            there is nothing to compare.
         heatmaps: The heatmaps, shape ``(docs, repeats, steps, height, width)``.
-        originals: Those of the model as it is, shape ``(docs, height, width)``.
-        threshold: From which size on a correlation is too great.
+        originals: The heatmaps with the trained weights, shape ``(docs, height, width)``.
+        threshold: The check passes if the size of the correlation is below this.
         targets: The explained class of each doc, integers ``(docs,)``.
         layer: Path of the explained layer.
         method: Name of the method.
@@ -71,7 +71,7 @@ class SanityCheck:
     def final(self) -> float:
         """The mean size of the correlation when all weights are random, in [0, 1].
 
-        First of the repeats of each doc, and then of docs; NaN if there is nothing to compare.
+        The mean over docs of their means over repeats; NaN if there is nothing to compare.
         """
         return self._final.mean
 
@@ -79,9 +79,8 @@ class SanityCheck:
     def error(self) -> float:
         """The standard error of ``final``.
 
-        The docs are what is independent, and the repeats of a doc say how well it is known itself.
-        Of a single doc it is the error over its repeats, and holds for that doc alone. NaN of fewer
-        than two values.
+        Over docs, as the repeats of a doc are not independent of each other. For a single doc it is
+        the error over its repeats, and holds for that doc alone. NaN of fewer than two values.
         """
         return self._final.error
 
@@ -89,23 +88,24 @@ class SanityCheck:
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval of ``final``, by Student's t; NaN of fewer than two values.
 
-        Over as many docs as there are, or over the repeats of a single one.
+        Over docs, or over the repeats of a single doc.
         """
-        return self._final.low, self._final.high
+        low, high = np.clip([self._final.low, self._final.high], 0, 1).tolist()
+        return low, high
 
     @property
     def verdict(self) -> Verdict:
         """The result in a word.
 
-        ``"passes"``: with all weights random the heatmap is another, so that the whole interval
-        lies below the threshold. ``"fails"``: it is much the same, and the whole interval lies
-        above, so that heatmaps show the picture and not the model. ``"cannot be told"``: the
-        interval has the threshold in it; more docs make it narrower. Or there is nothing to
-        compare, since the heatmaps of the model, or those of random weights, are the same
-        everywhere; ``logits=True`` mostly helps, as probabilities are often saturated.
+        ``"passes"``: the whole interval lies below the threshold: with all weights random, the
+        heatmap is a different one. ``"fails"``: the whole interval lies above: the heatmap is much
+        the same, and so shows the picture and not the model. ``"cannot be told"``: the threshold
+        lies in the interval, which more docs make narrower; or there is nothing to compare, as
+        heatmaps are the same everywhere. Then ``logits=True`` mostly helps, as probabilities are
+        often saturated.
 
-        It is a verdict on the last step alone. What is still much the same many steps down depends
-        on nothing above, as the plot shows.
+        The verdict is about the last step alone. The plot shows the steps before: where the
+        heatmap stays the same, it does not depend on the layers that are random so far.
         """
         low, high = self.interval
         if high < self.threshold:
@@ -113,8 +113,8 @@ class SanityCheck:
         return "fails" if low >= self.threshold else "cannot be told"
 
     @property
-    def _final(self) -> _Estimate:
-        return _Estimate.of(self.correlations[..., -1])
+    def _final(self) -> Estimate:
+        return _estimate(self.correlations[..., -1])
 
     def __float__(self) -> float:
         return self.final
@@ -158,10 +158,10 @@ class SanityCheck:
         steps = len(self.layers)
         ax = axes(ax, width=min(14.0, max(5.0, 2.5 + 0.32 * steps)), height=4.8)
         places = np.arange(steps + 1)
-        each = [_Estimate.of(self.correlations[..., step]) for step in range(steps)]
-        # A heatmap is like itself, without a doubt.
-        mean, low, high = np.array(
-            [(1.0, 1.0, 1.0), *((one.mean, one.low, one.high) for one in each)]
+        each = [_estimate(self.correlations[..., step]) for step in range(steps)]
+        # Before the first step, each heatmap is compared with itself.
+        mean, low, high = np.clip(
+            [(1.0, 1.0, 1.0), *((one.mean, one.low, one.high) for one in each)], 0, 1
         ).T
         label = f"{kwargs.pop('label', self.method)}: {self.verdict}"
         kwargs = {"marker": "o", "markersize": 4, "label": label, **kwargs}
@@ -185,29 +185,12 @@ class SanityCheck:
         return ax
 
 
-@dataclass(frozen=True)
-class _Estimate:
-    """A mean, its standard error, and its confidence interval; NaN where they are not known."""
-
-    mean: float
-    error: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-
-    @classmethod
-    def of(cls, correlations: Float64[np.ndarray, "docs repeats"]) -> _Estimate:
-        """That of the size of correlations ``(docs, repeats)``, less those that are NaN."""
-        known = ~np.isnan(correlations)
-        docs = known.any(axis=1)
-        sizes = np.abs(correlations[docs])
-        values = np.nanmean(sizes, axis=1) if docs.sum() > 1 else sizes[known[docs]]
-        if not values.size:
-            return cls(math.nan)
-        mean, error = float(values.mean()), standard_error(values)
-        if math.isnan(error):
-            return cls(mean)
-        margin = t_quantile(1 - LEVEL / 2, len(values) - 1) * error
-        return cls(mean, error, max(0.0, mean - margin), min(1.0, mean + margin))
+def _estimate(correlations: Float64[np.ndarray, "docs repeats"]) -> Estimate:
+    """The mean size of correlations ``(docs, repeats)``; those that are NaN are left out."""
+    known = ~np.isnan(correlations)
+    docs = known.any(axis=1)
+    sizes = np.abs(correlations[docs])
+    return Estimate.of(np.nanmean(sizes, axis=1) if docs.sum() > 1 else sizes[known[docs]])
 
 
 def sanity_check(
@@ -226,34 +209,35 @@ def sanity_check(
     """See whether heatmaps depend on what the model has learnt.
 
     The cascading parameter randomisation of Adebayo et al., 2018, `Sanity Checks for Saliency Maps
-    <https://arxiv.org/abs/1810.03292>`_: weights are drawn anew layer by layer, from the top of the
-    model down, and after each step the same class is explained again at the same layer. A heatmap
-    that is still much the same when all weights are random does not show what the model has learnt.
+    <https://arxiv.org/abs/1810.03292>`_: layer by layer, from the top of the model down, weights
+    are replaced by random ones, and after each step the same class is explained again at the same
+    layer. A heatmap that is still much the same when all weights are random does not show what the
+    model has learnt.
 
-    What one doc and one draw of weights give is mostly chance, so pass several docs: ten tell most
-    methods, where two or three often tell nothing, and the result says so. Each doc gets random
-    weights of its own, so that docs are independent of each other.
+    The result for one doc and one draw of weights is mostly chance, so pass several docs: ten are
+    enough for most methods, two or three often for none, and then the result says so. Each doc gets
+    random weights of its own, so that docs are independent of each other.
 
-    The model runs with the random weights in the place of its own, which stay what they are, also
-    for other threads. Kernels are drawn by the layer's own initialiser; where that is none that
-    draws, from a normal distribution of mean 0 and the kernel's own size. Biases and what batch
-    normalisation keeps go back to where they started; other vectors are shuffled. Scalars and whole
-    numbers stay, and so does a ``tf.Variable`` that is no weight of Keras's.
+    The model keeps its weights, also for other threads: it runs in a ``keras.StatelessScope`` with
+    the random ones. Kernels are drawn by the layer's own initialiser; if that does not draw, from a
+    normal distribution with mean 0 and the root mean square of the kernel. Biases and the weights
+    of batch normalisation get their initial values; other vectors are shuffled. Scalars, integers,
+    and a ``tf.Variable`` that Keras does not know stay as they are.
 
     Args:
         model: The classifier.
         docs: Its inputs, preprocessing done, shape ``(docs, height, width, channels)``, or
-            ``(docs, channels, height, width)`` for a channels-first model; one or many.
+            ``(docs, channels, height, width)`` for a channels-first model.
         targets: The class to explain for each doc, a list of indices; a list of one holds for all.
-            None takes the class with the greatest score. It stays the same throughout.
+            None takes the class with the greatest score. It is the same at each step.
         layer: The layer to explain, as `kerasight.explain_prediction` takes it.
-        steps: In how many steps to go down, of about as many layers each, the first of one; never
-            more than there are layers with weights. None takes each layer alone. 1 draws all at
-            once, which is all that the verdict takes.
-        repeats: How often to go down for each doc, each time with other random weights. By chance,
-            the heatmap of random weights is now and then like any other.
-        threshold: Which size of the final correlation is too great.
-        seed: Of the random weights.
+        steps: The number of steps: the first randomises one layer, the others about equally many
+            each; at most one for each layer with weights. None randomises one layer a step. 1
+            randomises all at once, which is enough for the verdict.
+        repeats: How often to go through the steps for each doc, each time with other random
+            weights. By chance, the heatmap of random weights is sometimes like the original.
+        threshold: The least size of the final correlation at which the check fails.
+        seed: Seed of the random weights.
         progress: Whether to show a progress bar; None shows it on a terminal, after a second.
         **explain_kwargs: Passed on to `kerasight.explain_prediction`: ``method``, ``logits``,
             ``relu``, ``image``, ...
@@ -262,7 +246,7 @@ def sanity_check(
         A `SanityCheck`, with the correlations at each step and a ``verdict``.
 
     Raises:
-        TypeError: If an argument is of a type that it cannot be.
+        TypeError: If an argument has a wrong type.
         ValueError: If a doc cannot be explained; if ``top_targets`` asks for several classes; if
             the model has no weights; or if a layer runs a ``tf.function`` other than its ``call``.
 
@@ -294,9 +278,10 @@ def sanity_check(
     # Imported only now, as they need Keras.
     from kerasight.keras.explain_prediction import check_shape
     from kerasight.keras.traces import lasting_scope
+    from kerasight.metrics.random_weights import groups_of
 
     check_shape(model, docs, number=None)
-    explain_kwargs["progress"] = False  # ours alone
+    explain_kwargs["progress"] = False  # the bar that counts steps is enough
     wanted = None if targets is None else classes_of(targets, len(docs))
     with _without_warnings():
         firsts = [
@@ -310,8 +295,7 @@ def sanity_check(
             )
             for position in range(len(docs))
         ]
-    _check_functions(model)
-    groups = _groups(model, docs[:1], steps)
+    groups = groups_of(model, docs[:1], steps)
     scope = lasting_scope(model)
     chosen, originals = zip(*map(_target_and_heatmap, firsts), strict=True)
 
@@ -360,7 +344,7 @@ def sanity_check(
 def _explained(
     what: str, model: keras.Model, doc: Shaped[np.ndarray, "1 ..."], **kwargs: Any
 ) -> Explanation:
-    """The explanation; raises ValueError if there is none, saying of ``what``."""
+    """The explanation; raises ValueError if there is none, which names ``what``."""
     from kerasight.explain import explain_prediction
 
     try:
@@ -382,117 +366,10 @@ def _target_and_heatmap(
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Where blank heatmaps are no surprise."""
+    """Random weights often give blank heatmaps, which need no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HeatmapWarning)
         yield
-
-
-@dataclass(frozen=True, eq=False)
-class _Unit:
-    """A layer with weights of its own.
-
-    Attributes:
-        path: Its path.
-        layer: The layer.
-        weights: Its weights, less those of layers inside it and those of whole numbers; each with
-            the variable that stands in for it.
-    """
-
-    path: str
-    layer: Any
-    weights: list[tuple[Any, Any]]
-
-    def fill(self, scope: keras.StatelessScope, rng: np.random.Generator | None) -> None:
-        """Give it random weights in a scope; those that it was trained to, if ``rng`` is None."""
-        for weight, other in self.weights:
-            other.assign(weight if rng is None else _drawn(self.layer, weight, rng))
-            scope.add_update((weight, other.value))
-
-
-def _check_functions(model: keras.Model) -> None:
-    """Raise ValueError if a layer holds what runs with the weights that it was traced with."""
-    import keras
-
-    from kerasight.keras.layers import walk
-
-    # A call is run line by line; all else of these is for training, or the work of `predict`.
-    known = {*dir(keras.Model), "predict_function", "test_function", "train_function"}
-    for path, layer in [(model.name, model), *walk(model)]:
-        theirs = [kind for kind in type(layer).__mro__ if not kind.__module__.startswith("keras.")]
-        held = {name: one for owner in (*theirs[::-1], layer) for name, one in vars(owner).items()}
-        for name in held.keys() - known:
-            if hasattr(held[name], "get_concrete_function"):
-                raise ValueError(
-                    f"layer {path!r} has a tf.function, {name!r}, which keeps to the weights that "
-                    "it was traced with; make it a plain method, so that others can be tried"
-                )
-
-
-def _groups(model: keras.Model, doc: np.ndarray, steps: int | None) -> list[list[_Unit]]:
-    """The layers to randomise at each step, from the top: the last to run first.
-
-    Raises:
-        ValueError: If no layer has weights.
-    """
-    import keras
-
-    from kerasight.keras import backends
-    from kerasight.keras.layers import children, walk
-
-    paths = {layer: path for path, layer in walk(model)}
-    layers = [*paths, model]
-    ran = backends.current().forward(model, doc, layers)
-    last_call = {layer: place for place, layer in enumerate(ran)}
-    layers.sort(key=lambda layer: last_call.get(layer, -1), reverse=True)
-    units = []
-    for layer in layers:
-        inside = {id(weight) for child in children(layer) for weight in child.weights}
-        own = [
-            # Not trainable, as functions with gradients of their own would ask for its gradient.
-            (weight, keras.Variable(weight, trainable=False, dtype=weight.dtype, name="random"))
-            for weight in layer.weights
-            if id(weight) not in inside and "float" in str(weight.dtype)
-        ]
-        if own:
-            units.append(_Unit(paths.get(layer, layer.name), layer, own))
-    if not units:
-        raise ValueError(f"model {model.name!r} has no weights to draw at random")
-    number = len(units)
-    counts = np.linspace(1, number, min(steps or number, number))
-    # All of them at the end, also if that is the only step.
-    ends = sorted({*np.rint(counts[:-1]).astype(int).tolist(), number})
-    return [units[start:end] for start, end in itertools.pairwise([0, *ends])]
-
-
-def _drawn(layer: Any, weight: Any, rng: np.random.Generator) -> Any:
-    """New values for a weight."""
-    import keras
-
-    values = np.asarray(weight.numpy(), dtype=np.float64)
-    initializer = _initializer_of(layer, weight.name)
-    config = {} if initializer is None else initializer.get_config()
-    if "seed" in config:
-        # Called as it is, it would give the values that it gave before.
-        config["seed"] = int(rng.integers(2**31))
-        return type(initializer).from_config(config)(weight.shape, dtype=weight.dtype)
-    if values.ndim > 1:
-        return rng.normal(0, np.sqrt(np.mean(values**2)), values.shape)
-    if isinstance(initializer, (keras.initializers.Zeros, keras.initializers.Ones)):
-        return initializer(weight.shape, dtype=weight.dtype)
-    return rng.permutation(values) if values.ndim else values
-
-
-def _initializer_of(layer: Any, name: str) -> Any:
-    """What a layer first drew the weight of this name with; None if it does not say."""
-    import keras
-
-    # Separable convolutions have a "depthwise_kernel", depthwise ones a "kernel".
-    for prefix in (name, name.removesuffix("_kernel"), "depthwise"):
-        found = getattr(layer, f"{prefix}_initializer", None)
-        if isinstance(found, keras.initializers.Initializer):
-            return found
-    return None
 
 
 def spearman(left: Shaped[np.ndarray, " ..."], right: Shaped[np.ndarray, " ..."]) -> float:

@@ -1,9 +1,10 @@
-"""What a mean of few values is worth, without SciPy."""
+"""Means of few values: their errors, and which differences are significant. Without SciPy."""
 
 from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,14 +14,14 @@ from kerasight.checks import integer
 if TYPE_CHECKING:
     from jaxtyping import Real
 
-__all__ = ["FEWEST", "LEVEL", "differs", "standard_error", "t_quantile"]
+__all__ = ["FEWEST", "LEVEL", "Estimate", "differs", "standard_error", "t_quantile"]
 
 LEVEL = 0.05
-"""How often, at most, something is told of numbers that is only chance."""
+"""The probability, at most, to call a chance difference significant."""
 
-# That five differences have the same sign is chance in one of 16 cases.
+# Five differences have the same sign by chance in one of 16 cases.
 FEWEST = 6
-"""How many differences it takes at least to tell anything at `LEVEL`, however they lie."""
+"""The least number of differences that can be significant at `LEVEL`."""
 
 
 def t_quantile(probability: float, degrees: int) -> float:
@@ -80,18 +81,43 @@ def standard_error(values: Real[np.ndarray, " n"]) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A mean of independent values.
+
+    Attributes:
+        mean: The mean; NaN of no values.
+        error: Its standard error; NaN of fewer than two values.
+        low: The lower end of its 95 % confidence interval, by Student's t; NaN likewise.
+        high: The upper end.
+    """
+
+    mean: float
+    error: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Real[np.ndarray, " n"]) -> Estimate:
+        """The estimate from values ``(n,)``."""
+        mean = float(values.mean()) if len(values) else math.nan
+        error = standard_error(values)
+        margin = t_quantile(1 - LEVEL / 2, max(len(values) - 1, 1)) * error
+        return cls(mean, error, mean - margin, mean + margin)
+
+
 def differs(differences: Real[np.ndarray, " n"], level: float = LEVEL) -> bool:
     """Whether the mean of independent differences is so far from 0 that it is not chance.
 
-    By Student's t test, two-sided. It takes the differences to be normal, and where they are few
-    values, such as hits and misses, a handful may be alike by chance and leave no error at all. So
-    `FEWEST` must be other than 0; and where there is no error, their common sign must be as rare as
-    ``level`` (the sign test).
+    By Student's t test, two-sided, which takes the differences to be normal. Of hits and misses, a
+    few differences may be equal by chance, and so have no error at all. Therefore at least `FEWEST`
+    differences must be other than 0; and if they have no error, their common sign must be as
+    improbable as ``level`` (the sign test).
 
     Args:
         differences: Shape ``(n,)``.
-        level: How often it may be said of differences around 0. Of several comparisons each takes
-            its share of what all of them may (Bonferroni).
+        level: The probability to say so of differences around 0. Of several comparisons, each
+            takes its share of the level of all (Bonferroni).
 
     Returns:
         Whether they differ from 0.
