@@ -139,12 +139,7 @@ def format_as_sheet(
     ]
     if titles is not None:
         rows = [
-            [
-                Panel(
-                    panel.picture, str(title), " · ".join(filter(None, (panel.title, panel.note)))
-                )
-                for panel in row
-            ]
+            [Panel(panel.picture, str(title), " · ".join(filter(None, panel[1:]))) for panel in row]
             for title, row in zip(titles, rows, strict=True)
         ]
     if columns is not None:
