@@ -71,6 +71,8 @@ def fits(value: Any, hint: Any) -> bool:
     if is_union:
         able = parts if isinstance(value, np.ndarray) else list(filter(typing.get_origin, parts))
         return not able or any(fits(value, part) for part in able)
+    if isinstance(value, dict) and parts:
+        return all(fits(one, parts[-1]) for one in value.values())
     if isinstance(value, np.ndarray) and not parts:
         return hint is Any or isinstance(value, hint)
     if isinstance(value, (list, tuple, np.ndarray)) and parts:

@@ -16,7 +16,7 @@ import kerasight
 from kerasight.cam import maps, methods
 
 SOURCE = Path(kerasight.__file__).parent
-FOLDERS = ("cam", "formatters")
+FOLDERS = ("cam", "formatters", "metrics")
 
 
 def hints_of(node: ast.AST) -> list[ast.expr]:
@@ -81,5 +81,7 @@ def test_arrays_within_others_are_looked_at() -> None:
     assert fits((row, 3, table), tuple[one, int, Float[np.ndarray, "rows columns"]])
     assert not fits((table, 3), tuple[one, int])
     assert not fits((row, table), tuple[one, ...])
+    assert fits({"a": row}, dict[str, one])
+    assert not fits({"a": row, "b": table}, dict[str, one])
     assert fits(table, Iterable[one])
     assert not fits(table, Float[np.ndarray, "_ _ _"] | Iterable[Int[np.ndarray, " columns"]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from kerasight.metrics.common import Plan, Trial, baselines
 from kerasight.metrics.localisation import energy_in_mask, pointing_game
 from kerasight.metrics.perturbation import AverageDrop, curve, masked_scores
 from kerasight.metrics.road import NOISE, PERCENTILES, road_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float64
 
 __all__ = [
     "COLUMNS",
@@ -39,7 +42,7 @@ class Case:
     """
 
     trial: Trial
-    masks: list[np.ndarray | None]
+    masks: list[Bool[np.ndarray, "_ _"] | None]
     steps: int
     seed: int
 
@@ -118,7 +121,7 @@ class Metric:
     short: str
     is_higher_better: bool
     show: Callable[[float], str]
-    measure: Callable[[Case], Plan[np.ndarray]] | None = None
+    measure: Callable[[Case], Plan[Float64[np.ndarray, " heatmaps"]]] | None = None
     needs_mask: bool = False
 
     def heading(self, is_short: bool = False) -> str:
@@ -169,7 +172,9 @@ def columns_of(metrics: Iterable[str]) -> list[Metric]:
     return columns
 
 
-def with_difference(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def with_difference(
+    values: dict[str, Float64[np.ndarray, " heatmaps"]],
+) -> dict[str, Float64[np.ndarray, " heatmaps"]]:
     """Values by metric; where insertion and deletion are among them, those of `DIFFERENCE` too."""
     if not values.keys() >= set(_PARTS):
         return values

@@ -7,12 +7,15 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kerasight.metrics.columns import COLUMNS, SECONDS, Metric, columns_of
 from kerasight.metrics.statistics import LEVEL, differs, standard_error
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
 
 __all__ = ["RANDOM", "Comparison", "Row", "csv_heading"]
 
@@ -153,7 +156,7 @@ class Comparison:
         values = self.of_docs(method, column)
         return math.nan if column == SECONDS.name else standard_error(values)
 
-    def of_docs(self, method: str, column: str) -> np.ndarray:
+    def of_docs(self, method: str, column: str) -> Float64[np.ndarray, " docs"]:
         """The values that `mean` is the mean of, shape ``(docs,)``: of docs that have one.
 
         Args:
@@ -250,7 +253,7 @@ class Comparison:
         cases = dict.fromkeys((row.position, row.target) for row in self.rows)
         return {case: place for place, case in enumerate(cases)}
 
-    def _values(self, method: str, column: str) -> np.ndarray:
+    def _values(self, method: str, column: str) -> Float64[np.ndarray, " cases"]:
         """The values of each class of each doc, NaN where there is none."""
         _check_known("method", method, self.methods)
         _check_known("column", column, COLUMNS)
@@ -267,7 +270,7 @@ class Comparison:
                 values[self.cases[row.position, row.target]] = row.value(column)
         return arrays
 
-    def _over_docs(self, values: np.ndarray) -> np.ndarray:
+    def _over_docs(self, values: Float64[np.ndarray, " cases"]) -> Float64[np.ndarray, " docs"]:
         """From values of each class of each doc the mean of each doc that has any."""
         docs = np.array([position for position, _ in self.cases])
         known = ~np.isnan(values)

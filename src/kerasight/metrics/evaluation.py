@@ -22,6 +22,7 @@ from kerasight.progress import check_progress, progress_bar
 
 if TYPE_CHECKING:
     import keras
+    from jaxtyping import Bool, Shaped
 
     from kerasight.keras.explain_prediction import LayerKeys, TargetNames
     from kerasight.keras.heatmaps import Heatmap, Question
@@ -119,10 +120,10 @@ class Study:
 
     def rows(
         self,
-        doc: np.ndarray,
+        doc: Shaped[np.ndarray, "1 _ _ _"],
         *,
         targets: Sequence[int] | None = None,
-        masks: Sequence[np.ndarray | None] | None = None,
+        masks: Sequence[Bool[np.ndarray, "_ _"] | None] | None = None,
         target_names: TargetNames | None = None,
         name: str = "",
         position: int = 0,
@@ -298,12 +299,13 @@ def _has_logits(model: keras.Model, doc: np.ndarray) -> bool:
 
 def evaluate(
     model: keras.Model,
-    docs: Iterable[np.ndarray],
+    docs: Iterable[Shaped[np.ndarray, " ..."]],
     *,
     methods: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     targets: Iterable[int | Sequence[int]] | None = None,
-    masks: Iterable[np.ndarray | Sequence[np.ndarray | None] | None] | None = None,
+    masks: Iterable[Bool[np.ndarray, "_ _"] | Sequence[Bool[np.ndarray, "_ _"] | None] | None]
+    | None = None,
     names: Iterable[object] | None = None,
     target_names: TargetNames | None = None,
     layer: LayerKeys | None = None,

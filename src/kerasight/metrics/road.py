@@ -23,6 +23,7 @@ from kerasight.metrics.common import (
 
 if TYPE_CHECKING:
     import keras
+    from jaxtyping import Bool, Float, Float32, Float64, Int, Shaped
     from matplotlib.axes import Axes
 
 __all__ = ["NOISE", "PERCENTILES", "Road", "impute", "road", "road_of"]
@@ -48,14 +49,14 @@ class Road:
         targets: The class of each doc, integers ``(docs,)``.
     """
 
-    percentiles: np.ndarray
-    morf: np.ndarray
-    lerf: np.ndarray
-    untouched: np.ndarray
-    targets: np.ndarray
+    percentiles: Float64[np.ndarray, " n"]
+    morf: Float64[np.ndarray, "docs n"]
+    lerf: Float64[np.ndarray, "docs n"]
+    untouched: Float64[np.ndarray, " docs"]
+    targets: Int[np.ndarray, " docs"]
 
     @property
-    def scores(self) -> np.ndarray:
+    def scores(self) -> Float64[np.ndarray, " docs"]:
         """Half of how much ``lerf`` lies above ``morf``, on average, shape ``(docs,)``."""
         scores: np.ndarray = (self.lerf - self.morf).mean(axis=1) / 2
         return scores
@@ -113,7 +114,7 @@ class Road:
 
 def road(
     model: keras.Model,
-    docs: np.ndarray,
+    docs: Shaped[np.ndarray, "docs _ _ _"],
     explanations: Heatmaps,
     *,
     targets: Sequence[int] | None = None,
@@ -168,7 +169,7 @@ def road(
     return trial.result(road_of(trial, shares, float(noise), seed))
 
 
-def road_of(trial: Trial, shares: np.ndarray, noise: float, seed: int) -> Plan[Road]:
+def road_of(trial: Trial, shares: Float64[np.ndarray, " n"], noise: float, seed: int) -> Plan[Road]:
     """`road` of what was checked.
 
     Args:
@@ -211,7 +212,7 @@ def road_of(trial: Trial, shares: np.ndarray, noise: float, seed: int) -> Plan[R
     )
 
 
-def _percentiles(percentiles: Any) -> np.ndarray:
+def _percentiles(percentiles: Any) -> Float64[np.ndarray, " n"]:
     """Shares to remove in per cent, ascending, each once."""
     given = np.asarray(percentiles)
     if given.size and not (is_real(given) and given.dtype != np.bool_):
@@ -240,7 +241,9 @@ _MOST_ITERATIONS = 200
 _COARSEST = 8
 
 
-def impute(doc: np.ndarray, removed: np.ndarray) -> np.ndarray:
+def impute(
+    doc: Shaped[np.ndarray, "height width channels"], removed: Bool[np.ndarray, "height width"]
+) -> Float64[np.ndarray, "height width channels"]:
     """Fill removed pixels so that each is the weighted mean of its neighbours.
 
     These are as many linear equations as there are removed pixels. They are solved by the method of
@@ -274,7 +277,7 @@ def impute(doc: np.ndarray, removed: np.ndarray) -> np.ndarray:
     return np.moveaxis(filled, 0, -1)
 
 
-def _even(planes: np.ndarray) -> np.ndarray:
+def _even(planes: Float[np.ndarray, "*planes _ _"]) -> Float[np.ndarray, "*planes _ _"]:
     """Planes with an even number of rows and columns, those that are added 0."""
     height, width = planes.shape[-2:]
     even = np.zeros((*planes.shape[:-2], height + height % 2, width + width % 2), planes.dtype)
@@ -282,7 +285,7 @@ def _even(planes: np.ndarray) -> np.ndarray:
     return even
 
 
-def _bordered(planes: np.ndarray) -> np.ndarray:
+def _bordered(planes: Float[np.ndarray, "*planes _ _"]) -> Float[np.ndarray, "*planes _ _"]:
     """Planes with a border of zeros."""
     height, width = planes.shape[-2:]
     bordered = np.zeros((*planes.shape[:-2], height + 2, width + 2), planes.dtype)
@@ -290,7 +293,9 @@ def _bordered(planes: np.ndarray) -> np.ndarray:
     return bordered
 
 
-def _neighbours(planes: np.ndarray) -> np.ndarray:
+def _neighbours(
+    planes: Float[np.ndarray, "*planes rows columns"],
+) -> Float[np.ndarray, "*planes rows columns"]:
     """Twelve times the sum of the eight neighbours of each pixel by their weights; outside is 0.
 
     Of whole numbers it is a whole number, and so exact.
@@ -344,8 +349,8 @@ def _equations(channels: int, held: np.ndarray, inside: np.ndarray) -> tuple[Ope
 
 
 def _conjugate_gradients(
-    equations: Operator, right: np.ndarray, precondition: Operator
-) -> np.ndarray:
+    equations: Operator, right: Float32[np.ndarray, "channels pixels"], precondition: Operator
+) -> Float32[np.ndarray, "channels pixels"]:
     """Solve symmetric positive definite equations, the same for each channel.
 
     Args:
