@@ -225,10 +225,11 @@ def _percentiles(percentiles: Any) -> Float64[np.ndarray, " n"]:
     return shares
 
 
-# From here on, pictures are planes with an even number of rows and columns and a border of zeros,
-# one after the other: in a flat array of them NumPy adds two shifted views fastest. What works on
-# them keeps its buffers: fetching memory takes longer than adding numbers up. And they are in
-# float32, since half the bytes take half the time.
+# From here on, pictures have an even number of rows and columns and a border of zeros, and each row
+# has those of all channels one after the other: (rows, channels, columns). NumPy adds two shifted
+# views of such an array fastest if it is flat, and every other row of it in long pieces. What works
+# on pictures keeps its buffers: fetching memory takes longer than adding numbers up. And they are
+# in float32, since half the bytes take half the time.
 
 Operator = Callable[[np.ndarray], np.ndarray]
 
@@ -258,55 +259,50 @@ def impute(
     Returns:
         float64 array of the shape of ``doc``, the pixels that stay as they are.
     """
-    picture = np.moveaxis(doc, -1, 0).astype(np.float64)
-    channels, height, width = picture.shape
+    picture = np.moveaxis(doc, -1, 1).astype(np.float64, order="C")
+    height, channels, width = picture.shape
     # Around their mean, the pixels that stay have no more to say than what is to be found.
-    stays = ~removed
-    mean = (picture * stays).sum(axis=(1, 2), keepdims=True) / stays.sum()
+    stays = ~removed[:, np.newaxis]
+    mean = (picture * stays).sum(axis=(0, 2), keepdims=True) / stays.sum()
     known = (picture - mean) * stays
-    scale = np.abs(known).max(axis=(1, 2), keepdims=True)
+    scale = np.abs(known).max(axis=(0, 2), keepdims=True)
     scale[scale == 0] = 1
-    inside = _even(removed.astype(np.float32))
-    held = _neighbours(_even(stays.astype(np.float32))) * inside
-    right = _neighbours(_even((known / scale).astype(np.float32))) * inside
+    inside = _framed(~stays)
+    held = _neighbours(_framed(stays)) * inside
+    right = _neighbours(_framed(known / scale)) * inside
     equations, precondition = _multigrid(channels, held, inside)
-    right = _bordered(right)
-    found = _conjugate_gradients(equations, right.reshape(channels, -1), precondition)
-    planes = found.reshape(right.shape)[:, 1 : height + 1, 1 : width + 1]
-    filled: np.ndarray = np.where(removed, planes * scale + mean, picture)
-    return np.moveaxis(filled, 0, -1)
+    found = _conjugate_gradients(equations, right, precondition)
+    planes = found[1 : height + 1, :, 1 : width + 1] * scale + mean
+    filled: np.ndarray = np.where(stays, picture, planes)
+    return np.moveaxis(filled, 1, -1)
 
 
-def _even(planes: Float[np.ndarray, "*planes _ _"]) -> Float[np.ndarray, "*planes _ _"]:
-    """Planes with an even number of rows and columns, those that are added 0."""
-    height, width = planes.shape[-2:]
-    even = np.zeros((*planes.shape[:-2], height + height % 2, width + width % 2), planes.dtype)
-    even[..., :height, :width] = planes
-    return even
-
-
-def _bordered(planes: Float[np.ndarray, "*planes _ _"]) -> Float[np.ndarray, "*planes _ _"]:
-    """Planes with a border of zeros."""
-    height, width = planes.shape[-2:]
-    bordered = np.zeros((*planes.shape[:-2], height + 2, width + 2), planes.dtype)
-    bordered[..., 1:-1, 1:-1] = planes
-    return bordered
+def _framed(
+    planes: Shaped[np.ndarray, "height channels width"],
+) -> Float32[np.ndarray, "rows channels columns"]:
+    """A picture with an even number of rows and columns, and zeros around."""
+    height, channels, width = planes.shape
+    rows, columns = (size + size % 2 + 2 for size in (height, width))
+    framed = np.zeros((rows, channels, columns), np.float32)
+    framed[1 : height + 1, :, 1 : width + 1] = planes
+    return framed
 
 
 def _neighbours(
-    planes: Float[np.ndarray, "*planes rows columns"],
-) -> Float[np.ndarray, "*planes rows columns"]:
-    """Twelve times the sum of the eight neighbours of each pixel by their weights; outside is 0.
+    planes: Float[np.ndarray, "rows channels columns"],
+) -> Float[np.ndarray, "rows channels columns"]:
+    """Twelve times the sum of the eight neighbours of each pixel by their weights, in a frame.
 
     Of whole numbers it is a whole number, and so exact.
     """
     # These weights are those of (1, 2, 1) down times (1, 2, 1) across, less the pixel itself.
-    total = _bordered(planes)
+    total = planes
     for _ in range(2):
-        total = total[..., :-1, :] + total[..., 1:, :]
+        total = total[:-1] + total[1:]
     for _ in range(2):
         total = total[..., :-1] + total[..., 1:]
-    summed: np.ndarray = total - 4 * planes
+    summed = np.zeros_like(planes)
+    np.subtract(total, 4 * planes[1:-1, :, 1:-1], out=summed[1:-1, :, 1:-1])
     return summed
 
 
@@ -314,32 +310,32 @@ def _equations(channels: int, held: np.ndarray, inside: np.ndarray) -> tuple[Ope
     """The left-hand side of the equations of one scale, and the inverse of its diagonal.
 
     Args:
-        channels: How many planes it will be applied to.
-        held: How strongly each pixel is tied to those that are known, ``(height, width)``.
+        channels: How many channels it will be applied to.
+        held: How strongly each pixel is tied to those that are known, ``(rows, 1, columns)``.
         inside: How much of it is to be found, from 0 to 1. Two that are beside each other are tied
             by the product of theirs, times their weight.
 
     Returns:
-        What takes planes ``(channels, pixels)`` to as many, and the inverse for a plane.
+        What takes pictures to pictures, and the inverse, for as many channels.
     """
-    pitch = inside.shape[1] + 2
     tied = held + inside * _neighbours(inside)
-    inverse = np.divide(1, tied, out=np.zeros_like(tied), where=tied > 1e-11)
+    is_sought = tied > 1e-11
+    inverse = is_sought / np.where(is_sought, tied, 1)
     # With the pixel itself among its neighbours.
     own, weight, inverse = (
-        _bordered(plane).ravel() for plane in (tied + 4 * inside**2, inside, inverse)
+        np.repeat(plane, channels, axis=1) for plane in (tied + 4 * inside**2, inside, inverse)
     )
-    around, image = (np.empty((channels, len(own)), np.float32) for _ in range(2))
-    one, other = around.reshape(-1), np.empty(channels * len(own), np.float32)
-    middle = slice(pitch + 1, -pitch - 1)
+    around, image = np.empty_like(own), np.empty_like(own)
+    one, other = around.reshape(-1), np.empty(own.size, np.float32)
+    below = own[0].size
+    ends = 2 * below + 2
 
     def left(values: np.ndarray) -> np.ndarray:
         np.multiply(values, weight, out=around)
-        np.add(one[:-pitch], one[pitch:], out=other[:-pitch])
-        np.add(other[: -2 * pitch], other[pitch:-pitch], out=one[: -2 * pitch])
+        np.add(one[:-below], one[below:], out=other[:-below])
+        np.add(other[: -2 * below], other[below:-below], out=one[: -2 * below])
         np.add(one[:-1], one[1:], out=other[:-1])
-        ends = 2 * pitch + 2
-        np.add(other[:-ends], other[1 : 1 - ends], out=one[middle])
+        np.add(other[:-ends], other[1 : 1 - ends], out=one[below + 1 : -below - 1])
         np.multiply(around, weight, out=around)
         np.multiply(values, own, out=image)
         np.subtract(image, around, out=image)
@@ -349,13 +345,13 @@ def _equations(channels: int, held: np.ndarray, inside: np.ndarray) -> tuple[Ope
 
 
 def _conjugate_gradients(
-    equations: Operator, right: Float32[np.ndarray, "channels pixels"], precondition: Operator
-) -> Float32[np.ndarray, "channels pixels"]:
+    equations: Operator, right: Float32[np.ndarray, "rows channels columns"], precondition: Operator
+) -> Float32[np.ndarray, "rows channels columns"]:
     """Solve symmetric positive definite equations, the same for each channel.
 
     Args:
-        equations: Their left-hand side, of planes ``(channels, pixels)``.
-        right: Their right-hand side, such planes.
+        equations: Their left-hand side, of a picture.
+        right: Their right-hand side, a picture.
         precondition: An approximate inverse.
 
     Returns:
@@ -393,36 +389,34 @@ def _multigrid(channels: int, held: np.ndarray, inside: np.ndarray) -> tuple[Ope
     for the coarser scale.
 
     Args:
-        channels: How many planes they will be applied to.
+        channels: How many channels they will be applied to.
         held: As in `_equations`, at the finest scale.
         inside: As in `_equations`, at the finest scale.
     """
     scales: list[tuple[Operator, np.ndarray, Operator, Operator]] = []
     area = 1
-    while max(inside.shape) > _COARSEST:
-        height, width = inside.shape
+    while max(inside.shape) > _COARSEST + 2:
         left, inverse = _equations(channels, held, inside / area)
-        scales.append((left, inverse, *_scale(channels, height, width)))
-        coarser, _ = _scale(1, height, width)
+        scales.append((left, inverse, *_scale(inverse.shape)))
+        coarser, _ = _scale(inside.shape)
         # Both count what there is in the finest pixels, so that a coarse one has four times more.
-        held, inside = (
-            coarser(_bordered(plane)).reshape(-1, _half(width) + 2)[1:-1, 1:-1].copy()
-            for plane in (held, inside)
-        )
+        held, inside = coarser(held).copy(), coarser(inside).copy()
         area *= 4
-    number = (inside.shape[0] + 2) * (inside.shape[1] + 2)
+    number = inside.size
     all_at_once, inverse = _equations(number, held, inside / area)
-    matrix = all_at_once(np.eye(number, dtype=np.float32))
-    # Without the border there are 64 at most. From 100 on, threads of the linear algebra library
+    ones = np.eye(number, dtype=np.float32).reshape(len(inside), -1, number).swapaxes(1, 2)
+    matrix = all_at_once(ones).swapaxes(0, 1).reshape(number, number)
+    # Without the frame there are 64 at most. From 100 on, threads of the linear algebra library
     # take part, and waiting for each other takes them longer than all the rest.
-    sought = np.ix_(*[np.flatnonzero(inverse)] * 2)
+    sought = np.ix_(*[np.flatnonzero(inverse[:, 0])] * 2)
     solution = np.zeros((number, number), np.float32)
     solution[sought] = np.linalg.inv(matrix[sought])
 
     def cycle(right: np.ndarray, level: int = 0) -> np.ndarray:
         if level == len(scales):
-            solved: np.ndarray = right @ solution
-            return solved
+            solved = right.swapaxes(0, 1).reshape(channels, number) @ solution
+            back: np.ndarray = solved.reshape(channels, len(right), -1).swapaxes(0, 1)
+            return back
         left, inverse, coarser, finer = scales[level]
         values: np.ndarray = right * inverse
         residual = left(values)
@@ -437,49 +431,46 @@ def _multigrid(channels: int, held: np.ndarray, inside: np.ndarray) -> tuple[Ope
     return scales[0][0] if scales else _equations(channels, held, inside)[0], cycle
 
 
-def _half(size: int) -> int:
-    """The number of rows or columns at the next coarser scale, even again."""
-    return (size // 2 + 1) // 2 * 2
-
-
-def _scale(channels: int, height: int, width: int) -> tuple[Operator, Operator]:
-    """What brings planes to half their size, and what brings them back, each other's transpose.
+def _scale(shape: tuple[int, ...]) -> tuple[Operator, Operator]:
+    """What brings pictures to half their size, and what brings them back, each other's transpose.
 
     Back goes bilinear interpolation, with 0 around the picture.
+
+    Args:
+        shape: That of the pictures: rows, channels and columns, with the frame.
     """
-    rows, columns = height // 2, width // 2
-    down = np.empty((channels, rows, width + 2), np.float32)
+    rows, columns = (size // 2 - 1 for size in (shape[0], shape[2]))
+    down = np.empty((rows, *shape[1:]), np.float32)
     thrice = np.empty_like(down)
-    coarse = np.zeros((channels, _half(height) + 2, _half(width) + 2), np.float32)
-    up = np.zeros((channels, rows + 2, width + 2), np.float32)
-    whole = np.zeros((channels, height + 2, width + 2), np.float32)
+    coarse = _framed(np.zeros((rows, shape[1], columns)))
+    up = np.zeros((rows + 2, *shape[1:]), np.float32)
+    whole = np.zeros(shape, np.float32)
     sixteenth = np.float32(1 / 16)
 
-    def coarser(values: np.ndarray) -> np.ndarray:
-        fine = values.reshape(whole.shape)
-        np.add(fine[:, 1:-1:2], fine[:, 2::2], out=down)
+    def coarser(fine: np.ndarray) -> np.ndarray:
+        np.add(fine[1:-1:2], fine[2::2], out=down)
         np.multiply(down, 3, out=down)
-        np.add(down, fine[:, :-2:2], out=down)
-        np.add(down, fine[:, 3::2], out=down)
+        np.add(down, fine[:-2:2], out=down)
+        np.add(down, fine[3::2], out=down)
         # (1, 3, 3, 1) across is (1, 1) three times, which takes less than every other column twice.
         one, other = down.reshape(-1), thrice.reshape(-1)
         np.add(one[:-1], one[1:], out=other[:-1])
         np.add(other[:-2], other[1:-1], out=one[:-2])
         np.add(one[:-3], one[1:-2], out=other[:-3])
         half = thrice[..., :-2:2]
-        np.multiply(half, sixteenth, out=coarse[:, 1 : rows + 1, 1 : columns + 1])
-        return coarse.reshape(channels, -1)
+        np.multiply(half, sixteenth, out=coarse[1 : rows + 1, :, 1 : columns + 1])
+        return coarse
 
     def finer(values: np.ndarray) -> np.ndarray:
-        given = values.reshape(coarse.shape)[:, : rows + 2, : columns + 2]
-        given[:, -1], given[..., -1] = 0, 0  # the border, or what makes an odd number even
+        given = values[: rows + 2, :, : columns + 2]
+        given[-1], given[..., -1] = 0, 0  # the frame, or what makes an odd number even
         middle = 3 * given[..., 1:-1]
         np.add(middle, given[..., :-2], out=up[..., 1:-1:2])
         np.add(middle, given[..., 2:], out=up[..., 2:-1:2])
         np.multiply(up, sixteenth, out=up)
-        middle = 3 * up[:, 1:-1]
-        np.add(middle, up[:, :-2], out=whole[:, 1:-1:2])
-        np.add(middle, up[:, 2:], out=whole[:, 2:-1:2])
-        return whole.reshape(channels, -1)
+        middle = 3 * up[1:-1]
+        np.add(middle, up[:-2], out=whole[1:-1:2])
+        np.add(middle, up[2:], out=whole[2:-1:2])
+        return whole
 
     return coarser, finer
