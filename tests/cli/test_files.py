@@ -294,8 +294,9 @@ class TestGrowingFile:
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (700, 400), (300_000, 2)])
 @pytest.mark.parametrize("is_opaque", [True, False])
-def test_a_png_is_the_picture(size: tuple[int, int], is_opaque: bool) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (*size[::-1], 4), dtype=np.uint8)
+@pytest.mark.parametrize("values", [255, 1])
+def test_a_png_is_the_picture(size: tuple[int, int], is_opaque: bool, values: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, values, (*size[::-1], 4), dtype=np.uint8)
     if is_opaque:
         pixels[..., 3] = 255
     write_png(Image.fromarray(pixels), Path("a.png"))
@@ -303,3 +304,10 @@ def test_a_png_is_the_picture(size: tuple[int, int], is_opaque: bool) -> None:
         assert picture.mode == ("RGB" if is_opaque else "RGBA")
         assert picture.info["Software"] == "kerasight"
         np.testing.assert_array_equal(np.asarray(picture.convert("RGBA")), pixels)
+
+
+def test_a_png_of_a_drawing_is_small() -> None:
+    drawing = Image.new("RGBA", (700, 400), "red")
+    drawing.paste((0, 0, 255, 255), (100, 100, 400, 300))
+    write_png(drawing, Path("a.png"))
+    assert Path("a.png").stat().st_size < 700 * 400 * 3 / 100

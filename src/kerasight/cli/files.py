@@ -37,7 +37,10 @@ PAGE = b'<meta name="generator" content="kerasight'
 OVERLAY = b"tEXtSoftware\x00kerasight"
 _BEGINNING = 1024
 
-_BAND = 2**20  # bytes of a picture that are compressed at a time
+# Bytes of a picture that are compressed at a time: few enough to stay in a processor's cache.
+_BAND = 2**18
+_SAMPLED = 16  # rows that tell how to compress a picture
+_MANY = 0.1  # of all places, such as begin a run of four equal bytes
 
 
 # What may be written over
@@ -252,9 +255,9 @@ class GrowingFile:
 def write_png(picture: Image.Image, path: Path) -> None:
     """Write an RGBA picture as a PNG file that names kerasight; an opaque picture as RGB.
 
-    Each row is subtracted from the row below, and only runs of a byte are compressed. Overlays of
-    photos take a tenth of the time of Pillow's defaults, in a file that is no larger. Other threads
-    run meanwhile.
+    The row above is subtracted from each row, and of matches, at most runs of a byte are looked
+    for. Overlays of photos take a tenth of the time of Pillow's defaults, for an eighth more bytes.
+    Other threads run meanwhile.
 
     Args:
         picture: RGBA.
@@ -266,10 +269,9 @@ def write_png(picture: Image.Image, path: Path) -> None:
     width, height = picture.size
     is_opaque = picture.getchannel("A").getextrema() == (255, 255)
     mode, colours = ("RGB", 2) if is_opaque else ("RGBA", 6)
-    length = width * len(mode)
-    step = max(1, _BAND // length)
-    compressed = zlib.compressobj(1, strategy=zlib.Z_RLE)
-    above = np.zeros((1, length), np.uint8)
+    step = max(1, _BAND // (width * len(mode)))
+    strategy = zlib.Z_RLE if _has_runs(picture, mode) else zlib.Z_HUFFMAN_ONLY
+    compressed = zlib.compressobj(1, strategy=strategy)
     with whole_file(path, "wb") as file:
 
         def chunk(kind: bytes, data: bytes) -> None:
@@ -280,11 +282,25 @@ def write_png(picture: Image.Image, path: Path) -> None:
         chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colours, 0, 0, 0))
         chunk(OVERLAY[:4], OVERLAY[4:])
         for top in range(0, height, step):
-            band = picture.crop((0, top, width, min(top + step, height))).convert(mode)
-            rows = np.vstack([above, np.asarray(band).reshape(band.height, length)])
-            filtered = np.full((band.height, 1 + length), 2, np.uint8)  # 2: from the row above
-            np.subtract(rows[1:], rows[:-1], out=filtered[:, 1:])
-            above = rows[-1:]
-            chunk(b"IDAT", compressed.compress(filtered.data))
+            rows = _filtered(picture, mode, top, min(top + step, height))
+            chunk(b"IDAT", compressed.compress(rows.data))
         chunk(b"IDAT", compressed.flush())
         chunk(b"IEND", b"")
+
+
+def _has_runs(picture: Image.Image, mode: str) -> bool:
+    """Whether a byte often comes many times, as in drawings; in photos, it hardly does."""
+    step = max(1, picture.height // _SAMPLED)
+    rows = [_filtered(picture, mode, top, top + 1) for top in range(0, picture.height, step)]
+    is_again = np.diff(np.concatenate(rows)) == 0
+    return bool((is_again[:, 2:] & is_again[:, 1:-1] & is_again[:, :-2]).mean() > _MANY)
+
+
+def _filtered(picture: Image.Image, mode: str, top: int, bottom: int) -> np.ndarray:
+    """Rows as PNG has them: what they are of, and how they differ from those above them."""
+    band = picture.crop((0, top - 1, picture.width, bottom))  # above the first, all is 0
+    rows = np.frombuffer(band.tobytes("raw", mode), np.uint8).reshape(band.height, -1)
+    filtered = np.empty((bottom - top, 1 + rows.shape[1]), np.uint8)
+    filtered[:, 0] = 2  # PNG's number for "from the row above"
+    np.subtract(rows[1:], rows[:-1], out=filtered[:, 1:])
+    return filtered
