@@ -17,6 +17,8 @@ from kerasight.metrics.road import NOISE, PERCENTILES, road_of
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64
 
+    Values = Plan[Float64[np.ndarray, " heatmaps"]]
+
 __all__ = [
     "COLUMNS",
     "DIFFERENCE",
@@ -47,15 +49,15 @@ class Case:
     seed: int
 
 
-def _hits(case: Case) -> Plan[np.ndarray]:
+def _hits(case: Case) -> Values:
     return _of_masks(case, lambda *given: pointing_game(*given).hits)
 
 
-def _energies(case: Case) -> Plan[np.ndarray]:
+def _energies(case: Case) -> Values:
     return _of_masks(case, lambda *given: energy_in_mask(*given).shares)
 
 
-def _of_masks(case: Case, values_of: Callable[..., np.ndarray]) -> Plan[np.ndarray]:
+def _of_masks(case: Case, values_of: Callable[..., Any]) -> Values:
     known = [place for place, mask in enumerate(case.masks) if mask is not None]
     values = np.full(len(case.masks), np.nan)
     if known:
@@ -65,21 +67,21 @@ def _of_masks(case: Case, values_of: Callable[..., np.ndarray]) -> Plan[np.ndarr
     return values
 
 
-def _deletions(case: Case) -> Plan[np.ndarray]:
+def _deletions(case: Case) -> Values:
     return _areas(case, "deletion", "mean")
 
 
-def _insertions(case: Case) -> Plan[np.ndarray]:
+def _insertions(case: Case) -> Values:
     return _areas(case, "insertion", "blur")
 
 
-def _areas(case: Case, metric: Literal["deletion", "insertion"], baseline: str) -> Plan[np.ndarray]:
+def _areas(case: Case, metric: Literal["deletion", "insertion"], baseline: str) -> Values:
     baseline_of = baselines(baseline, case.trial.docs, case.seed)
     found = yield from curve(metric, case.trial, baseline_of, case.steps, case.seed, baseline)
     return found.areas
 
 
-def _drops(case: Case) -> Plan[np.ndarray]:
+def _drops(case: Case) -> Values:
     before, after = case.trial.untouched, (yield from _masked(case))
     # A score that is not above 0 has no share to lose.
     has_share = before > 0
@@ -87,16 +89,16 @@ def _drops(case: Case) -> Plan[np.ndarray]:
     return np.where(has_share, drops, np.nan)
 
 
-def _increases(case: Case) -> Plan[np.ndarray]:
+def _increases(case: Case) -> Values:
     after = yield from _masked(case)
     return 100.0 * (after > case.trial.untouched)
 
 
-def _masked(case: Case) -> Plan[np.ndarray]:
+def _masked(case: Case) -> Values:
     return masked_scores(case.trial, baselines("mean", case.trial.docs, case.seed), "mean")
 
 
-def _roads(case: Case) -> Plan[np.ndarray]:
+def _roads(case: Case) -> Values:
     found = yield from road_of(case.trial, np.array(PERCENTILES), NOISE, case.seed)
     return found.scores
 
@@ -121,7 +123,7 @@ class Metric:
     short: str
     is_higher_better: bool
     show: Callable[[float], str]
-    measure: Callable[[Case], Plan[Float64[np.ndarray, " heatmaps"]]] | None = None
+    measure: Callable[[Case], Values] | None = None
     needs_mask: bool = False
 
     def heading(self, is_short: bool = False) -> str:

@@ -53,6 +53,7 @@ __all__ = [
     "digest",
     "docs_of",
     "heatmaps_of",
+    "maps_of",
     "name_of_baseline",
     "progressing",
     "ranks",
@@ -92,26 +93,42 @@ def heatmaps_of(explanations: Any) -> list[Heat]:
         ValueError: If there is none, or one has no heatmap, or that of a wrong shape, or NaN or
             infinity in it.
     """
-    items: list[Any]
     if isinstance(explanations, (Explanation, TargetExplanation)):
-        items = [explanations]
-    elif isinstance(explanations, np.ndarray):
-        if explanations.ndim not in (2, 3):
-            raise ValueError(
-                "heatmaps must have shape (height, width), or (docs, height, width) for several, "
-                f"got {explanations.shape}"
-            )
-        items = [explanations] if explanations.ndim == 2 else list(explanations)
-    elif isinstance(explanations, Iterable) and not isinstance(explanations, (str, bytes, Mapping)):
-        items = list(explanations)
-    else:
-        raise TypeError(
-            "explanations must be an Explanation, a heatmap of shape (height, width), or several "
-            f"of them, got {type(explanations).__name__}"
-        )
+        explanations = [explanations]
+    items = maps_of(
+        explanations,
+        "explanations",
+        "docs",
+        "an Explanation, a heatmap of shape (height, width)",
+    )
     if not items:
         raise ValueError("there must be at least one explanation, got none")
     return [_heat_of(item, position) for position, item in enumerate(items)]
+
+
+def maps_of(given: Any, name: str, axis: str, one: str) -> list[Any]:
+    """What was passed as one map or as several: an array, or anything to iterate over.
+
+    Args:
+        given: What was passed.
+        name: Name of the argument.
+        axis: The axis of an array of several.
+        one: What a single one must be.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If an array has neither two axes nor three.
+    """
+    if isinstance(given, np.ndarray):
+        if given.ndim not in (2, 3):
+            raise ValueError(
+                f"{name} must have shape (height, width), or ({axis}, height, width) for several, "
+                f"got {given.shape}"
+            )
+        return [given] if given.ndim == 2 else list(given)
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
+        return list(given)
+    raise TypeError(f"{name} must be {one}, or several of them, got {type(given).__name__}")
 
 
 def _heat_of(item: Any, position: int) -> Heat:

@@ -157,7 +157,7 @@ class Comparison:
         return math.nan if column == SECONDS.name else standard_error(values)
 
     def of_docs(self, method: str, column: str) -> Float64[np.ndarray, " docs"]:
-        """The values that `mean` is the mean of, shape ``(docs,)``: of docs that have one.
+        """The values that `mean` is the mean of: those of the docs that have one.
 
         Args:
             method: As in `mean`.
@@ -260,7 +260,7 @@ class Comparison:
         return self._arrays[method][column]
 
     @cached_property
-    def _arrays(self) -> dict[str, dict[str, np.ndarray]]:
+    def _arrays(self) -> dict[str, dict[str, Float64[np.ndarray, " cases"]]]:
         arrays = {
             method: {column: np.full(len(self.cases), np.nan) for column in COLUMNS}
             for method in self.methods

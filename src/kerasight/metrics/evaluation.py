@@ -22,7 +22,7 @@ from kerasight.progress import check_progress, progress_bar
 
 if TYPE_CHECKING:
     import keras
-    from jaxtyping import Bool, Shaped
+    from jaxtyping import Bool, Float64, Shaped
 
     from kerasight.keras.explain_prediction import LayerKeys, TargetNames
     from kerasight.keras.heatmaps import Heatmap, Question
@@ -264,7 +264,9 @@ class Study:
             raise found
         return found
 
-    def _measured(self, case: Case, done: int, steps: int) -> dict[str, np.ndarray]:
+    def _measured(
+        self, case: Case, done: int, steps: int
+    ) -> dict[str, Float64[np.ndarray, " heatmaps"]]:
         """All metrics of the heatmaps of a doc."""
         has_mask = any(mask is not None for mask in case.masks)
         plans = {
@@ -431,7 +433,7 @@ def _together(
     names: Iterable[object] | None,
     targets: Iterable[int | Sequence[int]] | None,
     masks: Iterable[Any] | None,
-) -> Iterator[tuple[Any, str, list[int] | None, list[np.ndarray | None] | None]]:
+) -> Iterator[tuple[Any, str, list[int] | None, list[Bool[np.ndarray, "_ _"] | None] | None]]:
     """Each doc with its name, its classes and their masks."""
     from kerasight.keras.record import class_index
 

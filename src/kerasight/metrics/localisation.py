@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasight.cam.maps import resized
-from kerasight.metrics.common import Heatmaps, axes, heatmaps_of
+from kerasight.metrics.common import Heatmaps, axes, heatmaps_of, maps_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EnergyInMask", "PointingGame", "energy_in_mask", "pointing_game"]
 
-# Cells whose heat differs by no more than this share of the peak are equally hot: what a map went
-# through on its way here rounds.
+# A cell is as hot as the peak if it differs by no more than this share of it, as by rounding.
 _EQUALLY_HOT = 1e-6
 
 
@@ -30,9 +29,9 @@ class PointingGame:
     ``float(result)`` is ``result.accuracy``.
 
     Attributes:
-        distances: For each explanation, how many pixels each of its hottest points (mostly there is
-            one) lies from the mask: 0 on it, infinity if the heatmap is blank.
-        tolerance: How far from the mask still counts as a hit, in pixels.
+        distances: For each explanation, the distances in pixels of its hottest points (mostly there
+            is one) from the mask: 0 on the mask, infinity if the heatmap is blank.
+        tolerance: The greatest distance of a hit, in pixels.
     """
 
     distances: tuple[Float64[np.ndarray, " _"], ...]
@@ -42,7 +41,7 @@ class PointingGame:
     def hits(self) -> Float64[np.ndarray, " explanations"]:
         """1 for a hit, 0 for a miss, shape ``(explanations,)``.
 
-        Where several points are equally hot, the share of them that hits.
+        If several points are equally hot, the share of them that hits.
         """
         return np.array([(each <= self.tolerance).mean() for each in self.distances])
 
@@ -61,7 +60,7 @@ class PointingGame:
         )
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
-        """Draw what the accuracy would be with more and less tolerance.
+        """Draw the accuracy for each tolerance.
 
         Args:
             ax: Where to draw; None makes a new figure. Several results may share their axes.
@@ -108,8 +107,8 @@ class EnergyInMask:
     Attributes:
         shares: The share of each heatmap's positive heat that lies in its mask, in [0, 1], shape
             ``(explanations,)``; 0 if the heatmap is blank.
-        areas: The share of the picture that each mask covers, which is also the share of the heat
-            that would lie in it by chance, shape ``(explanations,)``.
+        areas: The share of the picture that each mask covers, shape ``(explanations,)``: by chance,
+            this share of the heat would lie in it.
     """
 
     shares: Float64[np.ndarray, " explanations"]
@@ -131,7 +130,7 @@ class EnergyInMask:
         )
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
-        """Draw a bar for each explanation, with a mark for what would be in the mask by chance.
+        """Draw a bar for each explanation, with a mark at the share by chance.
 
         Args:
             ax: Where to draw; None makes a new figure.
@@ -182,28 +181,27 @@ def pointing_game(
     From Zhang et al., 2016, `Top-down Neural Attention by Excitation Backprop
     <https://arxiv.org/abs/1608.00507>`_.
 
-    The hottest point is the centre of the hottest cell, where it comes to lie on the mask (there
-    the heatmap has its peak, however smoothly it is blown up). If several cells are equally hot,
-    each counts for its share, as if one of them were drawn: a heatmap that is the same everywhere
-    scores what chance would. A blank heatmap, with nothing above 0, points nowhere, and misses.
+    The hottest point is the centre of the hottest cell, where the heatmap has its peak at the size
+    of the mask too. If several cells are equally hot, the result is the share of them that hits, so
+    that a heatmap that is the same everywhere scores as chance does. A blank heatmap, with nothing
+    above 0, misses.
 
     Args:
         explanations: An `Explanation`, of which the first target counts; a `TargetExplanation`; a
-            bare heatmap ``(height, width)``, with or without sign; or several.
-        masks: For each explanation where the object is: booleans, ``(height, width)`` of the
-            picture, or any other size. One, or as many as explanations: a list, or an array
-            ``(explanations, height, width)``.
-        tolerance: How far from the mask still counts as a hit, in its pixels. The paper allows 15,
-            in photographs of about 500 x 375.
+            heatmap ``(height, width)``, with or without sign; or several of these.
+        masks: For each explanation the mask of the object: booleans ``(height, width)``, of the
+            size of the picture or any other. A list of them, or an array ``(explanations, height,
+            width)``; for a single explanation, the mask itself.
+        tolerance: The greatest distance from the mask of a hit, in pixels of the mask. The paper
+            allows 15, in photographs of about 500 x 375.
 
     Returns:
         A `PointingGame`.
 
     Raises:
-        TypeError: If explanations or masks are of a type that they cannot be, or masks are not of
-            booleans.
-        ValueError: If there are not as many masks as explanations, one is of a wrong shape or
-            empty, or ``tolerance`` is below 0.
+        TypeError: If explanations or masks have a wrong type.
+        ValueError: If there are not as many masks as explanations; if a mask has a wrong shape, or
+            is empty; if ``tolerance`` is below 0.
 
     Example:
         >>> import numpy as np
@@ -226,7 +224,7 @@ def pointing_game(
 def _distances(
     heatmap: Float64[np.ndarray, "_ _"], mask: Bool[np.ndarray, "_ _"]
 ) -> Float64[np.ndarray, " points"]:
-    """How far from the mask each of the hottest points lies, in pixels."""
+    """The distance of each of the hottest points from the mask, in pixels."""
     peak = heatmap.max()
     if peak <= 0:
         return np.array([np.inf])
@@ -237,14 +235,14 @@ def _distances(
         for column in np.unique(cells[:, 1])
     }
     distances = [np.hypot(down[row], across[column]).min() for row, column in cells]
-    # Else what should be 0 is sometimes a little more.
+    # Without rounding, a distance of 0 is sometimes a little more.
     return np.round(distances, 9)
 
 
 def _gaps(cell: int, cells: int, pixels: int) -> Float64[np.ndarray, " pixels"]:
-    """How far the centre of a cell is from each pixel along an axis, shape ``(pixels,)``.
+    """The distance of the centre of a cell from the nearest edge of each pixel along an axis.
 
-    From the pixel's nearest edge: a centre on the border of two pixels is in both.
+    A centre on the border of two pixels lies in both.
     """
     centre = (cell + 0.5) * pixels / cells
     gaps: np.ndarray = np.abs(np.arange(pixels) + 0.5 - centre) - 0.5
@@ -259,8 +257,7 @@ def energy_in_mask(
 
     The energy-based pointing game of Wang et al., 2020, `Score-CAM
     <https://arxiv.org/abs/1910.01279>`_: the sum of the heatmap in the mask, divided by its sum
-    over the whole picture. Only what is above 0 counts as heat. A blank heatmap has none, and no
-    share of it in the mask.
+    over the whole picture. Values below 0 count as 0. The share of a blank heatmap is 0.
 
     Args:
         explanations: As in `pointing_game`. They are resized to the masks, bilinearly.
@@ -286,7 +283,7 @@ def energy_in_mask(
     for position, (heatmap, mask) in enumerate(pairs):
         heat = resized(heatmap.clip(0, None), mask.shape)
         if heat.any():
-            # Divided first: of a heatmap of tiny values the sum might vanish.
+            # Divided first, as the sum of tiny values may be rounded to 0.
             heat = heat / heat.max()
             shares[position] = heat[mask].sum() / heat.sum()
     return EnergyInMask(shares, np.array([mask.mean() for _, mask in pairs]))
@@ -297,19 +294,7 @@ def _pairs(
 ) -> list[tuple[Float64[np.ndarray, "_ _"], Bool[np.ndarray, "_ _"]]]:
     """Heatmaps with their masks, checked."""
     heats = heatmaps_of(explanations)
-    if isinstance(masks, np.ndarray):
-        if masks.ndim not in (2, 3):
-            raise ValueError(
-                "masks must have shape (height, width), or (explanations, height, width) for "
-                f"several, got {masks.shape}"
-            )
-        masks = [masks] if masks.ndim == 2 else masks
-    elif not isinstance(masks, Iterable) or isinstance(masks, (str, bytes, Mapping)):
-        raise TypeError(
-            "masks must be an array of booleans of shape (height, width), or several of them, got "
-            f"{type(masks).__name__}"
-        )
-    masks = list(masks)
+    masks = maps_of(masks, "masks", "explanations", "an array of booleans of shape (height, width)")
     if len(masks) != len(heats):
         raise ValueError(
             f"there must be one mask for each explanation, got {len(masks)} for {len(heats)}"

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from kerasight.keras import backends
 from kerasight.keras.layers import children, walk
+
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
 
 __all__ = ["Unit", "drawn", "groups_of"]
 
@@ -41,7 +44,9 @@ class Unit:
             scope.add_update((weight, other.value))
 
 
-def groups_of(model: keras.Model, doc: np.ndarray, steps: int | None) -> list[list[Unit]]:
+def groups_of(
+    model: keras.Model, doc: Shaped[np.ndarray, "1 ..."], steps: int | None
+) -> list[list[Unit]]:
     """The layers to randomise at each step, those first that run last.
 
     Args:
