@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import os
 import re
 import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,22 @@ napoleon_use_ivar = True  # attributes as a list, as short as the docstring
 # Docstrings take the name they document as given.
 doctest_global_setup = "from kerasight.keras.gradcam import gradcam"
 
+
+class WithoutShapes(importlib.machinery.SourceFileLoader):
+    """Reads arrays in annotations as arrays alone: the text beside them tells their shapes."""
+
+    def get_code(self, fullname: str) -> Any:
+        source = self.get_data(self.path)
+        source = re.sub(rb'\w+\[np\.ndarray, "[^"]*"\]', b"np.ndarray", source)
+        return compile(source, self.path, "exec", dont_inherit=True)
+
+
+spec = importlib.util.find_spec("kerasight")
+assert spec is not None
+hook = importlib.machinery.FileFinder.path_hook((WithoutShapes, [".py"]))
+for init in Path(str(spec.origin)).parent.rglob("__init__.py"):
+    sys.path_importer_cache[str(init.parent)] = hook(str(init.parent))
+
 html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = "kerasight"
@@ -76,13 +95,6 @@ def visit_math(self: Any, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
-def leave_shapes_to_the_text(app: Sphinx, obj: Any, is_bound_method: bool) -> None:
-    """Show arrays in annotations as arrays, since the text beside them tells their shapes."""
-    hints = getattr(obj, "__annotations__", {})
-    for name, hint in hints.items():
-        hints[name] = re.sub(r"""\w+\[np\.ndarray, ["'][^"']*["']\]""", "np.ndarray", hint)
-
-
 def find_under_public_path(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
     """Resolve a name that a docstring uses bare, or with the module that defines it."""
     if node.get("refdomain") != "py":
@@ -97,5 +109,4 @@ def find_under_public_path(app: Sphinx, env: Any, node: Any, content: Any) -> An
 def setup(app: Sphinx) -> None:
     """Connect the functions above."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
-    app.connect("autodoc-before-process-signature", leave_shapes_to_the_text)
     app.connect("missing-reference", find_under_public_path)

@@ -1,16 +1,15 @@
 """Checks arrays against the shapes and types in annotations, whenever kerasight runs in a test.
 
-To be imported before kerasight. Each function with an array of jaxtyping in its annotations, as
-``Float[np.ndarray, "*spatial channels"]``, is checked when it is called, and each dataclass when
-one is made. Arguments are looked at once the function has returned, so that it refuses in its own
-words what it refuses by itself.
+To be imported before kerasight's modules. Each function with an array of jaxtyping in its
+annotations, as ``Float[np.ndarray, "*spatial channels"]``, is checked when it is called, and each
+dataclass when one is made. Arguments are looked at once the function has returned, so that it
+refuses in its own words what it refuses by itself.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-import importlib.abc
 import importlib.machinery
 import inspect
 import re
@@ -18,10 +17,13 @@ import sys
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
 import numpy as np
+
+import kerasight  # the package alone, whose modules are imported as they are used
 
 # In annotations, as they stand in a file, and as ast writes them.
 _ARRAY = re.compile(r"\[np\.ndarray, ['\"]")
@@ -120,18 +122,6 @@ def _call(name: str, node: ast.stmt) -> ast.expr:
     return call
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        if name.partition(".")[0] != "kerasight":
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
-            spec.loader = _Loader(spec.loader.name, spec.loader.path)
-        return spec
-
-
-# Pytest itself imports this one, for the warnings of `filterwarnings`.
-_EARLY = {"kerasight.base"}
-_late = {name for name in sys.modules if name.startswith("kerasight.")} - _EARLY
-assert not _late, f"to be imported before {_late}"
-sys.meta_path.insert(0, _Finder())
+_hook = importlib.machinery.FileFinder.path_hook((_Loader, [".py"]))
+for _init in Path(kerasight.__file__).parent.rglob("__init__.py"):
+    sys.path_importer_cache[str(_init.parent)] = _hook(str(_init.parent))
