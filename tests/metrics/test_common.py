@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -11,18 +10,8 @@ from fresh_python import imported_by
 from tiny_pictures import HEAT
 
 from kerasight.base import Explanation, TargetExplanation
-from kerasight.metrics import average_drop, common, deletion, increase, insertion, road
-from kerasight.metrics.common import (
-    Picture,
-    Plan,
-    Trial,
-    _made,
-    digest,
-    docs_of,
-    heatmaps_of,
-    progressing,
-    ranks,
-)
+from kerasight.metrics import average_drop, deletion, increase, insertion, road
+from kerasight.metrics.common import heatmaps_of, progressing, ranks
 
 
 def mean_model(*weights: float, channels_first: bool = False, size: int = 4) -> keras.Model:
@@ -383,88 +372,3 @@ def test_every_public_name_is_there() -> None:
 
     for name in metrics.__all__:
         assert getattr(metrics, name).__doc__
-
-
-# Pictures made beside the model
-
-
-def test_pictures_are_made_in_order_and_only_a_batch_ahead() -> None:
-    asked: list[int] = []
-
-    def pictures() -> Iterator[tuple[int, Any]]:
-        for number in range(100):
-            asked.append(number)
-            yield number, lambda number=number: np.full(3, number)
-
-    made = _made(pictures(), 4)
-    for number in range(10):
-        key, picture = next(made)
-        assert key == picture[0] == number
-        assert len(asked) == number + 5
-    made.close()
-    assert len(asked) == 14
-
-
-def test_what_fails_as_a_picture_is_made_is_raised() -> None:
-    def fails() -> np.ndarray:
-        raise RuntimeError("no such colour")
-
-    made = _made(iter([(0, lambda: np.zeros(1)), (1, fails), (2, fails)]), 2)
-    assert next(made)[0] == 0
-    with pytest.raises(RuntimeError, match="no such colour"):
-        next(made)
-
-
-def test_a_digest_tells_arrays_apart() -> None:
-    masks = [np.arange(9) < count for count in range(10)]
-    assert len({digest(mask) for mask in masks}) == 10
-    assert digest(masks[3]) == digest(masks[3].copy())
-    assert digest(np.eye(3)[:, ::-1]) == digest(np.eye(3)[:, ::-1].copy()) != digest(np.eye(3))
-
-
-def test_pictures_of_all_metrics_are_spread_over_all_batches(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
-    docs, heatmaps = np.zeros((2, 2, 2, 1), np.float32), np.ones((2, 2, 2))
-    checked = docs_of(model, docs)
-    trial = Trial.of(model, checked, heatmaps, [0], 4, logits=False, progress=False)
-    batches: list[list[float]] = []
-    run = common._scores
-
-    def noted(of: keras.Model, docs: Any, batch: np.ndarray, logits: bool) -> np.ndarray:
-        batches.append(batch[:, 0, 0, 0].tolist())
-        return run(of, docs, batch, logits)
-
-    def metric(first: int, each: int) -> Plan[np.ndarray]:
-        def changed(place: int) -> Iterator[Picture]:
-            for column in range(each):
-                value = first + each * place + column
-                yield value, lambda value=value: np.full((2, 2, 1), value, np.float32)
-
-        scores = yield changed, each
-        return scores
-
-    monkeypatch.setattr(common, "_scores", noted)
-    told: list[float] = []
-    dear, cheap = trial.results([metric(0, 2), metric(100, 6)], told.append)
-    # Each metric gets its own, and each batch holds one picture in four of the first.
-    np.testing.assert_array_equal(dear, np.arange(4).reshape(2, 2))
-    np.testing.assert_array_equal(cheap, 100 + np.arange(12).reshape(2, 6))
-    assert [sum(value < 100 for value in batch) for batch in batches] == [1, 1, 1, 1]
-    assert told == [0, 0.25, 0.5, 0.75]
-
-
-def test_many_scores_are_what_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = keras.Input((3, 4, 4))
-    x = keras.layers.BatchNormalization(axis=1)(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
-    docs = np.random.default_rng(0).random((2, 3, 4, 4), dtype=np.float32)
-    heatmaps = np.random.default_rng(1).random((2, 4, 4))
-    few = road(model, docs, heatmaps, batch_size=3)
-    monkeypatch.setattr(common, "_MANY", 16)
-    monkeypatch.setattr(common, "_scores", lambda model, docs, batch, logits: untouched)
-    untouched = model.predict(docs, verbose=0)
-    many = road(model, docs, heatmaps, batch_size=3)
-    np.testing.assert_allclose(many.morf, few.morf, rtol=1e-4)
-    np.testing.assert_allclose(many.lerf, few.lerf, rtol=1e-4)

@@ -13,7 +13,7 @@ from keras import layers
 
 import kerasight
 from kerasight import metrics
-from kerasight.metrics import common, evaluation
+from kerasight.metrics import evaluation, trial
 from kerasight.metrics.columns import METRICS
 from kerasight.metrics.comparison import RANDOM
 from kerasight.metrics.evaluation import Study, evaluate
@@ -97,13 +97,13 @@ def test_each_number_is_that_of_its_metric(model: keras.Model, docs: np.ndarray)
 def test_no_picture_is_scored_twice(docs: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
     batches: list[np.ndarray] = []
-    run = common._scores
+    run = trial._scores
 
     def counted(of: keras.Model, checked: Any, batch: np.ndarray, logits: bool) -> np.ndarray:
         batches.append(batch)
         return run(of, checked, batch, logits)
 
-    monkeypatch.setattr(common, "_scores", counted)
+    monkeypatch.setattr(trial, "_scores", counted)
     names = ["deletion", "insertion", "average_drop", "increase", "road"]
     asked: dict[str, Any] = {"metrics": names, "steps": 4, "random": False, "targets": [[0, 1]]}
     evaluate(model, docs[:1], methods=["grad-cam"], **asked)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kerasight.checks import one_of
-from kerasight.metrics.common import Plan, Trial, baselines
+from kerasight.metrics.common import baselines
 from kerasight.metrics.localisation import energy_in_mask, pointing_game
 from kerasight.metrics.perturbation import AverageDrop, curve, masked_scores
 from kerasight.metrics.road import NOISE, PERCENTILES, road_of
+from kerasight.metrics.trial import Plan, Trial
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64

@@ -1,41 +1,29 @@
-"""What the metrics share: docs and heatmaps checked at the door, orders of pixels, batches."""
+"""What the metrics share: docs, heatmaps and classes, checked; baselines; the order of pixels."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import heapq
-import itertools
-import os
 import sys
-from collections import deque
 from collections.abc import (
     Callable,
-    Generator,
-    Hashable,
     Iterable,
-    Iterator,
     Mapping,
-    Sequence,
 )
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Integral, Real
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.cam.maps import resized
-from kerasight.checks import flag, integer, is_real, plural
+from kerasight.checks import is_real
 from kerasight.explain import not_supported
-from kerasight.progress import check_progress, progress_bar
+from kerasight.progress import progress_bar
 
 if TYPE_CHECKING:
     import keras
-    from jaxtyping import Float, Float64, Int, Int64, Shaped
+    from jaxtyping import Float, Float64, Int64
     from matplotlib.axes import Axes
 
 __all__ = [
@@ -43,14 +31,10 @@ __all__ = [
     "Docs",
     "Heatmap",
     "Heatmaps",
-    "Picture",
-    "Plan",
-    "Trial",
     "axes",
     "baselines",
     "check_model",
     "classes_of",
-    "digest",
     "docs_of",
     "heatmaps_of",
     "maps_of",
@@ -74,7 +58,7 @@ class Heat:
 
     Attributes:
         values: float64, shape ``(height, width)``, finite.
-        target: The class that it explains; None if it does not say.
+        target: The class that it explains; None if that is not known.
     """
 
     values: Float64[np.ndarray, "height width"]
@@ -82,7 +66,7 @@ class Heat:
 
 
 def heatmaps_of(explanations: Any) -> list[Heat]:
-    """The heatmaps of explanations, checked; of an `Explanation` that of its first target.
+    """The heatmaps of explanations, checked; of an `Explanation`, the heatmap of its first target.
 
     Args:
         explanations: One `Explanation`, `TargetExplanation` or array ``(height, width)``, or
@@ -90,8 +74,8 @@ def heatmaps_of(explanations: Any) -> list[Heat]:
 
     Raises:
         TypeError: If something else is among them.
-        ValueError: If there is none, or one has no heatmap, or that of a wrong shape, or NaN or
-            infinity in it.
+        ValueError: If there are none; if an explanation has no heatmap; if a heatmap has a wrong
+            shape, or NaN or infinity in it.
     """
     if isinstance(explanations, (Explanation, TargetExplanation)):
         explanations = [explanations]
@@ -167,12 +151,12 @@ def ranks(
 ) -> Int64[np.ndarray, "height width"]:
     """The order of pixels from the hottest (0) to the coldest, shape ``shape``.
 
-    Pixels of equal heat come in an order drawn with ``seed``. In reading order, the flat areas that
-    ReLU leaves would go row by row from the top, and a curve would measure where in the picture
-    they lie. The order is the same for each doc of a size, so that a doc's result does not depend
-    on those beside it.
+    Pixels of equal heat come in an order drawn with ``seed``. In reading order, the flat areas of a
+    heatmap would go row by row from the top, and a curve would measure where in the picture they
+    lie. The drawn order is the same for all docs of a size, so that the result of a doc does not
+    depend on the others.
     """
-    # In float32, since rounding in the resize would else break ties in a pattern of its own.
+    # In float32, as rounding errors of the resize would break ties in a pattern of their own.
     heat = resized(heatmap, shape).astype(np.float32).ravel()
     places = np.empty(heat.size, dtype=np.int64)
     places[np.lexsort((_drawn(heat.size, seed), -heat))] = np.arange(heat.size)
@@ -186,7 +170,7 @@ def _drawn(number: int, seed: int) -> Int64[np.ndarray, " number"]:
 
 @dataclass(frozen=True, eq=False)
 class Docs:
-    """Inputs of a model, seen channels last.
+    """Inputs of a model, channels last.
 
     Attributes:
         values: Floats, shape ``(docs, height, width, channels)``.
@@ -258,12 +242,12 @@ def docs_of(model: keras.Model, docs: Any) -> Docs:
 def baselines(
     baseline: Any, docs: Docs, seed: int
 ) -> Callable[[int], Float[np.ndarray, "height width channels"]]:
-    """What removed pixels are replaced by: given a doc's position, ``(height, width, channels)``.
+    """What replaces pixels: a function from the position of a doc to its baseline.
 
     Raises:
         TypeError: If ``baseline`` is neither a name, a number nor an array.
-        ValueError: If it is an unknown name, an array of another shape than a doc or the docs, or
-            not finite.
+        ValueError: If it is an unknown name, or an array whose shape is not that of a doc or of all
+            docs, or not finite.
     """
     if isinstance(baseline, str):
         if baseline not in _BASELINES:
@@ -301,7 +285,7 @@ def baselines(
 
 
 def name_of_baseline(baseline: Baseline) -> str:
-    """What to call a baseline in a result."""
+    """The name of a baseline in a result."""
     if isinstance(baseline, np.ndarray):
         return "array"
     return baseline if isinstance(baseline, str) else f"{baseline:g}"
@@ -321,7 +305,7 @@ def _noise(
     wide = doc.astype(np.float64)
     mean, spread = wide.mean(axis=(0, 1)), wide.std(axis=(0, 1))
     drawn = mean + spread * np.random.default_rng(seed).standard_normal(doc.shape)
-    # What lies outside of a channel's range is no pixel of such a picture.
+    # Values outside of a channel's range stand for no pixel.
     inside: np.ndarray = drawn.clip(wide.min(axis=(0, 1)), wide.max(axis=(0, 1)))
     return inside.astype(doc.dtype)
 
@@ -329,8 +313,8 @@ def _noise(
 def _blurred(
     doc: Float[np.ndarray, "height width channels"],
 ) -> Float[np.ndarray, "height width channels"]:
-    # Around the mean colour, which is also what lies beyond the edges. In RISE it is 0, the mean
-    # colour of its data; of other preprocessing 0 may be black, and the edges would darken.
+    # Beyond the edges lies the mean colour. RISE puts 0 there, the mean colour of its data; after
+    # other preprocessing, 0 may be black, and the edges would darken.
     mean = doc.mean(axis=(0, 1), dtype=np.float64)
     kernel = _kernel(max(doc.shape[:2]))
     rows, columns = (_convolution(size, kernel) for size in doc.shape[:2])
@@ -343,13 +327,13 @@ def _blurred(
 def _kernel(side: int) -> Float64[np.ndarray, " cells"]:
     """The blur of RISE's code along an axis, for pictures whose longer side has ``side`` pixels.
 
-    At 224 pixels that is a Gaussian of deviation 5 in 11 cells. What of it would lie beyond them is
-    reflected at the ends of the 11, so that they are nearly alike, and their deviation is 3.1.
+    At 224 pixels, it is a Gaussian of deviation 5 in 11 cells. The part beyond them is reflected at
+    their ends, so that all cells are nearly alike, and the deviation of the kernel is 3.1.
     """
     spread = max(1.0, 5 * side / 224)
     radius = round(spread)
     reach = np.arange(-int(4 * spread + 0.5), int(4 * spread + 0.5) + 1)
-    # In a row of cells with the peak in its middle, reflected is the same as wrapped around.
+    # The kernel is symmetric, so that wrapping around is the same as reflecting at the ends.
     places = (reach + radius) % (2 * radius + 1)
     kernel = np.bincount(places, np.exp(-0.5 * (reach / spread) ** 2), 2 * radius + 1)
     normalised: np.ndarray = kernel / kernel.sum()
@@ -366,272 +350,12 @@ def _convolution(
     return np.where(inside, kernel[np.where(inside, distances, 0) + radius], 0.0)
 
 
-Picture = tuple[Hashable, Callable[[], np.ndarray]]
-"""What tells a changed doc from others, and what makes it, channels last."""
-
-Asked = tuple[Callable[[int], Iterator[Picture]], int]
-"""Given the place of a heatmap, the changed versions of its doc; and how many these are."""
-
-Plan = Generator[Asked, np.ndarray, Item]
-"""A metric: asks for the scores of changed docs, once or never, and returns what it makes of them.
-
-The scores are those for the class of each heatmap, float64 ``(heatmaps, each)``.
-"""
-
-# From this many pictures on it takes less time to compile the weights into the model first.
-_MANY = 1000
-
-# NumPy lets go of Python's lock for a part of the time only, so that more of them only wait.
-_THREADS = min(4, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """A model, docs and heatmaps of them, checked, and what is to be measured.
-
-    Attributes:
-        model: The classifier.
-        docs: The docs.
-        places: Which of the docs each heatmap is of, integers ``(heatmaps,)``.
-        heatmaps: Each shape ``(height, width)`` of its own.
-        targets: The class of each heatmap, integers ``(heatmaps,)``.
-        untouched: The score of its doc as it is, for its class, float64 ``(heatmaps,)``.
-        batch_size: How many docs go through the model at a time.
-        logits: Whether scores are those before the final softmax or sigmoid.
-        progress: Whether to show a progress bar; None shows it on a terminal, after a second.
-    """
-
-    model: keras.Model
-    docs: Docs
-    places: Int[np.ndarray, " heatmaps"]
-    heatmaps: list[Float64[np.ndarray, "_ _"]]
-    targets: Int[np.ndarray, " heatmaps"]
-    untouched: Float64[np.ndarray, " heatmaps"]
-    batch_size: int
-    logits: bool
-    progress: bool | None
-    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of(
-        cls,
-        model: keras.Model,
-        docs: Docs,
-        explanations: Any,
-        targets: Any,
-        batch_size: Any,
-        logits: bool,
-        progress: bool | None,
-        is_one_doc: bool = False,
-    ) -> Trial:
-        """Check what was given, and run the docs as they are.
-
-        Args:
-            model: The classifier.
-            docs: The docs.
-            explanations: One for each doc.
-            targets: The class of each explanation.
-            batch_size: How many docs go through the model at a time.
-            logits: Whether scores are those before the final softmax or sigmoid.
-            progress: Whether to show a progress bar.
-            is_one_doc: Whether all explanations are of the one doc there is. What is made of it is
-                then made once, and a picture that was scored is not scored again.
-
-        Raises:
-            TypeError: If something is of a type that it cannot be.
-            ValueError: If something has a value that it cannot have, or there are not as many
-                heatmaps or targets as docs.
-        """
-        number = len(docs.values)
-        heats = heatmaps_of(explanations)
-        if len(heats) != number and not is_one_doc:
-            raise ValueError(
-                f"there must be one explanation for each doc, got {len(heats)} for "
-                f"{plural(number, 'doc')}"
-            )
-        places = np.zeros(len(heats), np.int64) if is_one_doc else np.arange(number)
-        batch_size = integer("batch_size", batch_size, least=1)
-        logits = flag("logits", logits)
-        check_progress(progress)
-        wanted: list[int | None] = (
-            [heat.target for heat in heats]
-            if targets is None
-            else [*classes_of(targets, len(heats))]
-        )
-        scores = np.concatenate(
-            [
-                _scores(model, docs, docs.values[start : start + batch_size], logits)
-                for start in range(0, number, batch_size)
-            ]
-        )
-        classes = scores.shape[1]
-        top = scores.argmax(axis=1)[places]
-        found = np.array([top[i] if one is None else one for i, one in enumerate(wanted)])
-        outside = found[(found < 0) | (found >= classes)]
-        if outside.size:
-            raise ValueError(
-                f"target {outside[0]} is out of range: the model puts out "
-                f"{plural(classes, 'class')}, so that a target lies in [0, {classes})"
-            )
-        untouched = scores[places, found].astype(np.float64)
-        heatmaps = [heat.values for heat in heats]
-        return cls(model, docs, places, heatmaps, found, untouched, batch_size, logits, progress)
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether several heatmaps are of one doc."""
-        return len(self.heatmaps) > len(self.docs.values)
-
-    def once(self, key: Hashable, make: Callable[[], Item]) -> Item:
-        """What is made only once where heatmaps share a doc, and then found under this key."""
-        if not self.is_shared:
-            return make()
-        if key not in self._known:
-            self._known[key] = make()
-        value: Item = self._known[key]
-        return value
-
-    def order(self, place: int, seed: int) -> Int64[np.ndarray, "height width"]:
-        """The `ranks` of a heatmap at the size of the docs."""
-        return self.once(
-            ("order", place, seed), lambda: ranks(self.heatmaps[place], self.docs.size, seed)
-        )
-
-    def result(self, plan: Plan[Item]) -> Item:
-        """What one metric returns."""
-        return self.results([plan])[0]
-
-    def results(
-        self, plans: Sequence[Plan[Item]], tell: Callable[[float], None] | None = None
-    ) -> list[Item]:
-        """What several metrics return, the scores that they ask for found a batch at a time.
-
-        While the model runs, threads make the pictures of the next batch. The pictures of all
-        metrics are spread over all batches: some are dear, and others would leave the threads idle.
-
-        Args:
-            plans: The metrics.
-            tell: If given, is called with the share of the scores that are found, now and then.
-        """
-        results: dict[int, Item] = {}
-        asked: dict[int, Asked] = {}
-        for number, plan in enumerate(plans):
-            try:
-                asked[number] = next(plan)
-            except StopIteration as end:
-                results[number] = end.value
-        found = {
-            number: np.empty((len(self.heatmaps), each)) for number, (_, each) in asked.items()
-        }
-        total = sum(scores.size for scores in found.values())
-        filled = self._filled(found, asked)
-        for done, _ in enumerate(progressing(filled, total, "scoring", self.progress)):
-            if tell is not None and done % self.batch_size == 0:
-                tell(done / total)
-        for number, scores in found.items():
-            try:
-                plans[number].send(scores)
-            except StopIteration as end:
-                results[number] = end.value
-        return [results[number] for number in range(len(plans))]
-
-    def _filled(
-        self, found: dict[int, np.ndarray], asked: dict[int, Asked]
-    ) -> Iterator[tuple[int, int, int]]:
-        """Fill in the scores of each metric; yields each place that is done."""
-        score = self._scorer(sum(scores.size for scores in found.values()))
-        waiting: dict[Hashable, list[tuple[int, int, int]]] = {}
-        done: list[tuple[int, int, int]] = []
-
-        def of_metric(number: int) -> Iterator[tuple[float, tuple[int, int, int], Picture]]:
-            changed, each = asked[number]
-            for place in range(len(self.heatmaps)):
-                for column, picture in enumerate(changed(place)):
-                    share = (place + (column + 0.5) / each) / len(self.heatmaps)
-                    yield share, (number, place, column), picture
-
-        def pictures() -> Iterator[Picture]:
-            spread = heapq.merge(*map(of_metric, asked), key=itemgetter(0))
-            for _, where, (what, make) in spread:
-                key = ("scores", what) if self.is_shared else where
-                if key in self._known:
-                    fill(where, self._known[key])
-                elif key in waiting:
-                    waiting[key].append(where)
-                else:
-                    waiting[key] = [where]
-                    yield key, make
-
-        def fill(where: tuple[int, int, int], row: np.ndarray) -> None:
-            number, place, column = where
-            found[number][place, column] = row[self.targets[place]]
-            done.append(where)
-
-        with closing(_made(pictures(), self.batch_size)) as made:
-            while batch := list(itertools.islice(made, self.batch_size)):
-                scores = score(np.stack([picture for _, picture in batch]))
-                for (key, _), row in zip(batch, scores, strict=True):
-                    for where in waiting.pop(key):
-                        fill(where, row)
-                    if self.is_shared:
-                        self._known[key] = row
-                yield from done
-                done.clear()
-        yield from done
-
-    def _scorer(self, number: int) -> Callable[[np.ndarray], np.ndarray]:
-        """What gives the scores of batches of pictures, channels last, of so many in all."""
-        if number < _MANY:
-            return lambda batch: _scores(self.model, self.docs, batch, self.logits)
-        from kerasight.keras.record import scorer
-
-        as_taken = self.docs.as_the_model_takes
-        score = scorer(self.model, as_taken(self.docs.values[:1]), logits=self.logits)
-        return lambda batch: score(as_taken(batch))
-
-
-def digest(values: Shaped[np.ndarray, " ..."]) -> bytes:
-    """What tells an array from others of its shape."""
-    exact = np.packbits(values) if values.dtype == np.bool_ else np.ascontiguousarray(values)
-    return hashlib.blake2b(exact.data, digest_size=16).digest()
-
-
-def _made(
-    pictures: Iterator[Picture], number: int
-) -> Generator[tuple[Hashable, np.ndarray], None, None]:
-    """Pictures, made by threads, up to ``number`` of them before they are asked for."""
-    pool = ThreadPoolExecutor(_THREADS)
-    try:
-        ahead: deque[tuple[Hashable, Future[np.ndarray]]] = deque()
-        for key, make in pictures:
-            ahead.append((key, pool.submit(make)))
-            if len(ahead) > number:
-                key, future = ahead.popleft()
-                yield key, future.result()
-        for key, future in ahead:
-            yield key, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _scores(
-    model: keras.Model,
-    docs: Docs,
-    batch: Float[np.ndarray, "batch height width channels"],
-    logits: bool,
-) -> Float[np.ndarray, "batch classes"]:
-    """The scores of a batch of pictures, channels last, shape ``(batch, classes)``."""
-    from kerasight.keras.record import scores_of
-
-    return scores_of(model, docs.as_the_model_takes(batch), logits=logits, batch_size=len(batch))
-
-
 def classes_of(targets: Any, number: int) -> list[int]:
-    """The class of each of so many docs: a list of indices, of which one holds for all.
+    """The class of each of ``number`` docs, from a list of indices; a list of one holds for all.
 
     Raises:
         TypeError: If ``targets`` is no list of integers.
-        ValueError: If there are neither one nor as many as docs.
+        ValueError: If it does not hold one class, or as many as docs.
     """
     is_list = isinstance(targets, (list, tuple, np.ndarray)) and np.ndim(targets) == 1
     if not is_list or not all(
@@ -651,7 +375,7 @@ def classes_of(targets: Any, number: int) -> list[int]:
 def progressing(
     items: Iterable[Item], total: int, what: str, progress: bool | None
 ) -> Iterable[Item]:
-    """``items``, under a progress bar if one is wanted; if None, on a terminal after a second."""
+    """Items, counted by a progress bar; if ``progress`` is None, on a terminal after a second."""
     bar: Iterable[Item] = progress_bar(
         items, progress=progress, total=total, desc=what, leave=False
     )

@@ -15,9 +15,10 @@ from kerasight.cam.methods import METHODS, find_method
 from kerasight.checks import flag, integer
 from kerasight.metrics import columns
 from kerasight.metrics.columns import METRICS, Case, Metric
-from kerasight.metrics.common import Trial, check_model, docs_of
+from kerasight.metrics.common import check_model, docs_of
 from kerasight.metrics.comparison import RANDOM, Row
 from kerasight.metrics.result import Evaluation
+from kerasight.metrics.trial import Trial
 from kerasight.progress import check_progress, progress_bar
 
 if TYPE_CHECKING:

@@ -11,18 +11,8 @@ import numpy as np
 
 from kerasight.cam.maps import resized
 from kerasight.checks import integer, plural
-from kerasight.metrics.common import (
-    Baseline,
-    Heatmaps,
-    Picture,
-    Plan,
-    Trial,
-    axes,
-    baselines,
-    digest,
-    docs_of,
-    name_of_baseline,
-)
+from kerasight.metrics.common import Baseline, Heatmaps, axes, baselines, docs_of, name_of_baseline
+from kerasight.metrics.trial import Picture, Plan, Trial, digest
 
 if TYPE_CHECKING:
     import keras

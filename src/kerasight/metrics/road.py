@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasight.checks import integer, is_real, plural
-from kerasight.metrics.common import (
-    Heatmaps,
-    Picture,
-    Plan,
-    Trial,
-    axes,
-    digest,
-    docs_of,
-)
+from kerasight.metrics.common import Heatmaps, axes, docs_of
+from kerasight.metrics.trial import Picture, Plan, Trial, digest
 
 if TYPE_CHECKING:
     import keras
