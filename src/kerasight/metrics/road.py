@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["NOISE", "PERCENTILES", "Road", "impute", "road", "road_of"]
 
 PERCENTILES = (20.0, 40.0, 60.0, 80.0)
-"""How much is removed, in per cent of the pixels."""
+"""The shares of pixels to remove, in per cent."""
 
 NOISE = 0.01
-"""The standard deviation of the noise, in those of the doc's channels."""
+"""The standard deviation of the noise, as a share of that of each channel of the doc."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,10 +35,10 @@ class Road:
     ``float(result)`` is ``result.score``.
 
     Attributes:
-        percentiles: How much was removed, in per cent of the pixels, ascending, shape ``(n,)``.
+        percentiles: The shares of pixels removed, in per cent, ascending, shape ``(n,)``.
         morf: The score with the most relevant pixels removed first, shape ``(docs, n)``.
-        lerf: The score with the least relevant removed first, shape ``(docs, n)``.
-        untouched: The score of each doc as it is, shape ``(docs,)``.
+        lerf: The score with the least relevant pixels removed first, shape ``(docs, n)``.
+        untouched: The score of each untouched doc, shape ``(docs,)``.
         targets: The class of each doc, integers ``(docs,)``.
     """
 
@@ -50,7 +50,7 @@ class Road:
 
     @property
     def scores(self) -> Float64[np.ndarray, " docs"]:
-        """Half of how much ``lerf`` lies above ``morf``, on average, shape ``(docs,)``."""
+        """Half of the mean difference of ``lerf`` and ``morf``, shape ``(docs,)``."""
         scores: np.ndarray = (self.lerf - self.morf).mean(axis=1) / 2
         return scores
 
@@ -120,36 +120,27 @@ def road(
 ) -> Road:
     """Remove the most, and the least, relevant pixels, impute them, and compare the scores.
 
-    Pixels that are painted over show the model the shape of what was removed, and the shape alone
-    may give the class away. So each removed pixel is imputed as the weighted mean of its eight
-    neighbours (1/6 for those beside it, 1/12 for those across a corner, in proportion at the edge
-    of the picture), be they removed or not, plus a little noise. If the heatmap is right, the score
-    falls fast with the most relevant pixels removed first (MoRF), and slowly with the least
+    If pixels are painted over, the model still sees the shape of what was removed, and the shape
+    alone may give the class away. So each removed pixel is imputed: it becomes the weighted mean of
+    its eight neighbours, removed or not (1/6 for those beside it, 1/12 for those across a corner,
+    in proportion at the edge of the picture), plus a little noise. If the heatmap is right, the
+    score falls fast with the most relevant pixels removed first (MoRF), and slowly with the least
     relevant first (LeRF). From Rong et al., 2022, `A Consistent and Efficient Evaluation Strategy
-    for Attribution Methods <https://arxiv.org/abs/2202.00449>`_, who report the two apart. Half of
-    the mean difference, (LeRF - MoRF) / 2, is how `pytorch-grad-cam
-    <https://github.com/jacobgil/pytorch-grad-cam>`_ makes one number of them, and so is the result.
+    for Attribution Methods <https://arxiv.org/abs/2202.00449>`_, who report both scores. The result
+    is half of their mean difference, (LeRF - MoRF) / 2, as in `pytorch-grad-cam
+    <https://github.com/jacobgil/pytorch-grad-cam>`_.
 
-    Args:
-        model: As in `deletion`, and so all that is not told here.
-        docs: The inputs.
-        explanations: Their explanations or heatmaps.
-        targets: The class to watch for each doc.
-        percentiles: How much to remove, in per cent of the pixels, each between 0 and 100. At least
-            one pixel always stays.
-        noise: Standard deviation of the noise, in those of the doc's channels.
-        batch_size: How many docs go through the model at a time.
-        logits: Whether to watch the score before the final softmax or sigmoid.
-        seed: Of the order of equally hot pixels, and of noise.
-        progress: Whether to show a progress bar; None shows it on a terminal, after a second.
+    The other arguments are those of `kerasight.metrics.deletion`. ``percentiles`` are the shares of
+    pixels to remove, in per cent, each between 0 and 100; at least one pixel always stays.
+    ``noise`` is the standard deviation of the noise, as a share of that of each channel of the doc.
 
     Returns:
         A `Road`.
 
     Raises:
         TypeError: As in `deletion`.
-        ValueError: As in `deletion`; or if ``percentiles`` is empty or holds one that is not
-            between 0 and 100, or ``noise`` is below 0.
+        ValueError: As in `deletion`; if ``percentiles`` is empty, or holds a number that is not
+            between 0 and 100; or if ``noise`` is below 0.
     """
     shares = _percentiles(percentiles)
     if isinstance(noise, bool) or not isinstance(noise, Real):
@@ -167,9 +158,9 @@ def road_of(trial: Trial, shares: Float64[np.ndarray, " n"], noise: float, seed:
 
     Args:
         trial: The model, the docs and the heatmaps.
-        shares: How much to remove, in per cent, ascending.
-        noise: Standard deviation of the noise, in those of the doc's channels.
-        seed: Of the order of equally hot pixels, and of noise.
+        shares: The shares of pixels to remove, in per cent, ascending.
+        noise: Standard deviation of the noise, as a share of that of each channel of the doc.
+        seed: Seed of the order of equally hot pixels, and of noise.
     """
     pixels = trial.docs.size[0] * trial.docs.size[1]
     counts = np.rint(shares / 100 * pixels).astype(np.int64).clip(0, pixels - 1)
@@ -226,7 +217,7 @@ def _percentiles(percentiles: Any) -> Float64[np.ndarray, " n"]:
 
 Operator = Callable[[np.ndarray], np.ndarray]
 
-# Of the residual, beside the right-hand side. What is wrong with a pixel then is some 1e-5 of the
+# The residual may have this share of the right-hand side. A pixel is then wrong by some 1e-5 of the
 # doc's deviation: a thousandth of the noise of ROAD.
 _TOLERANCE = 1e-6
 # A hole of 224 x 224 takes about twenty.
@@ -254,7 +245,7 @@ def impute(
     """
     picture = np.moveaxis(doc, -1, 1).astype(np.float64, order="C")
     height, channels, width = picture.shape
-    # Around their mean, the pixels that stay have no more to say than what is to be found.
+    # In [-1, 1] around their mean, float32 is most exact, and 0 is a good first guess.
     stays = ~removed[:, np.newaxis]
     mean = (picture * stays).sum(axis=(0, 2), keepdims=True) / stays.sum()
     known = (picture - mean) * stays
