@@ -83,7 +83,7 @@ def test_nothing_heavy_is_imported_until_it_is_used(use: str) -> None:
 def test_modules_are_there_as_attributes_after_a_bare_import() -> None:
     code = (
         "import kerasight as eli5; eli5.formatters.image.heatmap_to_image; eli5.base.Explanation; "
-        "eli5.keras.explain_prediction.explain_prediction_keras; eli5.keras.layers.find; "
+        "eli5.keras.explain_prediction.explain_prediction_keras; eli5.keras.layers.walk; "
         "eli5.keras.gradcam.gradcam"
     )
     run_python(code)

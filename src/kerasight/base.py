@@ -6,6 +6,7 @@ This module imports no framework, no NumPy and no picture library, so any module
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,16 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-__all__ = ["FAINT", "Explanation", "HeatmapWarning", "TargetExplanation", "check_explanation"]
+__all__ = [
+    "FAINT",
+    "DocError",
+    "Explanation",
+    "HeatmapWarning",
+    "RunError",
+    "TargetExplanation",
+    "check_explanation",
+    "outside",
+]
 
 FAINT = 0.1  # below this peak a heatmap is all but invisible over its picture
 
@@ -24,6 +34,14 @@ class HeatmapWarning(UserWarning):
 
     The message says why (a saturated softmax, no positive evidence, ...) and what to try.
     """
+
+
+class RunError(ValueError):
+    """A model cannot be explained as it was asked, whatever the doc."""
+
+
+class DocError(ValueError):
+    """A doc cannot be explained; others in its batch can."""
 
 
 def _same(ours: Any, theirs: Any) -> bool:
@@ -138,6 +156,17 @@ class Explanation(_ComparesByField):
         from kerasight.formatters.html import format_as_html
 
         return format_as_html(self)
+
+
+def outside() -> int:
+    """The ``stacklevel`` that makes a warning point at the first line outside of this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and (
+        frame.f_globals.get("__name__", "").split(".")[0] == "kerasight"
+        or frame.f_globals.get("__name__") == "functools"
+    ):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_explanation(expl: object, name: str = "expl") -> None:

@@ -9,10 +9,11 @@ from typing import Any
 __all__ = ["bars_put_aside", "check_progress", "progress_bar"]
 
 
-def check_progress(progress: Any) -> None:
-    """Raise TypeError unless ``progress`` is what `progress_bar` takes."""
+def check_progress(progress: Any) -> bool | None:
+    """What `progress_bar` takes; raises TypeError if it is something else."""
     if not (progress is None or isinstance(progress, bool)):
         raise TypeError(f"progress must be True, False or None, got {type(progress).__name__}")
+    return progress
 
 
 def progress_bar(items: Any = None, *, progress: bool | None, **settings: Any) -> Any:

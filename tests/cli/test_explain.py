@@ -38,8 +38,8 @@ from PIL import Image, ImageOps
 
 import kerasight
 from kerasight.cam.methods import METHODS
+from kerasight.cam.request import Request
 from kerasight.cli import models
-from kerasight.keras.heatmaps import Question
 
 
 @keras.saving.register_keras_serializable("test_explain")
@@ -595,7 +595,7 @@ class TestOptions:
     def test_method_can_do_what_the_library_says(self, method: str, option: str) -> None:
         asked = {"relu": False} if option == "--signed" else {"counterfactual": True}
         try:
-            Question.of(method, **asked)
+            Request.of({"method": method, **asked})
         except ValueError as error:
             able = str(error).rpartition("those that can are ")[2]
             assert refused("--method", method, option) == (

@@ -14,8 +14,7 @@ from tiny_models import CLASSES, MODELS, make_doc
 
 import kerasight
 from kerasight.base import Explanation
-from kerasight.keras import explain_predictions
-from kerasight.keras.heatmaps import heatmaps_of
+from kerasight.keras.explainer import Explainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 
@@ -120,11 +119,13 @@ def test_a_model_that_mixes_docs_is_run_doc_by_doc(
 ) -> None:
     inputs = keras.Input((8, 8, 3))
     x = InTraining(make())(kl.Conv2D(4, 3, name="conv")(inputs))
-    model = keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling2D()(kl.ReLU()(x))))
+    model = keras.Model(inputs, kl.Dense(2)(kl.Flatten()(kl.ReLU()(x))))
+    # The mean gradient before a normalisation, Grad-CAM's weight, is nothing but rounding.
+    asked = {"layer": layer, "method": "hirescam"}
     docs = make_docs(6) * np.arange(1, 7).reshape(-1, 1, 1, 1)
     for _ in range(3):  # eager and compiled
-        expls = list(kerasight.explain_predictions(model, docs, batch_size=4, layer=layer))
-        assert_as_one_by_one(model, docs, expls, layer=layer)
+        expls = list(kerasight.explain_predictions(model, docs, batch_size=4, **asked))
+        assert_as_one_by_one(model, docs, expls, **asked)
 
 
 def test_other_models_are_run_batch_by_batch(
@@ -132,11 +133,12 @@ def test_other_models_are_run_batch_by_batch(
 ) -> None:
     batches = []
 
-    def counting(model: keras.Model, docs: np.ndarray, *args: Any) -> Any:
+    def counting(explainer: Explainer, docs: np.ndarray, target: Any) -> Any:
         batches.append(len(docs))
-        return heatmaps_of(model, docs, *args)
+        return look(explainer, docs, target)
 
-    monkeypatch.setattr(explain_predictions, "heatmaps_of", counting)
+    look = Explainer.look
+    monkeypatch.setattr(Explainer, "look", counting)
     for _ in range(3):
         list(kerasight.explain_predictions(model, make_docs(6), batch_size=4))
     assert batches == [4, 2] * 3

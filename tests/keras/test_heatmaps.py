@@ -27,7 +27,8 @@ import kerasight
 from kerasight.base import Explanation, HeatmapWarning
 from kerasight.cam.maps import resized
 from kerasight.cam.methods import METHODS
-from kerasight.keras.heatmaps import Question
+from kerasight.cam.request import Request
+from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import record
 from kerasight.keras.traces import WORTH_A_TRACE
 
@@ -140,8 +141,8 @@ def test_questions_that_make_no_sense_are_refused(
 
 
 def test_numpy_booleans_and_integers_are_taken() -> None:
-    question = Question.of(relu=np.bool_(False), smooth=np.int64(3))
-    assert question.title == "Grad-CAM (signed, smoothed over 3)"
+    request = Request.of({"relu": np.bool_(False), "smooth": np.int64(3)})
+    assert request.title == "Grad-CAM (signed, smoothed over 3)"
 
 
 # Signs
@@ -307,7 +308,7 @@ def test_smoothing_takes_docs_of_bytes() -> None:
 @pytest.mark.parametrize("name", ["functional", "channels first", "nested in subclassed", "shared"])
 def test_ablation_sets_one_channel_after_the_other_to_zero(name: str) -> None:
     model, doc = MODELS[name](), doc_for(name)
-    terms = record(model, doc, [1], kerasight.keras.layers.find(model, "seen"))
+    terms = record(model, doc, [1], Anatomy(model).find("seen"))
     drops = []
     axis = 0 if name == "channels first" else -1
     for channel in range(terms.activations.shape[-1]):
@@ -338,12 +339,13 @@ def test_ablation_runs_again_only_what_comes_after_the_layer() -> None:
         def call(self, inputs: Any) -> Any:
             import tensorflow as tf
 
-            def count() -> np.int64:
+            def count(_: np.ndarray) -> np.float32:
                 runs[self.name] += 1
-                return np.int64(0)
+                return np.float32(0)
 
-            with tf.control_dependencies([tf.numpy_function(count, [], tf.int64)]):
-                return tf.identity(inputs)
+            # Without state, as a convolution is: what nobody asks for is not run.
+            zero = tf.numpy_function(count, [inputs], tf.float32, stateful=False)
+            return inputs + tf.stop_gradient(tf.reshape(zero, ()))
 
     inputs = keras.Input((8, 8, 3))
     x = Counted(name="before")(inputs)
@@ -394,7 +396,7 @@ def test_score_cam_weights_channels_by_what_the_model_says_through_them(
     without_softmax.set_weights(model.get_weights())
     without_softmax.layers[-1].activation = keras.activations.linear
     says = model if kind == "probabilities" else without_softmax
-    terms = record(model, doc, [1], kerasight.keras.layers.find(model, "seen"))
+    terms = record(model, doc, [1], Anatomy(model).find("seen"))
     size = doc.shape[2:] if name == "channels first" else doc.shape[1:3]
     scores = []
     for channel in range(terms.activations.shape[-1]):
@@ -749,7 +751,7 @@ def test_no_remedy_is_looked_for_where_nobody_would_hear(monkeypatch: pytest.Mon
     def look(*_: Any) -> Any:
         raise AssertionError
 
-    monkeypatch.setattr("kerasight.keras.explain_prediction._remedy", look)
+    monkeypatch.setattr("kerasight.keras.blank._remedy", look)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HeatmapWarning)
         explain(saturated(), DOC_BY_HAND)

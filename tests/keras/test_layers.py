@@ -8,7 +8,9 @@ import pytest
 from keras import layers as kl
 from tiny_models import MODELS, Block, Chain, backbone, head, make_doc
 
+from kerasight.cam.layout import CHANNELS_FIRST, CHANNELS_LAST
 from kerasight.keras import layers
+from kerasight.keras.anatomy import Anatomy
 
 
 @pytest.fixture
@@ -51,50 +53,50 @@ def test_walk_ends_where_a_layer_holds_one_it_stands_in() -> None:
 
 def test_a_layer_is_found_by_name_path_end_of_path_index_and_instance(nested: keras.Model) -> None:
     conv = nested.get_layer("middle").get_layer("backbone").get_layer("conv")
-    assert layers.find(nested, "conv") is conv
-    assert layers.find(nested, "backbone/conv") is conv
-    assert layers.find(nested, "middle/backbone/conv") is conv
-    assert layers.find(nested, conv) is conv
-    assert layers.find(nested, 0) is nested.layers[0]
-    assert layers.find(nested, -1) is nested.get_layer("scores")
-    assert layers.find(nested, np.int64(-1)) is nested.get_layer("scores")
+    assert Anatomy(nested).find("conv") is conv
+    assert Anatomy(nested).find("backbone/conv") is conv
+    assert Anatomy(nested).find("middle/backbone/conv") is conv
+    assert Anatomy(nested).find(conv) is conv
+    assert Anatomy(nested).find(0) is nested.layers[0]
+    assert Anatomy(nested).find(-1) is nested.get_layer("scores")
+    assert Anatomy(nested).find(np.int64(-1)) is nested.get_layer("scores")
 
 
 def test_an_unknown_name_is_refused_with_the_nearest(nested: keras.Model) -> None:
     with pytest.raises(ValueError, match=r"no layer 'Conv_1'.*'middle/backbone/conv'"):
-        layers.find(nested, "Conv_1")
+        Anatomy(nested).find("Conv_1")
     with pytest.raises(ValueError, match=r"last layers are .*'scores'"):
-        layers.find(nested, "zzzzzzzzzzzzzz")
+        Anatomy(nested).find("zzzzzzzzzzzzzz")
     with pytest.raises(ValueError, match="has no layers"):
-        layers.find(keras.Sequential(), "conv")
+        Anatomy(keras.Sequential()).find("conv")
 
 
 @pytest.mark.parametrize("index", [7, -7])
 def test_an_index_out_of_range_is_refused_with_the_range(index: int) -> None:
     model = MODELS["sequential"]()
     with pytest.raises(ValueError, match="between -6 and 5"):
-        layers.find(model, index)
+        Anatomy(model).find(index)
 
 
 def test_a_name_in_several_models_is_refused_with_the_paths() -> None:
     with pytest.raises(ValueError, match="'left/conv', 'right/conv'"):
-        layers.find(twins(), "conv")
+        Anatomy(twins()).find("conv")
     model = twins()
-    assert layers.find(model, "right/conv") is model.get_layer("right").get_layer("conv")
+    assert Anatomy(model).find("right/conv") is model.get_layer("right").get_layer("conv")
 
 
 def test_a_name_of_the_outermost_model_goes_before_one_inside() -> None:
     outer = kl.Conv2D(4, 1, name="conv")
     model = keras.Sequential([keras.Input((8, 8, 3)), backbone(), outer])
-    assert layers.find(model, "conv") is outer
+    assert Anatomy(model).find("conv") is outer
 
 
 def test_one_layer_held_in_two_places_is_no_ambiguity() -> None:
     shared = kl.Conv2D(3, 1, name="shared")
     model = Chain([Chain([shared], name="one"), Chain([shared], name="two")], name="chain")
-    assert layers.find(model, "shared") is shared
-    assert layers.find(model, "two/shared") is shared
-    assert layers.path_of(model, shared) == "one/shared"
+    assert Anatomy(model).find("shared") is shared
+    assert Anatomy(model).find("two/shared") is shared
+    assert Anatomy(model).path_of(shared) == "one/shared"
 
 
 class Held(keras.Model):
@@ -114,37 +116,37 @@ class Held(keras.Model):
 
 def test_a_layer_is_found_by_the_attribute_that_holds_it() -> None:
     model = Held()
-    assert layers.find(model, "c1") is model.c1
-    assert layers.find(model, "c3") is model.c2  # its name
-    assert layers.find(model, "c2") is model.c2  # and its attribute
-    assert layers.find(model, "blocks.1.left") is model.blocks[1].left
-    assert layers.find(model, "blocks/1/left") is model.blocks[1].left
-    assert layers.find(model, "by_name.last") is model.by_name["last"]
+    assert Anatomy(model).find("c1") is model.c1
+    assert Anatomy(model).find("c3") is model.c2  # its name
+    assert Anatomy(model).find("c2") is model.c2  # and its attribute
+    assert Anatomy(model).find("blocks.1.left") is model.blocks[1].left
+    assert Anatomy(model).find("blocks/1/left") is model.blocks[1].left
+    assert Anatomy(model).find("by_name.last") is model.by_name["last"]
     with pytest.raises(ValueError, match=r"several layers of model 'held' are called 'left'"):
-        layers.find(model, "left")
+        Anatomy(model).find("left")
     for name in ("blocks", "blocks.7.left", "by_name.first", "c1.kernel", "name"):
         with pytest.raises(ValueError, match="no layer"):
-            layers.find(model, name)
+            Anatomy(model).find(name)
 
 
 def test_a_name_goes_before_an_attribute() -> None:
     model = Held()
     model.c3 = kl.Conv2D(2, 1)
-    assert layers.find(model, "c3") is model.c2
+    assert Anatomy(model).find("c3") is model.c2
 
 
 @pytest.mark.parametrize("layer", [2.5, True, ["conv"], b"conv"])
 def test_other_types_are_refused(nested: keras.Model, layer: Any) -> None:
     with pytest.raises(TypeError, match=r"str.*int.*Layer"):
-        layers.find(nested, layer)
+        Anatomy(nested).find(layer)
 
 
 def test_layout_is_that_of_the_nearest_layer_that_knows() -> None:
     first = MODELS["channels first"]()
-    assert layers.data_format(first) == "channels_first"
-    assert layers.data_format(first, first.get_layer("seen")) == "channels_first"
+    assert Anatomy(first).layout == CHANNELS_FIRST
+    assert Anatomy(first).layout_of(first.get_layer("seen")) == CHANNELS_FIRST
     last = MODELS["functional"]()
-    assert layers.data_format(last, last.get_layer("add")) == "channels_last"
+    assert Anatomy(last).layout_of(last.get_layer("add")) == CHANNELS_LAST
 
 
 def test_layout_changes_at_a_permutation() -> None:
@@ -159,20 +161,20 @@ def test_layout_changes_at_a_permutation() -> None:
             kl.GlobalAveragePooling2D(),
         ]
     )
-    assert layers.data_format(model, before) == "channels_first"
-    assert layers.data_format(model, after) == "channels_last"
+    assert Anatomy(model).layout_of(before) == CHANNELS_FIRST
+    assert Anatomy(model).layout_of(after) == CHANNELS_LAST
 
 
 def test_layout_can_be_known_from_the_axis_of_a_batch_normalisation() -> None:
     act = kl.Activation("tanh")
     model = keras.Sequential([keras.Input((3, 8, 8)), kl.BatchNormalization(axis=1), act])
-    assert layers.data_format(model, act) == "channels_first"
+    assert Anatomy(model).layout_of(act) == CHANNELS_FIRST
 
 
 def test_layout_is_keras_default_where_no_layer_knows() -> None:
     act = kl.Activation("tanh")
     model = keras.Sequential([keras.Input((3, 8, 8)), act, kl.Flatten()])
-    assert layers.data_format(model, act) == keras.config.image_data_format()
+    assert Anatomy(model).layout_of(act).name == keras.config.image_data_format()
 
 
 def test_layout_of_a_model_inside_is_that_of_its_last_layer() -> None:
@@ -184,7 +186,7 @@ def test_layout_of_a_model_inside_is_that_of_its_last_layer() -> None:
         ]
     )
     model = keras.Sequential([keras.Input((3, 8, 8)), inner, kl.GlobalAveragePooling2D()])
-    assert layers.data_format(model, inner) == "channels_last"
+    assert Anatomy(model).layout_of(inner) == CHANNELS_LAST
 
 
 # The layout of docs
@@ -198,11 +200,11 @@ def starting_with(*first: Any, shape: tuple[int, ...] = (3, 8, 6)) -> keras.Mode
 @pytest.mark.parametrize("channels", [2, 12])
 def test_few_rows_are_not_taken_for_channels(rows: int, channels: int) -> None:
     model = starting_with(kl.Conv2D(2, 1), shape=(rows, 64, channels))
-    assert layers.doc_format(model, np.zeros((1, rows, 64, channels))) == "channels_last"
+    assert Anatomy(model).layout_of_docs((1, rows, 64, channels)) == CHANNELS_LAST
     first = starting_with(
         kl.MaxPooling2D(1, data_format="channels_first"), shape=(channels, rows, 64)
     )
-    assert layers.doc_format(first, np.zeros((1, channels, 64, rows))) == "channels_first"
+    assert Anatomy(first).layout_of_docs((1, channels, 64, rows)) == CHANNELS_FIRST
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,7 @@ def test_a_model_may_start_with_a_transposition(transposed: Any, channels: int) 
         kl.Conv2D(2, 1, data_format="channels_first"),
         shape=(8, 6, channels),
     )
-    assert layers.doc_format(model, np.zeros((1, 8, 6, channels))) == "channels_last"
+    assert Anatomy(model).layout_of_docs((1, 8, 6, channels)) == CHANNELS_LAST
 
 
 def test_a_subclassed_model_may_start_with_a_transposition() -> None:
@@ -235,21 +237,21 @@ def test_a_subclassed_model_may_start_with_a_transposition() -> None:
             return self.scores(keras.ops.mean(x, (1, 2)))
 
     model, doc = Transposing(), make_doc((1, 3, 8, 6))
-    assert layers.doc_format(model, doc) == "channels_first"
+    assert Anatomy(model).layout_of_docs(doc.shape) == CHANNELS_FIRST
     model(doc)
-    assert layers.doc_format(model, doc) == "channels_first"
+    assert Anatomy(model).layout_of_docs(doc.shape) == CHANNELS_FIRST
 
 
 def test_augmentation_says_nothing_about_the_layout() -> None:
     flip = kl.RandomFlip()
     flip.data_format = "channels_last"  # an argument only of later versions of Keras
     model = starting_with(flip, kl.MaxPooling2D(2, data_format="channels_first"))
-    assert layers.doc_format(model, np.zeros((1, 3, 8, 6))) == "channels_first"
+    assert Anatomy(model).layout_of_docs((1, 3, 8, 6)) == CHANNELS_FIRST
 
 
 def test_a_layer_further_in_does_not_tell_how_many_channels_docs_have() -> None:
     model = starting_with(kl.Dense(8), kl.Conv2D(2, 1), shape=(8, 6, 3))
-    assert layers.doc_format(model, np.zeros((1, 8, 6, 3))) == "channels_last"
+    assert Anatomy(model).layout_of_docs((1, 8, 6, 3)) == CHANNELS_LAST
 
 
 @pytest.mark.parametrize(
@@ -263,12 +265,12 @@ def test_a_layer_further_in_does_not_tell_how_many_channels_docs_have() -> None:
 def test_where_no_layer_tells_the_shape_of_the_docs_does(
     shape: tuple[int, ...], layout: str
 ) -> None:
-    assert layers.doc_format(starting_with(shape=shape[1:]), np.zeros(shape)) == layout
+    assert Anatomy(starting_with(shape=shape[1:])).layout_of_docs(shape).name == layout
 
 
 def test_image_models_are_known_by_their_layers_at_any_depth(nested: keras.Model) -> None:
-    assert layers.is_image_model(nested)
-    assert not layers.is_image_model(keras.Sequential([kl.Dense(2)]))
+    assert Anatomy(nested).is_for_images()
+    assert not Anatomy(keras.Sequential([kl.Dense(2)])).is_for_images()
 
 
 class Holder(kl.Layer):
@@ -282,12 +284,12 @@ def test_a_layer_is_walked_once_and_found_by_each_of_its_paths() -> None:
     inner = Holder([shared], name="inner")
     model = Chain([Holder(inner, name="a"), Holder([inner, shared], name="b")], name="model")
     assert [path for path, _ in layers.walk(model)] == ["a", "a/inner", "a/inner/shared", "b"]
-    assert layers.path_of(model, shared) == "a/inner/shared"
+    assert Anatomy(model).path_of(shared) == "a/inner/shared"
     for path in ("shared", "a/inner/shared", "b/inner/shared", "b/shared", "inner/shared"):
-        assert layers.find(model, path) is shared
-    assert layers.find(model, "b/inner") is inner
+        assert Anatomy(model).find(path) is shared
+    assert Anatomy(model).find("b/inner") is inner
     with pytest.raises(ValueError, match="no layer 'a/shared'"):
-        layers.find(model, "a/shared")
+        Anatomy(model).find("a/shared")
 
 
 def test_blocks_that_hold_those_before_them_are_walked_once_each() -> None:
@@ -297,7 +299,7 @@ def test_blocks_that_hold_those_before_them_are_walked_once_each() -> None:
     blocks[0].held = blocks[-1]  # and round again
     model = Chain(blocks, name="model")
     assert len(list(layers.walk(model))) == 60
-    assert layers.find(model, "block_59/block_30/block_7") is blocks[7]
+    assert Anatomy(model).find("block_59/block_30/block_7") is blocks[7]
 
 
 def test_layers_are_found_in_lists_that_hold_themselves_and_beside_a_million_numbers() -> None:

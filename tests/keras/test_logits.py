@@ -14,7 +14,6 @@ from tiny_models import MODELS, doc_for, make_doc, state_of
 
 import kerasight
 from kerasight.base import Explanation
-from kerasight.keras import backends
 from kerasight.keras.record import scores_of
 from kerasight.keras.traces import WORTH_A_TRACE
 
@@ -182,4 +181,4 @@ def test_scores_in_batches_are_those_of_all_at_once() -> None:
 
 def test_scores_that_are_no_class_scores_are_refused() -> None:
     with pytest.raises(ValueError, match="must be class scores"):
-        backends.current().scores(keras.Sequential([kl.Conv2D(2, 1)]), make_doc(), False)
+        scores_of(keras.Sequential([kl.Conv2D(2, 1)]), make_doc())

@@ -9,8 +9,9 @@ import tensorflow as tf
 from keras import layers as kl
 from tiny_models import MODELS, Chain, Shift, backbone, doc_for, head, make_doc, scores_of, state_of
 
-from kerasight.keras import layers
-from kerasight.keras.backends import tensorflow as backend
+from kerasight.cam.layout import CHANNELS_FIRST
+from kerasight.keras import passes
+from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import record, scorer
 
 
@@ -31,7 +32,7 @@ def disturbed(model: keras.Model, doc: np.ndarray, shift: Shift, target: int, by
 def test_gradients_are_those_of_central_finite_differences(name: str) -> None:
     model, doc = MODELS[name](), doc_for(name).astype(np.float64)
     scores_of(model, doc)  # builds it
-    shift = layers.find(model, "seen")
+    shift = Anatomy(model).find("seen")
     found = record(model, doc, [0], shift)
     assert found.gradients.dtype == np.float64
     assert found.gradients.shape == found.activations.shape
@@ -42,7 +43,7 @@ def test_gradients_are_those_of_central_finite_differences(name: str) -> None:
         total = found.gradients + first
     else:
         total = found.gradients
-    is_first = layers.data_format(model, shift) == "channels_first"
+    is_first = Anatomy(model).layout_of(shift) == CHANNELS_FIRST
     step = 1e-5
     rng = np.random.default_rng(1)
     for _ in range(12):
@@ -84,7 +85,7 @@ def record_first_call(model: keras.Model, doc: np.ndarray, shift: Shift) -> np.n
 def test_activations_and_scores_are_the_models_own(name: str) -> None:
     model, doc = MODELS[name](), doc_for(name)
     scores = scores_of(model, doc)
-    found = record(model, doc, None, layers.find(model, "squash" if name == "shared" else "seen"))
+    found = record(model, doc, None, Anatomy(model).find("squash" if name == "shared" else "seen"))
     np.testing.assert_allclose(found.scores, scores, atol=1e-6)
     assert found.target == scores.argmax()
     assert found.score == pytest.approx(float(scores.max()), abs=1e-6)
@@ -96,7 +97,7 @@ def test_the_model_is_left_as_it_was(name: str, layer: str | None) -> None:
     model, doc = MODELS[name](), doc_for(name)
     scores_of(model, doc)
     before = state_of(model)
-    record(model, doc, [0], None if layer is None else layers.find(model, layer))
+    record(model, doc, [0], None if layer is None else Anatomy(model).find(layer))
     assert state_of(model) == before
 
 
@@ -113,7 +114,7 @@ def test_the_model_is_left_as_it_was_by_a_call_that_fails(layer: str | None) -> 
 def test_one_call_runs_the_model_once_and_builds_no_model(name: str) -> None:
     model, doc = MODELS[name](), doc_for(name)
     scores_of(model, doc)
-    shift, runs = layers.find(model, "seen"), []
+    shift, runs = Anatomy(model).find("seen"), []
     own = shift.call
     vars(shift)["call"] = lambda inputs: runs.append(1) or own(inputs)
     nodes = len(shift._inbound_nodes)
@@ -152,7 +153,7 @@ def test_a_model_whose_last_layer_is_a_model_is_explained_at_the_layer_inside() 
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), backbone(), kl.GlobalAveragePooling2D(), kl.Dense(2)]
     )
-    assert layers.path_of(model, record(model, make_doc()).layer) == "backbone/squash"
+    assert Anatomy(model).path_of(record(model, make_doc()).layer) == "backbone/squash"
 
 
 def test_what_runs_inside_an_attention_is_found_by_its_path() -> None:
@@ -162,7 +163,7 @@ def test_what_runs_inside_an_attention_is_found_by_its_path() -> None:
     x = kl.MultiHeadAttention(2, 4, name="attention")(x, x)
     model = keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling1D()(x)))
     model(make_doc((1, 16, 16, 3)))
-    assert any(path.startswith("attention/") for path, _ in layers.walk(model))
+    assert any(path.startswith("attention/") for path, _ in Anatomy(model).layers)
 
 
 def test_a_custom_layer_that_goes_on_after_its_layers_is_explained_itself() -> None:
@@ -182,7 +183,7 @@ def test_a_custom_layer_that_goes_on_after_its_layers_is_explained_itself() -> N
             kl.Dense(2),
         ]
     )
-    assert layers.path_of(model, record(model, make_doc()).layer) == "residual"
+    assert Anatomy(model).path_of(record(model, make_doc()).layer) == "residual"
 
 
 def test_a_layer_that_returns_its_input_is_explained_on_its_own_path() -> None:
@@ -472,7 +473,7 @@ def test_scores_of_many_are_with_the_weights_of_when_they_were_first_asked_for()
 
 
 def test_of_a_large_model_no_copy_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_MOST_WEIGHTS", 31)
+    monkeypatch.setattr(passes, "_MOST_WEIGHTS", 31)
     model, doc = normalised(), np.full((1, 4, 4, 2), 5, np.float32)
     score = scorer(model, doc)
     model.set_weights(np.float32([[1, 1], [0, 0], [1, 0], [4, 25]]))

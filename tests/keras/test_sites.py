@@ -11,10 +11,14 @@ from keras import ops
 from tiny_models import MODELS, Chain, make_doc
 
 import kerasight
+from kerasight.cam.layout import CHANNELS_LAST
+from kerasight.cam.request import Request
 from kerasight.keras import sites
-from kerasight.keras.backends.common import Call
-from kerasight.keras.heatmaps import Question, heatmaps_of
+from kerasight.keras.anatomy import Anatomy
+from kerasight.keras.explainer import Explainer
 from kerasight.keras.record import record
+from kerasight.keras.run import Call
+from kerasight.keras.targets import Classes
 
 # How often a model is explained until the pass is compiled, and once more.
 OFTEN = 7
@@ -38,7 +42,7 @@ def choose(calls: list[tuple[kl.Layer, tuple[int, ...]]]) -> list[int]:
         Call(layer, 0, shape, sources=(position - 1 if position else None,))
         for position, (layer, shape) in enumerate(calls)
     ]
-    return list(sites.Choice(model, None).positions(made, docs=1))
+    return list(sites.Choice(Anatomy(model), None).positions(made, docs=1))
 
 
 def test_the_last_map_is_chosen_first() -> None:
@@ -93,14 +97,14 @@ def test_a_layer_of_weights_is_chosen_whatever_its_name() -> None:
 
 
 def test_the_name_of_a_site_finds_it_again() -> None:
-    model = MODELS["functional in sequential in sequential"]()
+    anatomy = Anatomy(MODELS["functional in sequential in sequential"]())
     for name, at_input in (("middle/backbone/conv", False), ("middle/backbone/conv:input", True)):
-        site = sites.find(model, name)
+        site = sites.find(anatomy, name)
         assert (site.layer.name, site.at_input) == ("conv", at_input)
-        assert site.path(model) == name
-        assert sites.find(model, site) is site
+        assert site.path(anatomy) == name
+        assert sites.find(anatomy, site) is site
     with pytest.raises(ValueError, match="no layer 'nowhere'"):
-        sites.find(model, "nowhere:input")
+        sites.find(anatomy, "nowhere:input")
 
 
 # What no layer put out
@@ -253,11 +257,11 @@ def test_a_last_call_of_which_the_score_knows_nothing_is_passed_over() -> None:
     model = keras.Model(inputs, outputs)
     doc = make_doc((1, 4, 4, 3))
     for method in ("grad-cam", "ablation-cam"):
-        (found,) = heatmaps_of(
-            model, doc, np.array([[0]]), [sites.find(model, "conv")], Question.of(method)
-        )
-        assert np.abs(found[0].evidence).max() > 0
-        np.testing.assert_allclose(found[0].terms.activations, np.asarray(conv(doc))[0], atol=1e-6)
+        explainer = Explainer(model, Request.of({"method": method}), layer="conv")
+        look = explainer.look(doc, Classes(np.array([[0]])))
+        assert np.abs(look.heatmaps()[0].evidence).max() > 0
+        seen = look.records[0].activations
+        np.testing.assert_allclose(seen[0], np.asarray(conv(doc))[0], atol=1e-6)
 
 
 # Rows
@@ -294,8 +298,8 @@ def test_a_map_is_laid_out_as_the_layer_that_takes_it_says() -> None:
     x = kl.ReLU(name="relu")(ops.transpose(x, (0, 2, 3, 1)))
     x = kl.Dropout(0.5)(x)
     model = keras.Model(inputs, kl.Dense(3)(kl.GlobalAveragePooling2D()(x)))
-    site = sites.layout(model, calls := calls_of_run(model), len(calls) - 1)
-    assert site == "channels_last"
+    choice, calls = sites.Choice(Anatomy(model), None), calls_of_run(model)
+    assert choice.layout(calls, len(calls) - 1) == CHANNELS_LAST
 
 
 def calls_of_run(model: keras.Model) -> list[Call]:

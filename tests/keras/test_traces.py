@@ -20,7 +20,9 @@ from tiny_models import CLASSES, MODELS, SIDE, Chain, Shift, backbone, head, mak
 
 import kerasight
 from kerasight.keras import traces
+from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import record, record_batch
+from kerasight.keras.targets import Classes
 from kerasight.keras.traces import _MOST, WORTH_A_TRACE, traces_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
@@ -254,9 +256,10 @@ def test_compiled_and_eager_agree_and_leave_the_model_alone(name: str) -> None:
 
 def test_several_classes_compiled_are_those_of_one_by_one() -> None:
     model, _runs = counting()
-    targets = np.array([[2, 0, 1, 0]])
-    eager = record_batch(model, make_doc(), targets)[0]
-    compiled = record_batch(model, make_doc(), targets)[0]
+    anatomy, targets = Anatomy(model), Classes(np.array([[2, 0, 1, 0]]))
+    inputs = anatomy.inputs_of(make_doc())
+    eager = record_batch(anatomy, inputs, targets).terms(0)
+    compiled = record_batch(anatomy, inputs, targets).terms(0)
     for target, one, other in zip([2, 0, 1, 0], eager, compiled, strict=True):
         alone = record(model, make_doc(), [target])
         assert one.target == other.target == target

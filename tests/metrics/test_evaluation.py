@@ -13,10 +13,11 @@ from keras import layers
 
 import kerasight
 from kerasight import metrics
+from kerasight.keras.explainer import Explainer
 from kerasight.metrics import evaluation, trial
 from kerasight.metrics.columns import METRICS
 from kerasight.metrics.comparison import RANDOM
-from kerasight.metrics.evaluation import Study, evaluate
+from kerasight.metrics.evaluation import evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 
@@ -124,13 +125,13 @@ def test_a_method_that_takes_long_is_not_run_twice_to_warm_up(
 ) -> None:
     asked: dict[str, Any] = {"methods": ["score-cam"], "metrics": ["increase"], "random": False}
     runs: list[Any] = []
-    run = Study._heatmaps
+    run = Explainer.look
 
-    def counted(self: Study, *given: Any) -> Any:
-        runs.append(run(self, *given))
+    def counted(explainer: Explainer, *given: Any) -> Any:
+        runs.append(run(explainer, *given))
         return runs[-1]
 
-    monkeypatch.setattr(Study, "_heatmaps", counted)
+    monkeypatch.setattr(Explainer, "look", counted)
     expected = evaluate(make_model(), docs, **asked)
     assert len(runs) == 3
     runs.clear()

@@ -476,9 +476,9 @@ def _check(
         study.layer = models.find_sites(classifier.model, doc, layers)
     with models.failing_on_the_picture():
         models.check_names(classifier.names, scores_of(classifier.model, doc).shape[1])
-    for question in study.questions:
-        if not (study.leaves_out and question.method.compares):
-            models.check_scores(classifier.model, doc, question)
+    for request in study.requests:
+        if not (study.leaves_out and request.method.compares):
+            models.check_scores(classifier.model, doc, request)
 
 
 # What the user reads

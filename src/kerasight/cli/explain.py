@@ -20,6 +20,7 @@ import typer
 from rich.text import Text
 
 from kerasight.cam.methods import METHODS, Method
+from kerasight.cam.request import Request
 from kerasight.checks import nearest, plain, plural
 from kerasight.cli import models, options
 from kerasight.cli.ahead import ahead
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from kerasight.base import Explanation, TargetExplanation
     from kerasight.cli.models import Classifier
-    from kerasight.keras.heatmaps import Heatmap, Question
+    from kerasight.keras.explainer import Look
 
 __all__ = ["HELP", "command"]
 
@@ -98,18 +99,17 @@ class _Request:
     references: Sequence[str]
 
     @property
-    def question(self) -> Question:
-        """The method and what is asked of it, once Keras is there."""
-        from kerasight.keras.heatmaps import Question
+    def asked_of_keras(self) -> Request:
+        """What the library is asked for, but for classes that only the model knows."""
+        return Request.of({"method": self.method.name, **self.asked})
 
-        return Question.of(self.method.name, **self.asked)
-
-    def question_of(self, classifier: Classifier) -> Question:
-        """The same with the classes to compare with, once the model is there."""
+    def of(self, classifier: Classifier) -> Request:
+        """What the library is asked for, once the model is there."""
+        asked = self.asked_of_keras
         if not self.references:
-            return self.question
+            return asked
         indices = [_class_index("--reference", one, classifier) for one in self.references]
-        return replace(self.question, references=tuple(dict.fromkeys(indices)))
+        return replace(asked, references=tuple(dict.fromkeys(indices)))
 
 
 @dataclass(eq=False)
@@ -513,26 +513,28 @@ class _Run:
 
     def __init__(self, classifier: Classifier, request: _Request, guard: Guard, told: Told) -> None:
         """The classes asked for are looked up at once."""
-        from kerasight.keras.explain_prediction import top_indices
+        from kerasight.keras.explainer import Explainer
+        from kerasight.keras.wanted import class_target, top_classes
 
         self.model = classifier.model
         self.names = classifier.names
         self.to_doc = classifier.to_doc
         self.request = request
-        self.question = request.question_of(classifier)
+        self.explainer = Explainer(self.model, request.of(classifier), names=self.names)
         self.guard = guard
         self.told = told
         self.bar: Any = None
         if request.target is None:
-            self.wanted = top_indices(request.top)
+            self.target = top_classes(None, request.top)
         else:
-            self.wanted = np.array([_class_index("--target", request.target, classifier)])
+            self.target = class_target(_class_index("--target", request.target, classifier))
         # A slow method runs the model on many inputs for each picture, in batches of its own.
-        is_slow = self.question.smooth or self.question.method.needs in ("increases", "drops")
+        asked = self.explainer.request
+        is_slow = asked.smooth or asked.method.needs in ("scores", "drops")
         self._most_at_once = 1 if is_slow else _AT_ONCE
         self._at_once = 1
         self.is_over = False
-        self._layers: list[Any] | None = None
+        self._is_checked = False
         self._mixes: bool | None = None
         self._is_top_told = False
 
@@ -593,62 +595,60 @@ class _Run:
         from kerasight.base import Explanation
 
         describe(self.bar, f"{jobs[0].source.name} ({self.bar.n + 1} of {self.bar.total})")
-        sound = [job for job in jobs if job.doc is not None]
-        for job, found in zip(sound, self._heatmaps(sound), strict=True):
-            try:
-                if isinstance(found, PictureError):
-                    raise found
-                self._answer(job, found)
-            except PictureError as error:
-                job.fail(error)
+        self._explain([job for job in jobs if job.doc is not None])
         for job in jobs:
             if job.expl is None:
                 job.expl = Explanation(self.model.name, error=job.error, image=job.picture)
         return jobs
 
-    def _heatmaps(self, jobs: Sequence[_Job]) -> Sequence[list[Heatmap] | PictureError]:
-        """For each picture, the heatmaps of its classes, or the error."""
-        from kerasight.keras.heatmaps import heatmaps_of, mixes_docs
-
-        docs = [job.doc for job in jobs if job.doc is not None]
-        if not docs:
-            return []
-        wanted = np.repeat(self.wanted[np.newaxis], len(docs), axis=0)
+    def _explain(self, jobs: Sequence[_Job]) -> None:
+        """Explain pictures that have inputs; what fails has its error noted."""
+        if not jobs:
+            return
         try:
-            layers = self._chosen(docs[0])
-            with models.failing_on_the_picture():
-                found = heatmaps_of(self.model, np.concatenate(docs), wanted, layers, self.question)
+            look = self._look(np.concatenate([job.doc for job in jobs if job.doc is not None]))
         except PictureError as error:
             if len(jobs) == 1:
-                return [error]
-            # One of them, or all: only one by one can it be told.
-            return [one for job in jobs for one in self._heatmaps([job])]
-        if len(jobs) > 1 and self._mixes is None:
-            self._mixes = mixes_docs(self.model, np.concatenate(docs), wanted, found, self.question)
+                jobs[0].fail(error)
+                return
+            look = None
+        if look is None:  # one of them, or all: only one by one can it be told
+            for job in jobs:
+                self._explain([job])
+            return
+        for place, job in enumerate(jobs):
+            try:
+                self._answer(job, look, place)
+            except PictureError as error:
+                job.fail(error)
+
+    def _look(self, docs: np.ndarray) -> Look | None:
+        """A pass over docs; None if they depend on each other, and are to be run one by one."""
+        self._check(docs[:1])
+        with models.failing_on_the_picture():
+            look = self.explainer.look(docs, self.target)
+        if len(docs) > 1 and self._mixes is None:
+            self._mixes = look.mixes_docs()
             if self._mixes:
                 self._at_once = self._most_at_once = 1
-                return [one for job in jobs for one in self._heatmaps([job])]
-        return [
-            PictureError(as_options(reason(one))) if isinstance(one, ValueError) else one
-            for one in found
-        ]
+                return None
+        return look
 
-    def _chosen(self, doc: np.ndarray) -> list[Any]:
-        """The layers; what is wrong with the model or the question shows here."""
-        if self._layers is None:
-            layers = models.find_sites(self.model, doc, self.request.layers)
-            models.check_scores(self.model, doc, self.question)
-            self._layers = list(layers)
-        return self._layers
+    def _check(self, doc: np.ndarray) -> None:
+        """What is wrong with the model, or with what is asked of it, shows here."""
+        if self._is_checked:
+            return
+        layers = models.find_sites(self.model, doc, self.request.layers)
+        models.check_scores(self.model, doc, self.explainer.request)
+        self.explainer = replace(self.explainer, layer=layers)
+        self._is_checked = True
 
-    def _answer(self, job: _Job, found: list[Heatmap]) -> None:
+    def _answer(self, job: _Job, look: Look, place: int) -> None:
         """Make the explanation, and say where its overlays go."""
         from kerasight.base import HeatmapWarning
-        from kerasight.keras.explain_prediction import explanation_of
 
-        assert job.doc is not None
         assert job.picture is not None
-        scores = found[0].terms.scores
+        scores = look.records[0].scores[place]
         models.check_names(self.names, len(scores))
         if self.request.top > len(scores) and not self._is_top_told:
             self._is_top_told = True
@@ -662,9 +662,7 @@ class _Run:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", HeatmapWarning)
             with models.failing_on_the_picture():
-                job.expl = explanation_of(
-                    self.model, job.doc, found, job.picture, self.names, self.question
-                )
+                job.expl = look.explanation(place, job.picture)
         for warning in caught:
             text = as_options(reason(warning.message))
             # Less the class and the layer.
@@ -695,14 +693,14 @@ class _Run:
 
 def _class_index(option: str, target: str, classifier: Classifier) -> int:
     """The index of the class that an option names."""
-    from kerasight.keras.backends.common import check_target
-    from kerasight.keras.record import class_index
+    from kerasight.keras.targets import check_classes
+    from kerasight.keras.wanted import class_index
 
     index = _index_of(option, target, classifier.names)
     classes = models.number_of_classes(classifier.model)
     try:
         if classes is not None:  # or each picture would be answered so
-            check_target(index, classes, option.strip("-"))
+            check_classes(np.array(index), classes, option.strip("-"))
         return class_index(index)
     except ValueError as error:
         raise RunError(reason(error)) from None
@@ -792,7 +790,7 @@ def _print(rows: Sequence[OverlayRow], request: _Request, reported: int) -> None
     lines = ["No overlay written"]
     if rows:
         # Grad-CAM as it always was goes without saying.
-        title = request.question.title
+        title = request.asked_of_keras.title
         by = "" if title == METHODS["grad-cam"].title else f" by {title}"
         lines = [f"{plural(len(rows), 'overlay')}{by} written to {request.output}"]
     if reported:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import keras
     from PIL import Image
 
-    from kerasight.keras.heatmaps import Question
-    from kerasight.keras.sites import Site
+    from kerasight.cam.request import Request
+    from kerasight.keras.explainer import LayerKey
 
 __all__ = [
     "QUIET",
@@ -304,7 +304,8 @@ def _input_size(picture: Image.Image, form: _Form) -> tuple[int, int]:
 
 
 def _form(model: keras.Model) -> _Form:
-    from kerasight.keras.layers import data_format
+    from kerasight.cam.layout import CHANNELS_FIRST
+    from kerasight.keras.anatomy import Anatomy
 
     shape = _input_shape(model)
     if len(shape) != 4:
@@ -319,7 +320,7 @@ def _form(model: keras.Model) -> _Form:
     elif last in _MODES and _is_side(first):
         front = False
     else:
-        front = data_format(model) == "channels_first"
+        front = Anatomy(model).layout == CHANNELS_FIRST
     channels = first if front else last
     if channels is None:
         channels = 3
@@ -340,9 +341,9 @@ def _is_side(length: int | None) -> bool:
 
 def _input_shape(model: keras.Model) -> tuple[int | None, ...]:
     """The shape of a model's input with batch axis, as far as it is known before a call."""
-    from kerasight.keras.layers import declared_inputs
+    from kerasight.keras.anatomy import Anatomy
 
-    inputs = declared_inputs(model)
+    inputs = Anatomy(model).inputs
     if not inputs:
         return (None, None, None, None)
     if len(inputs) > 1:
@@ -356,22 +357,26 @@ def _input_shape(model: keras.Model) -> tuple[int | None, ...]:
 # What a model has
 
 
-def find_sites(model: keras.Model, doc: np.ndarray, keys: Sequence[int | str]) -> list[Site | None]:
+def find_sites(
+    model: keras.Model, doc: np.ndarray, keys: Sequence[int | str]
+) -> list[LayerKey] | None:
     """The sites that ``--layer`` names, or None for the default site.
 
     Raises:
         RunError: If there is no such layer.
         PictureError: If the model must run first, and fails.
     """
-    from kerasight.keras import backends, sites
+    from kerasight.keras import passes, sites
+    from kerasight.keras.anatomy import Anatomy
 
     if not keys:
-        return [None]
+        return None
+    anatomy = Anatomy(model)
     if not model.built:  # its layers may be made when it is first called
         with failing_on_the_picture():
-            backends.current().forward(model, doc)
+            passes.build(anatomy, anatomy.inputs_of(doc))
     try:
-        return [sites.find(model, key) for key in keys]
+        return [sites.find(anatomy, key) for key in keys]
     except ValueError as error:
         raise RunError(reason(error)) from None
 
@@ -395,21 +400,21 @@ def check_names(names: Sequence[str] | None, classes: int) -> None:
         )
 
 
-def check_scores(model: keras.Model, doc: np.ndarray, question: Question) -> None:
-    """Raise RunError if a model's scores cannot answer a question, whatever the picture."""
+def check_scores(model: keras.Model, doc: np.ndarray, request: Request) -> None:
+    """Raise RunError if a model's scores cannot answer a request, whatever the picture."""
     from kerasight.keras.record import scores_of
 
-    if not (question.logits or question.method.compares):
+    if not (request.logits or request.method.compares):
         return
     try:
         scores = scores_of(model, doc)
     except Exception:  # of this picture, or of more than its scores: the explanation will say it
         return
-    if question.method.compares and scores.shape[1] == 1:
+    if request.method.compares and scores.shape[1] == 1:
         raise RunError(
-            f"--method {question.method.name} compares classes, and the model has only one"
+            f"--method {request.method.name} compares classes, and the model has only one"
         )
-    if not question.logits:
+    if not request.logits:
         return
     try:
         scores_of(model, doc, logits=True)

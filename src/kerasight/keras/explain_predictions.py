@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import keras
@@ -13,32 +13,20 @@ import numpy as np
 from PIL import Image
 
 from kerasight.base import Explanation
+from kerasight.cam.request import Request, check_options, takes_options
 from kerasight.explain import explain_predictions
-from kerasight.keras import sites
-from kerasight.keras.backends.common import TOP
-from kerasight.keras.explain_prediction import (
-    LayerKeys,
-    TargetNames,
-    _validate_doc,
-    check_image,
-    check_layers,
-    check_names,
-    explain_prediction_keras_not_supported,
-    explanation_of,
-    find_sites,
-    hint_at_preprocessor,
-    is_image_model,
-    picture_of,
-    top_indices,
-)
-from kerasight.keras.heatmaps import Heatmap, Question, heatmaps_of, mixes_docs
-from kerasight.keras.record import class_index
+from kerasight.keras import docs as doors
+from kerasight.keras.explain_prediction import explain_prediction_keras_not_supported
+from kerasight.keras.explainer import Explainer, LayerKeys, Look, TargetNames
+from kerasight.keras.targets import Classes, Target
+from kerasight.keras.wanted import classes_of, top_classes
 from kerasight.progress import check_progress, progress_bar
 
 __all__ = ["explain_predictions_keras"]
 
 
 @explain_predictions.register(keras.Model)
+@takes_options
 def explain_predictions_keras(
     model: keras.Model,
     docs: Any,
@@ -48,63 +36,47 @@ def explain_predictions_keras(
     target_names: TargetNames | None = None,
     layer: LayerKeys | None = None,
     images: Iterable[Image.Image | None] | None = None,
-    batch_size: int = 32,
     progress: bool | None = None,
     errors: Literal["raise", "keep"] = "raise",
-    method: str = "grad-cam",
-    logits: bool = False,
-    relu: bool = True,
-    counterfactual: bool = False,
-    alpha: float | None = None,
-    references: int | list[int] | None = None,
-    smooth: int | None = None,
-    seed: int = 0,
+    **options: Any,
 ) -> Iterator[Explanation]:
     """Explain the predictions of a Keras image classifier for many inputs.
 
-    Results come one by one and in order, each as soon as its batch is done. No more than the docs
-    of two batches are held at a time. Each result is what `explain_prediction` gives for its doc: a
-    model in which a doc depends on those beside it, as with batch normalisation in training mode,
-    is run doc by doc.
+    Results come one by one and in order, each as soon as its batch is done. No more than two
+    batches of docs are held at a time. Each result equals that of `explain_prediction` for its doc:
+    if the results of a model depend on the rest of the batch, as with batch normalisation in
+    training mode, the model runs doc by doc.
 
     Args:
         model: As in `explain_prediction_keras`.
-        docs: An array ``(docs, height, width, channels)``; or anything to iterate over that holds
-            docs ``(height, width, channels)`` or batches of them: a list, a generator, a
-            ``tf.data.Dataset``, a ``keras.utils.PyDataset``. A batch is an array, or a list of
-            docs; of a tuple, such as ``(docs, labels)``, the first is taken. Channels first where
-            the model has them so.
+        docs: An array ``(docs, height, width, channels)``, or any iterable of docs ``(height,
+            width, channels)`` or batches: a list, a generator, a ``tf.data.Dataset``, a
+            ``keras.utils.PyDataset``. A batch is an array, or a list of docs; a tuple, such as
+            ``(docs, labels)``, stands for its first item. Channels first if the model has them so.
         targets: The classes to explain for each doc, a list of indices; or a list with one such
-            list for each doc. None explains the class with the greatest score.
-        top_targets: Explain this many classes, those with the greatest scores; if negative, those
+            list for each doc. None explains the class with the highest score.
+        top_targets: Explain this many classes: those with the highest scores; if negative, those
             with the lowest. Not together with ``targets``.
         target_names: As in `explain_prediction_keras`.
         layer: As in `explain_prediction_keras`.
-        images: The pictures to lay the heatmaps over, one for each doc, anything to iterate over;
-            None among them, or in their place, makes one from the doc.
-        batch_size: How many docs go through the model at a time. Docs of different shapes never
-            share a batch.
+        images: The pictures to lay the heatmaps over, an iterable with one for each doc. None, for
+            one doc or for all, makes the picture from the doc.
         progress: Whether to show a progress bar, by tqdm, on standard error or in the notebook.
         errors: What to do at a doc that cannot be explained: ``"raise"`` its error, with the doc's
-            position, once all before it have been given; or ``"keep"`` it, as an ``Explanation``
-            with ``error`` set, and go on.
-        method: As in `explain_prediction_keras`.
-        logits: As in `explain_prediction_keras`.
-        relu: As in `explain_prediction_keras`.
-        counterfactual: As in `explain_prediction_keras`.
-        alpha: As in `explain_prediction_keras`.
-        references: As in `explain_prediction_keras`.
-        smooth: As in `explain_prediction_keras`.
-        seed: As in `explain_prediction_keras`; each doc gets the same noise.
+            position, after the results of all docs before it; or ``"keep"`` it, as an
+            ``Explanation`` with ``error`` set, and go on.
+        **options: How to explain: ``method``, ``logits``, ``relu`` and the others that
+            `kerasight.cam.request.Request` has. Docs of different shapes never share a batch of
+            ``batch_size``; with ``smooth``, each doc gets the same noise.
 
     Yields:
         One ``Explanation`` for each doc.
 
     Raises:
-        TypeError: At once, if an argument is of a type that it cannot be. While iterating, if a doc
-            is no array of numbers, with its position.
-        ValueError: At once, if an argument has a value that it cannot have. While iterating, if a
-            doc cannot be explained, with its position.
+        TypeError: At once, if an argument has the wrong type. While iterating, with its position,
+            if a doc is no array of numbers.
+        ValueError: At once, if an argument has an invalid value. While iterating, with its
+            position, if a doc cannot be explained.
 
     Warns:
         HeatmapWarning: If a heatmap is blank or nearly so.
@@ -126,33 +98,15 @@ def explain_predictions_keras(
     ):
         raise TypeError(f"images must hold a picture for each doc, got {type(images).__name__}")
     check_progress(progress)
-    question = Question.of(
-        method,
-        logits=logits,
-        relu=relu,
-        counterfactual=counterfactual,
-        alpha=alpha,
-        references=references,
-        smooth=smooth,
-        seed=seed,
-        batch_size=batch_size,
-        progress=None if progress is None else False,  # the bar that counts docs is enough
-    )
+    check_options(options)
+    request = Request.of(options)
     if errors not in ("raise", "keep"):
         raise ValueError(f"errors must be 'raise' or 'keep', got {errors!r}")
-    check_names(target_names)
-    stream = _Stream(
-        model=model,
-        targets=_targets_of_docs(targets, top_targets),
-        names=target_names,
-        layer=layer,
-        keeps_errors=errors == "keep",
-        question=question,
-    )
-    check_layers(layer)
-    for one in layer if isinstance(layer, list) else [layer]:
-        if one is not None and (model.built or not isinstance(one, str)):
-            sites.find(model, one)  # which refuses it now if it is not there
+    if progress is not None:
+        request = replace(request, progress=False)  # the bar that counts docs is enough
+    explainer = Explainer(model, request, layer, target_names)
+    stream = _Stream(explainer, _targets_of_docs(targets, top_targets), errors == "keep")
+    explainer.check_layer()
     number = _length(docs)
     lengths = {"targets": len(targets)} if targets and _are_of_docs(targets) else {}
     if isinstance(images, Sized):
@@ -161,8 +115,11 @@ def explain_predictions_keras(
         if number is not None and length != number:
             raise _wrong_length(what, length, number)
     items = _items(docs, images, lengths)
-    batches = _batches(items, question.batch_size, ends_at_error=errors == "raise")
+    batches = _batches(items, request.batch_size, ends_at_error=errors == "raise")
     return _with_progress(stream.run(batches), number, bool(progress))
+
+
+_TOP = Classes.top(1)
 
 
 @dataclass
@@ -171,125 +128,120 @@ class _Item:
 
     Attributes:
         position: Its place in the stream, from 0.
-        doc: The doc, shape ``(height, width, channels)``.
+        doc: The doc, shape ``(1, height, width, channels)``.
+        batch: The batch that it came in, if it came in one.
+        row: Its place in that.
         image: The picture to lay the heatmap over, if one was given.
+        target: The classes to explain.
         error: Why it cannot be explained, if it cannot.
         ends: Whether the error is the stream's own, after which nothing comes.
     """
 
-    position: int
+    position: int = 0
     doc: np.ndarray | None = None
+    batch: np.ndarray | None = None
+    row: int = 0
     image: Image.Image | None = None
+    target: Target = _TOP
     error: Exception | None = None
     ends: bool = False
 
 
 @dataclass
 class _Stream:
-    """What is asked of every doc."""
+    """A stream of docs on its way through an explainer.
 
-    model: keras.Model
-    targets: Iterator[np.ndarray]
-    names: TargetNames | None
-    layer: LayerKeys | None
+    Attributes:
+        explainer: What is asked of every doc.
+        targets: The classes to explain of each.
+        keeps_errors: Whether to go on after a doc that cannot be explained.
+        is_for_images: Whether the model is one for images, once a doc has told.
+        mixes_docs: Whether docs of a batch depend on each other, once a batch has told.
+    """
+
+    explainer: Explainer
+    targets: Iterator[Target]
     keeps_errors: bool
-    question: Question
     is_for_images: bool | None = None
     mixes_docs: bool | None = None
 
     def run(self, batches: Iterator[list[_Item]]) -> Iterator[Explanation]:
         for items in batches:
             for item in items:
-                if item.error is None:
-                    item.error = self._error_of(item)
-            wanted = [self._next_targets(item) for item in items]
-            found = self._explained(items, wanted)
+                self._prepare(item)
+            found = self._explained([item for item in items if item.error is None])
             for item in items:
                 if item.error is not None:
                     yield self._failed(item)
                 else:
                     yield found[item.position]
 
-    def _next_targets(self, item: _Item) -> np.ndarray:
+    def _prepare(self, item: _Item) -> None:
+        """Add picture and classes to a doc; what is wrong, so far as can be told, is noted."""
+        anatomy = self.explainer.anatomy
         try:
-            return next(self.targets)
+            item.target = next(self.targets)
+            if item.doc is None:
+                return
+            if self.is_for_images is None:
+                self.is_for_images = doors.is_for_images(anatomy, item.doc, item.image)
+            if self.is_for_images:
+                doors.check_doc(anatomy, item.doc)
+                if item.image is None:
+                    item.image = doors.picture_of(anatomy, item.doc)
+                if item.position == 0:
+                    doors.hint_at_preprocessor(anatomy, item.doc)
         except StopIteration:
-            if item.error is None:
-                item.error = ValueError("targets has no list for this doc")
+            item.error = item.error or ValueError("targets has no list for this doc")
         except (TypeError, ValueError) as error:
             item.error = item.error or error
-        return np.array([TOP])
 
-    def _error_of(self, item: _Item) -> Exception | None:
-        """What is wrong with a doc, as far as that can be told without running the model."""
-        assert item.doc is not None
-        doc = item.doc[np.newaxis]
-        try:
-            if self.is_for_images is None:
-                self.is_for_images = is_image_model(self.model, doc, item.image)
-            if self.is_for_images:
-                _validate_doc(self.model, doc)
-                if item.image is None:
-                    item.image = picture_of(self.model, doc)
-                if item.position == 0:
-                    hint_at_preprocessor(self.model, doc)
-        except (TypeError, ValueError) as error:
-            return error
-        return None
-
-    def _explained(
-        self, items: Sequence[_Item], wanted: Sequence[np.ndarray]
-    ) -> dict[int, Explanation]:
+    def _explained(self, items: Sequence[_Item]) -> dict[int, Explanation]:
         """The explanations of a batch by position; what fails has its error noted."""
-        sound = [
-            (item, targets)
-            for item, targets in zip(items, wanted, strict=True)
-            if item.error is None
-        ]
         if not self.is_for_images:
+            model = self.explainer.model
             return {
-                item.position: explain_prediction_keras_not_supported(self.model, item.doc)
-                for item, _ in sound
+                item.position: explain_prediction_keras_not_supported(model, item.doc)
+                for item in items
             }
         found: dict[int, Explanation] = {}
         # Docs that have as many classes explained go through the model together.
-        by_number: dict[int, list[tuple[_Item, np.ndarray]]] = {}
-        for item, targets in sound:
-            by_number.setdefault(len(targets), []).append((item, targets))
+        by_number: dict[int, list[_Item]] = {}
+        for item in items:
+            by_number.setdefault(item.target.number, []).append(item)
         for group in by_number.values():
-            for (item, _), heatmaps in zip(group, self._heatmaps(group), strict=True):
-                if isinstance(heatmaps, Exception):
-                    item.error = heatmaps
-                    continue
-                assert item.doc is not None
-                assert item.image is not None
-                doc = item.doc[np.newaxis]
-                try:
-                    found[item.position] = explanation_of(
-                        self.model, doc, heatmaps, item.image, self.names, self.question
-                    )
-                except ValueError as error:
-                    item.error = error
+            self._explain(group, found)
         return found
 
-    def _heatmaps(
-        self, group: Sequence[tuple[_Item, np.ndarray]]
-    ) -> Sequence[list[Heatmap] | Exception]:
-        docs = np.stack([item.doc for item, _ in group if item.doc is not None])
-        targets = np.stack([targets for _, targets in group])
-        if len(group) == 1 or not self.mixes_docs:
+    def _explain(self, group: Sequence[_Item], found: dict[int, Explanation]) -> None:
+        """Add the explanations of docs that share a pass to those that were found."""
+        look = self._look(group)
+        if look is None:  # one of them, or all: only one by one can it be told
+            for item in group if len(group) > 1 else ():
+                self._explain([item], found)
+            return
+        for place, item in enumerate(group):
+            assert item.image is not None
             try:
-                chosen = find_sites(self.model, docs, self.layer)
-                found = heatmaps_of(self.model, docs, targets, chosen, self.question)
-                if len(group) > 1 and self.mixes_docs is None:
-                    self.mixes_docs = mixes_docs(self.model, docs, targets, found, self.question)
-                if len(group) == 1 or not self.mixes_docs:
-                    return found
-            except (TypeError, ValueError) as error:
-                if len(group) == 1:
-                    return [error]
-            # One of them, or all: only one by one can it be told.
-        return [heatmaps for one in group for heatmaps in self._heatmaps([one])]
+                found[item.position] = look.explanation(place, item.image)
+            except ValueError as error:
+                item.error = error
+
+    def _look(self, group: Sequence[_Item]) -> Look | None:
+        """A pass over docs; None if they are to be run one by one, or the only one has failed."""
+        if len(group) > 1 and self.mixes_docs:
+            return None
+        try:
+            look = self.explainer.look(_stacked(group), _joined([item.target for item in group]))
+        except (TypeError, ValueError) as error:
+            if len(group) == 1:
+                group[0].error = error
+            return None
+        if len(group) > 1 and self.mixes_docs is None:
+            self.mixes_docs = look.mixes_docs()
+            if self.mixes_docs:
+                return None
+        return look
 
     def _failed(self, item: _Item) -> Explanation:
         """The explanation of a doc that cannot be explained; raises if it is to be raised."""
@@ -298,42 +250,52 @@ class _Stream:
             raise item.error
         message = f"doc {item.position}: {item.error}"
         if self.keeps_errors:
-            return Explanation(self.model.name, error=message, image=item.image)
+            return Explanation(self.explainer.model.name, error=message, image=item.image)
         kind = TypeError if isinstance(item.error, TypeError) else ValueError
         raise kind(message) from item.error
 
 
-def _targets_of_docs(targets: Any, top_targets: Any) -> Iterator[np.ndarray]:
-    """The classes to explain for each doc, as `record_batch` takes them, shape ``(targets,)``."""
+def _stacked(group: Sequence[_Item]) -> np.ndarray:
+    """The docs as a batch; without a copy if that is how they came."""
+    first = group[0]
+    if first.batch is not None and all(
+        item.batch is first.batch and item.row == first.row + place
+        for place, item in enumerate(group)
+    ):
+        return first.batch[first.row : first.row + len(group)]
+    return np.concatenate([item.doc for item in group if item.doc is not None])
+
+
+def _joined(targets: Sequence[Target]) -> Target:
+    """The targets of several docs as one."""
+    first = targets[0]
+    if all(target is first for target in targets):
+        return first
+    leaves = zip(*(target.leaves() for target in targets), strict=True)
+    return first.with_leaves(
+        np.concatenate(of_docs) if of_docs[0].ndim else of_docs[0] for of_docs in leaves
+    )
+
+
+def _targets_of_docs(targets: Any, top_targets: Any) -> Iterator[Target]:
+    """The classes to explain of each doc."""
     if top_targets is not None:
-        if targets is not None:
-            raise ValueError("pass either targets or top_targets, not both")
-        return itertools.repeat(top_indices(top_targets))
+        return itertools.repeat(top_classes(targets, top_targets))
     if targets is None:
-        return itertools.repeat(np.array([TOP]))
+        return itertools.repeat(Classes.top(1))
     if not isinstance(targets, list):
         raise TypeError(
             "targets must be a list of class indices, a list of such lists (one for each doc), or "
             f"None, got {type(targets).__name__}"
         )
     if _are_of_docs(targets):
-        return map(_indices, targets)
-    return itertools.repeat(_indices(targets))
+        return map(classes_of, targets)
+    return itertools.repeat(classes_of(targets))
 
 
 def _are_of_docs(targets: list[Any]) -> bool:
     """Whether a list holds a list of classes for each doc, and not the classes of all."""
     return any(isinstance(item, (list, tuple, np.ndarray)) for item in targets)
-
-
-def _indices(targets: Any) -> np.ndarray:
-    if not isinstance(targets, (list, tuple, np.ndarray)):
-        raise TypeError(
-            f"the targets of a doc must be a list of class indices, got {type(targets).__name__}"
-        )
-    if len(targets) == 0:
-        raise ValueError("targets must hold at least one class index, got none")
-    return np.array([class_index(target) for target in targets])
 
 
 def _items(
@@ -351,12 +313,8 @@ def _items(
     position = 0
     try:
         for given in _given(docs):
-            for doc in _docs_in(given):
-                item = _Item(position)
-                if isinstance(doc, Exception):
-                    item.error = doc
-                else:
-                    item.doc = doc
+            for item in _items_in(given):
+                item.position = position
                 try:
                     picture = next(pictures)
                 except StopIteration:
@@ -364,7 +322,7 @@ def _items(
                     item.error = item.error or ValueError("images has no picture for this doc")
                 if picture is not None:
                     try:
-                        check_image(picture)
+                        doors.check_image(picture)
                         item.image = picture
                     except (TypeError, ValueError) as error:
                         item.error = item.error or error
@@ -391,34 +349,37 @@ def _given(docs: Any) -> Iterator[Any]:
     yield from iterator
 
 
-def _docs_in(given: Any) -> Iterator[np.ndarray | Exception]:
-    """The docs in what was given: itself, or each of a batch."""
+def _items_in(given: Any) -> Iterator[_Item]:
+    """The docs in what was given: itself, or each of a batch; or why there is none."""
     if isinstance(given, tuple) and given:
         given = given[0]  # (docs, labels)
     if isinstance(given, list) and given and all(map(_is_array, given)):
         if len({np.ndim(one) for one in given}) == 1:
             for one in given:
-                yield from _docs_in(one)
+                yield from _items_in(one)
         else:
-            yield TypeError(
-                "a list of docs must hold arrays of one rank, got shapes "
-                f"{', '.join(str(np.shape(one)) for one in given)}; of docs with labels make a "
-                "tuple (docs, labels)"
+            shapes = ", ".join(str(np.shape(one)) for one in given)
+            why = (
+                f"a list of docs must hold arrays of one rank, got shapes {shapes}; of docs with "
+                "labels make a tuple (docs, labels)"
             )
+            yield _Item(error=TypeError(why))
         return
     if not _is_array(given):
         kinds = sorted({type(one).__name__ for one in given}) if isinstance(given, list) else []
         holding = f" of {' and '.join(kinds)}" if kinds else ""
-        yield TypeError(
+        why = (
             "a doc must be an array of shape (height, width, channels), and a batch an array or a "
             f"list of docs, got {type(given).__name__}{holding}"
         )
+        yield _Item(error=TypeError(why))
         return
     array = np.asarray(given)
     if array.ndim == 4:
-        yield from array
+        for row in range(len(array)):
+            yield _Item(doc=array[row : row + 1], batch=array, row=row)
     else:
-        yield array
+        yield _Item(doc=array[np.newaxis])
 
 
 def _batches(items: Iterator[_Item], batch_size: int, ends_at_error: bool) -> Iterator[list[_Item]]:

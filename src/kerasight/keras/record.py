@@ -1,55 +1,118 @@
-"""One pass through a model: activations and gradients of one layer, checked, channels last."""
+"""What one pass through a model says of each doc: the terms of heatmaps, checked, channels last."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any
 
 import keras
 import numpy as np
 
-from kerasight.keras import backends, layers
-from kerasight.keras.backends.common import TOP, Pass, Rivals
-from kerasight.keras.sites import Choice, Site, rows_differ, spatial_shape
-from kerasight.keras.traces import traces_of
+from kerasight.base import DocError, RunError
+from kerasight.cam.inputs import Inputs
+from kerasight.keras import passes
+from kerasight.keras.anatomy import Anatomy
+from kerasight.keras.sites import Choice, Site, rows_differ
+from kerasight.keras.targets import Classes, Target
+from kerasight.keras.wanted import target_index
 
-__all__ = ["Terms", "record", "record_batch", "scorer", "scores_of", "target_index"]
+__all__ = ["Record", "Terms", "record", "record_batch", "scorer", "scores_of"]
 
 
 @dataclass(frozen=True)
 class Terms:
-    """The terms of a heatmap.
+    """The terms of the heatmap of one class of one doc.
 
     Attributes:
-        site: Where the model was looked at.
-        path: What that is called: the layer's path in the model.
-        activations: What was seen there, shape ``(height, width, channels)``, float32 or float64.
-        gradients: Gradients of ``score`` with respect to ``activations``, same shape and type.
+        activations: What was seen at the site, shape ``(*spatial, channels)``, float32 or float64.
+        gradients: Gradients of what is explained with respect to ``activations``, same shape and
+            type.
         target: Index of the explained class.
         scores: The model's output, shape ``(classes,)``, or the logits that it was made of.
         rivals: Indices of the classes that ``target`` was compared with, the greatest score first.
+        site: Where the model was looked at.
+        path: What that is called: the layer's path in the model.
     """
 
-    site: Site
-    path: str
     activations: np.ndarray
     gradients: np.ndarray
     target: int
     scores: np.ndarray
-    rivals: tuple[int, ...] = ()
+    rivals: tuple[int, ...]
+    site: Site
+    path: str
 
     @property
     def layer(self) -> keras.layers.Layer:
-        """The recorded layer."""
+        """The layer."""
         return self.site.layer
 
     @property
     def score(self) -> float:
         """The model's output for ``target``."""
         return float(self.scores[self.target])
+
+
+@dataclass(frozen=True)
+class Record:
+    """A pass over a batch of docs.
+
+    Attributes:
+        site: Where the model was looked at.
+        path: What that is called.
+        activations: What was seen there, shape ``(docs, *spatial, channels)``.
+        gradients: Gradients of the targets, shape ``(targets, docs, *spatial, channels)``.
+        target: What was explained, settled: of each doc its classes.
+        scores: The model's output, shape ``(docs, classes)``.
+    """
+
+    site: Site
+    path: str
+    activations: np.ndarray
+    gradients: np.ndarray
+    target: Target
+    scores: np.ndarray
+
+    def terms(self, doc: int) -> list[Terms]:
+        """The terms of a doc, one for each of its targets.
+
+        Raises:
+            DocError: If there is NaN or infinity in them, or a class has no rivals but itself.
+        """
+        for what, values in (
+            ("output", self.activations[doc]),
+            ("gradient", self.gradients[:, doc]),
+        ):
+            if not np.isfinite(values).all():
+                raise DocError(
+                    f"there is NaN or infinity in the {what} of layer {self.path!r}; look at the "
+                    "model's weights and at the range of doc"
+                )
+        return [
+            Terms(
+                activations=self.activations[doc],
+                gradients=self.gradients[rank, doc],
+                target=int(target),
+                scores=self.scores[doc],
+                rivals=self._rivals(doc, rank, int(target)),
+                site=self.site,
+                path=self.path,
+            )
+            for rank, target in enumerate(self.target.classes()[doc])
+        ]
+
+    def _rivals(self, doc: int, rank: int, target: int) -> tuple[int, ...]:
+        """The classes that a class was compared with, the greatest score first."""
+        rivals = self.target.rivals()
+        if rivals is None:
+            return ()
+        found = sorted({int(rival) for rival in rivals[doc, rank]} - {target})
+        if not found:
+            raise DocError(
+                f"class {target} has no class to be compared with: references holds none but "
+                "itself; pass others"
+            )
+        return tuple(sorted(found, key=lambda rival: -self.scores[doc, rival]))
 
 
 def record(
@@ -72,109 +135,87 @@ def record(
         ValueError: If ``targets`` does not hold exactly one class; if the layer was not reached,
             has no map, or no gradient to the score; if there is NaN or infinity in either.
     """
-    target = target_index(targets)
+    index = target_index(targets)
+    target = Classes.top(1) if index is None else Classes(np.array([[index]]))
     wanted = Site(layer) if isinstance(layer, keras.layers.Layer) else layer
-    (found,) = record_batch(model, doc, np.array([[TOP if target is None else target]]), wanted)
-    if isinstance(found, ValueError):
-        raise found
-    return found[0]
+    anatomy = Anatomy(model)
+    anatomy.refresh()
+    (terms,) = record_batch(anatomy, anatomy.inputs_of(doc), target, wanted).terms(0)
+    return terms
 
 
 def record_batch(
-    model: keras.Model,
-    docs: np.ndarray,
-    targets: np.ndarray,
+    anatomy: Anatomy,
+    inputs: Inputs,
+    target: Target,
     site: Site | None = None,
     *,
     logits: bool = False,
-    rivals: Rivals | None = None,
     needs_gradients: bool = True,
-) -> list[list[Terms] | ValueError]:
-    """Run a model forward and backward once, for several classes of several inputs.
+) -> Record:
+    """Run a model forward and backward once, for several targets of several docs.
 
     Args:
-        model: As in `record`.
-        docs: Inputs, shape ``(docs, height, width, channels)``, or channels first.
-        targets: Integers, shape ``(docs, targets)``: indices of classes, or all `common.TOP` or all
-            `common.LOWEST` for those with the greatest or the lowest scores.
+        anatomy: The model.
+        inputs: Its inputs.
+        target: What to explain.
         site: Where to look; None to have it chosen.
         logits: Whether the scores are to be those before the final softmax or sigmoid.
-        rivals: If given, what is differentiated is the score of a class less a share of the mean
-            score of these others.
         needs_gradients: Whether it is an error if the scores do not depend on the layer in a way
             that can be differentiated; else the gradients are zero.
 
-    Returns:
-        For each doc its terms, one for each target; or the error, if there is NaN or infinity in
-        those of this doc, or a class has no rivals but itself.
-
     Raises:
-        ValueError: If there is no such class; if the layer was not reached, has no map, or no
+        RunError: If there is no such class; if the layer was not reached, has no map, or no
             gradient to the score; if there are no logits to be found, or there is but one class and
             it is to be compared.
     """
-    chooser = Choice(model, site)
-    traces = traces_of(model)
-    traces.refresh()
-    recorded = backends.current().forward_backward(model, docs, targets, chooser, logits, rivals)
-    if rivals is not None and recorded.scores.shape[1] == 1:
-        raise ValueError(
-            "there is no class to compare with: the model puts out one; pass another method than "
-            "finer-cam"
-        )
-    found = recorded.site
-    if found is None:
-        raise ValueError(_why_nothing(model, chooser, recorded))
-    assert found.data_format is not None
-    of_site = (weakref.ref(found.layer), found.at_input)
-    name = traces.once(("path", of_site), lambda: found.path(model))
-    activations, gradients = recorded.activations, recorded.gradients
-    if activations is not None and activations.ndim == 4 and len(activations) != len(docs):
-        raise ValueError(f"layer {name!r} has " + rows_differ(len(activations), len(docs)))
+    choice, docs = Choice(anatomy, site), len(inputs)
+    found = passes.look(anatomy, inputs, target, choice, logits=logits)
+    site = found.site
+    if site is None:
+        raise RunError(_why_nothing(anatomy, choice, found))
+    assert site.layout is not None
+    name = anatomy.name_of(site)
+    activations, gradients = found.activations, found.gradients
+    if activations is not None and activations.ndim == 4 and len(activations) != docs:
+        raise RunError(f"layer {name!r} has " + rows_differ(len(activations), docs))
     if activations is None or activations.ndim != 4:
         was = "no single float tensor" if activations is None else f"shape {activations.shape}"
-        raise ValueError(
+        raise RunError(
             f"layer {name!r} has no spatial axes to draw a heatmap over: its output has {was}, "
             "where (1, height, width, channels) is needed; pass a convolution, an activation or a "
             "pooling layer before the last global pooling"
         )
-    if spatial_shape(activations.shape, found.data_format) == (1, 1):
-        raise ValueError(
+    if site.layout.spatial(activations.shape) == (1, 1):
+        raise RunError(
             f"layer {name!r} has a map of one cell (output shape {activations.shape}), of which a "
             "heatmap would be one flat colour; pass a layer before the last global pooling"
         )
     if gradients is None and not needs_gradients:
-        gradients = np.zeros((recorded.targets.shape[1], *activations.shape), activations.dtype)
+        gradients = np.zeros((found.target.number, *activations.shape), activations.dtype)
     if gradients is None:
-        raise ValueError(
+        raise RunError(
             f"layer {name!r} has no gradient to the score: the score does not depend on its "
             "output, or only through an operation that cannot be differentiated, or that "
             "is rematerialised (keras.remat, tf.recompute_grad): what runs inside of it cannot be "
             "seen, and the layer around it can"
         )
-    if found.data_format == "channels_first":
-        activations, gradients = np.moveaxis(activations, 1, -1), np.moveaxis(gradients, 2, -1)
-    return [
-        _not_finite(name, activations[doc], gradients[:, doc])
-        or _not_compared(recorded, doc)
-        or [
-            Terms(
-                site=found,
-                path=name,
-                activations=activations[doc],
-                gradients=gradients[rank, doc],
-                target=int(target),
-                scores=recorded.scores[doc],
-                rivals=_rivals_of(recorded, doc, rank),
-            )
-            for rank, target in enumerate(recorded.targets[doc])
-        ]
-        for doc in range(len(docs))
-    ]
+    return Record(
+        site=site,
+        path=name,
+        activations=site.layout.unfold(activations),
+        gradients=site.layout.unfold(gradients, axis=1),
+        target=found.target,
+        scores=found.scores,
+    )
 
 
 def scores_of(
-    model: keras.Model, docs: np.ndarray, *, logits: bool = False, batch_size: int = 32
+    model: keras.Model | Anatomy,
+    docs: np.ndarray | Inputs,
+    *,
+    logits: bool = False,
+    batch_size: int = 32,
 ) -> np.ndarray:
     """The scores of many inputs, a batch at a time; the fast way to run a model often.
 
@@ -190,10 +231,11 @@ def scores_of(
     Raises:
         ValueError: If the output is not one score a class, or there are no logits to be found.
     """
-    batches = [docs[start : start + batch_size] for start in range(0, len(docs), batch_size)]
-    backend = backends.current()
-    traces_of(model).refresh()
-    return np.concatenate([backend.scores(model, batch, logits) for batch in batches])
+    anatomy = model if isinstance(model, Anatomy) else Anatomy(model)
+    inputs = docs if isinstance(docs, Inputs) else anatomy.inputs_of(docs)
+    anatomy.refresh()
+    batches = [inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size)]
+    return np.concatenate([passes.scores(anatomy, batch, logits=logits) for batch in batches])
 
 
 def scorer(
@@ -212,89 +254,20 @@ def scorer(
     Returns:
         A function from a batch of inputs to scores ``(batch, classes)``, float32 or float64.
     """
-    traces_of(model).refresh()
-    return backends.current().scorer(model, docs, logits)
+    anatomy = Anatomy(model)
+    anatomy.refresh()
+    score = passes.scorer(anatomy, anatomy.inputs_of(docs), logits=logits)
+    return lambda batch: score(anatomy.inputs_of(batch))
 
 
-def _not_finite(name: str, activations: np.ndarray, gradients: np.ndarray) -> ValueError | None:
-    for what, values in (("output", activations), ("gradient", gradients)):
-        if not np.isfinite(values).all():
-            return ValueError(
-                f"there is NaN or infinity in the {what} of layer {name!r}; look at the model's "
-                "weights and at the range of doc"
-            )
-    return None
-
-
-def _rivals_of(recorded: Pass, doc: int, rank: int) -> tuple[int, ...]:
-    """The classes that a class was compared with, the greatest score first."""
-    if recorded.rivals is None:
-        return ()
-    found = np.flatnonzero(recorded.rivals[rank, doc])
-    order = np.argsort(-recorded.scores[doc, found], kind="stable")
-    return tuple(int(index) for index in found[order])
-
-
-def _not_compared(recorded: Pass, doc: int) -> ValueError | None:
-    if recorded.rivals is None:
-        return None
-    for rank, target in enumerate(recorded.targets[doc]):
-        if not recorded.rivals[rank, doc].any():
-            return ValueError(
-                f"class {target} has no class to be compared with: references holds none but "
-                "itself; pass others"
-            )
-    return None
-
-
-def target_index(targets: Any) -> int | None:
-    """The one class in ``targets``, or None where the top class is to be taken.
-
-    Raises:
-        TypeError: If ``targets`` is neither a list nor None, or its item no integer.
-        ValueError: If it does not hold exactly one item.
-    """
-    if targets is None:
-        return None
-    if not isinstance(targets, list):
-        raise TypeError(
-            "targets must be a list of one class index, such as [243], or None for the top class, "
-            f"got {type(targets).__name__}"
-        )
-    if len(targets) != 1:
-        raise ValueError(
-            f"targets must hold exactly one class index, got {len(targets)}; for several "
-            "classes pass top_targets, or targets to explain_predictions"
-        )
-    return class_index(targets[0])
-
-
-def class_index(target: Any) -> int:
-    """A class index as a Python integer.
-
-    Raises:
-        TypeError: If it is no integer.
-        ValueError: If it is negative: classes are not counted from the end, and what is negative
-            has a meaning of its own further inside.
-    """
-    if not isinstance(target, Integral) or isinstance(target, bool):
-        hint = "; of a name, pass names.index(name)" if isinstance(target, str) else ""
-        raise TypeError(
-            f"a target must be an integer class index, got {type(target).__name__}{hint}"
-        )
-    if target < 0:
-        raise ValueError(f"target {target} is out of range: classes are counted from 0 upwards")
-    return int(target)
-
-
-def _why_nothing(model: keras.Model, chooser: Choice, recorded: Pass) -> str:
+def _why_nothing(anatomy: Anatomy, choice: Choice, found: passes.Pass) -> str:
     """Why a run has shown nowhere to look."""
-    if chooser.wanted is None:
-        return chooser.why_none(recorded.calls, len(recorded.scores))
-    name = chooser.wanted.path(model)
-    if not any(item is chooser.wanted.layer for _, item in layers.walk(model)):
-        return f"layer {name!r} is not in model {model.name!r}, nor does the model call it"
+    if choice.wanted is None:
+        return choice.why_none(found.calls, len(found.scores))
+    name, model = choice.wanted.path(anatomy), anatomy.model.name
+    if not anatomy.holds(choice.wanted.layer):
+        return f"layer {name!r} is not in model {model!r}, nor does the model call it"
     return (
-        f"layer {name!r} is never reached when model {model.name!r} runs, or only inside a "
+        f"layer {name!r} is never reached when model {model!r} runs, or only inside a "
         "tf.function, where it cannot be seen"
     )

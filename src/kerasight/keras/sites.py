@@ -1,22 +1,29 @@
 """Where to look: which call of which layer, chosen among those of a run, and the layout of its map.
 
 The choice is made on what a run really did: which layers were called, in which order, and which
-call's output went into which other (`backends.common.Call`).
+call's output went into which other (`run.Call`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
+from kerasight.base import RunError
+from kerasight.cam.layout import Layout
 from kerasight.keras import layers
-from kerasight.keras.backends.common import Call, Run
 
-__all__ = ["Choice", "Site", "find", "guessed"]
+if TYPE_CHECKING:
+    from kerasight.keras.anatomy import Anatomy
+    from kerasight.keras.run import Call
+
+__all__ = ["Choice", "Site", "find", "guessed", "rows_differ"]
 
 # At the end of the name of a layer: not what it puts out, but what goes into it.
 _INPUT = ":input"
@@ -42,7 +49,11 @@ _OF_SEQUENCES = (
 
 
 # From the calls of a run and a position among them to the positions beside it.
-_Neighbours = Callable[[Sequence[Call], int], Sequence[int | None]]
+_Neighbours = Callable[[Sequence["Call"], int], Sequence[int | None]]
+
+# Given the position of what to differentiate by, that of a batch of sequences, and which item of
+# the sequences: the gradient of that item, its channels weighed; None if there is no path.
+GradientOfToken = Callable[[int, int, int], np.ndarray | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,25 +64,34 @@ class Site:
         layer: The layer.
         at_input: Whether it is what goes into the layer, and not what it puts out.
         call: Which of the layer's calls in a run, from 0; None until a run has told.
-        data_format: Where the channels are; None until a run has told.
+        layout: Where the channels are; None until a run has told.
     """
 
     layer: keras.layers.Layer
     at_input: bool = False
     call: int | None = None
-    data_format: layers.DataFormat | None = None
+    layout: Layout | None = None
 
-    def path(self, model: keras.Model) -> str:
+    def path(self, anatomy: Anatomy) -> str:
         """What it is called, as `find` takes it."""
-        return layers.path_of(model, self.layer) + (_INPUT if self.at_input else "")
+        return anatomy.path_of(self.layer) + (_INPUT if self.at_input else "")
+
+    def weak(self) -> Callable[[], Site]:
+        """What gives the site, without keeping its layer alive."""
+        layer, rest = weakref.ref(self.layer), (self.at_input, self.call, self.layout)
+        return lambda: Site(layer(), *rest)
+
+    def key(self) -> tuple[Hashable, ...]:
+        """What tells it from other sites, without keeping its layer alive."""
+        return (weakref.ref(self.layer), self.at_input, self.call)
 
 
-def find(model: keras.Model, key: int | str | keras.layers.Layer | Site) -> Site:
+def find(anatomy: Anatomy, key: int | str | keras.layers.Layer | Site) -> Site:
     """Find a site in a model.
 
     Args:
-        model: The model to look in.
-        key: What `layers.find` takes, for the output of a layer; a name or path with ``:input`` at
+        anatomy: The model to look in.
+        key: What `Anatomy.find` takes, for the output of a layer; a name or path with ``:input`` at
             its end, for what goes into it; or a site, which is returned as it is.
 
     Raises:
@@ -81,8 +101,8 @@ def find(model: keras.Model, key: int | str | keras.layers.Layer | Site) -> Site
     if isinstance(key, Site):
         return key
     if isinstance(key, str) and key.endswith(_INPUT):
-        return Site(layers.find(model, key.removesuffix(_INPUT)), at_input=True)
-    return Site(layers.find(model, key))
+        return Site(anatomy.find(key.removesuffix(_INPUT)), at_input=True)
+    return Site(anatomy.find(key))
 
 
 class Choice:
@@ -95,14 +115,14 @@ class Choice:
     heads.
     """
 
-    def __init__(self, model: keras.Model, wanted: Site | None) -> None:
-        """Choose in runs of ``model``.
+    def __init__(self, anatomy: Anatomy, wanted: Site | None) -> None:
+        """Choose in runs of a model.
 
         Args:
-            model: The model.
+            anatomy: The model.
             wanted: The site that is wished for; None to have one chosen.
         """
-        self._model = model
+        self._anatomy = anatomy
         self.wanted = wanted
 
     def positions(self, calls: Sequence[Call], docs: int) -> Iterator[int]:
@@ -119,29 +139,32 @@ class Choice:
         # The last call with a map. Where none has one, the error is to be of the last.
         yield from maps or own[:1]
 
-    def site(self, run: Run, position: int) -> Site:
+    def site(
+        self, calls: Sequence[Call], position: int, gradient_of_token: GradientOfToken
+    ) -> Site:
         """The site at a position of a run.
 
         Raises:
-            ValueError: If it was chosen, and comes before an attention.
+            RunError: If it was chosen, and comes before an attention.
         """
-        call = run.calls[position]
-        data_format = layout(self._model, run.calls, position)
-        site = Site(call.layer, call.at_input, call.number, data_format)
-        if self.wanted is None and _mixes_tokens(run, position, data_format):
-            name = site.path(self._model)
-            raise ValueError(
-                f"the last map of model {self._model.name!r} is that of layer {name!r}, and what "
-                "comes after it mixes the tokens that the map is cut into, as the attention of a "
-                "transformer does: what the model makes of the picture is in the tokens, which "
-                "cannot be explained yet, and the map before them is not where the model looked. "
+        call = calls[position]
+        layout = self.layout(calls, position)
+        site = Site(call.layer, call.at_input, call.number, layout)
+        if self.wanted is None and _mixes_tokens(calls, position, layout, gradient_of_token):
+            name = site.path(self._anatomy)
+            raise RunError(
+                f"the last map of model {self._anatomy.model.name!r} is that of layer {name!r}, "
+                "and what comes after it mixes the tokens that the map is cut into, as the "
+                "attention of a transformer does: what the model makes of the picture is in the "
+                "tokens, which cannot be explained yet, and the map before them is not where the "
+                "model looked. "
                 f"Pass layer={name!r} to see that map all the same"
             )
         return site
 
     def why_none(self, calls: Sequence[Call], docs: int) -> str:
         """Why there is no site to choose in a run of some docs."""
-        model = self._model.name
+        model = self._anatomy.model.name
         for call in reversed(calls):
             if call.has_rank_of_pictures and call.shape[0] != docs:
                 return f"no layer of model {model!r} is suitable: " + rows_differ(
@@ -152,13 +175,28 @@ class Choice:
             "height, width, channels) with more than one cell; pass layer= if there is one"
         )
 
+    def layout(self, calls: Sequence[Call], position: int) -> Layout:
+        """Where the channels are in what was seen at a position of a run.
+
+        Only some layers know. The others have the layout that those know which take the map, or
+        else those that it was made by, through layers that keep its shape; only where no such layer
+        says anything, that of the layers before them in the model.
+        """
+        call = calls[position]
+        return (
+            _own_layout(call)
+            or _layout_nearby(calls, position, _takers)
+            or _layout_nearby(calls, position, _sources)
+            or self._anatomy.layout_of(call.layer)
+        )
+
     def _is_map(self, calls: Sequence[Call], docs: int) -> Callable[[int], bool]:
         def is_map(position: int) -> bool:
             call = calls[position]
             return (
                 call.has_rank_of_pictures
                 and call.shape[0] == docs
-                and spatial_shape(call.shape, layout(self._model, calls, position)) != (1, 1)
+                and self.layout(calls, position).spatial(call.shape) != (1, 1)
             )
 
         return is_map
@@ -189,11 +227,12 @@ def rows_differ(rows: int, docs: int) -> str:
     )
 
 
-def guessed(model: keras.Model) -> keras.layers.Layer | None:
+def guessed(anatomy: Anatomy) -> keras.layers.Layer | None:
     """The layer that will most likely be chosen, as far as that can be told before a run.
 
     Only a hint where to look: the choice is made among the calls that a run really has.
     """
+    model = anatomy.model
     if len(getattr(model, "output_names", ())) > 1:  # the last layer may be of another output
         return None
     for layer in reversed(list(layers.walk_with_maps(model))):
@@ -206,52 +245,26 @@ def guessed(model: keras.Model) -> keras.layers.Layer | None:
             and not layers.children(layer)
             and not layers.only_drops_or_augments(layer)
         ):
-            if 1 in shape[1:3] + shape[2:4] and spatial_shape(
-                shape, layers.data_format(model, layer)
-            ) == (1, 1):
+            may_be_one_cell = 1 in shape[1:3] + shape[2:4]
+            if may_be_one_cell and anatomy.layout_of(layer).spatial(shape) == (1, 1):
                 continue
             return layer
     return None
 
 
-def spatial_shape(
-    shape: tuple[int | None, ...], data_format: layers.DataFormat
-) -> tuple[int | None, int | None]:
-    """Height and width of a shape with batch axis and channels."""
-    return (shape[1], shape[2]) if data_format == "channels_last" else (shape[2], shape[3])
-
-
-def layout(model: keras.Model, calls: Sequence[Call], position: int) -> layers.DataFormat:
-    """Where the channels are in what was seen at a position of a run.
-
-    Only some layers know. The others have the layout that those know which take the map, or else
-    those that it was made by, through layers that keep its shape; only where no such layer says
-    anything, that of the layers before them in the model.
-    """
-    call = calls[position]
-    found = _own_format(call)
-    if found is None:
-        found = _format_nearby(calls, position, _takers) or _format_nearby(
-            calls, position, _sources
-        )
-    return found or layers.data_format(model, call.layer)
-
-
-def _own_format(call: Call) -> layers.DataFormat | None:
+def _own_layout(call: Call) -> Layout | None:
     """The layout of what was seen at a call, if the layer or a layer inside it says so."""
     if call.at_input:
-        return layers.input_format(call.layer)
-    return layers.output_format(call.layer)
+        return layers.input_layout(call.layer)
+    return layers.output_layout(call.layer)
 
 
-def _format_nearby(
-    calls: Sequence[Call], position: int, neighbours: _Neighbours
-) -> layers.DataFormat | None:
+def _layout_nearby(calls: Sequence[Call], position: int, neighbours: _Neighbours) -> Layout | None:
     """The layout that the nearest neighbour says which says one."""
     for here, other in _nearby(calls, position, neighbours):
         call = calls[other]
         is_taker = here in call.sources
-        said = layers.input_format(call.layer) if is_taker else _own_format(call)
+        said = layers.input_layout(call.layer) if is_taker else _own_layout(call)
         if said is not None:
             return said
     return None
@@ -312,13 +325,14 @@ def _first(calls: Sequence[Call], holds: Callable[[Call], bool]) -> float:
     return next((position for position, call in enumerate(calls) if holds(call)), math.inf)
 
 
-def _mixes_tokens(run: Run, position: int, data_format: layers.DataFormat) -> bool:
+def _mixes_tokens(
+    calls: Sequence[Call], position: int, layout: Layout, gradient_of_token: GradientOfToken
+) -> bool:
     """Whether tokens are made of a map, each of its part, and each is then made of others' too.
 
     Attention does so, under whatever name or spelled out in operations, and so does a mixer.
     Whether it happens is asked of the gradients: to how much of the map a token is connected.
     """
-    calls = run.calls
     tokens = [at for at in range(position + 1, len(calls)) if calls[at].has_tokens]
     # What only weighs tokens, to pool them, leaves each what it was.
     made = [at for at in tokens if not calls[at].at_input and _makes_tokens(calls[at].layer)]
@@ -326,11 +340,8 @@ def _mixes_tokens(run: Run, position: int, data_format: layers.DataFormat) -> bo
         return False
 
     def cells(at: int) -> int | None:
-        gradients = run.gradient_of_token(position, at, calls[at].shape[1] // 2)
-        if gradients is None:
-            return None
-        channels = -1 if data_format == "channels_last" else 1
-        return int(np.any(gradients != 0, axis=channels).sum())
+        gradients = gradient_of_token(position, at, calls[at].shape[1] // 2)
+        return None if gradients is None else int(np.any(gradients, axis=layout.axis).sum())
 
     first = next((found for found in map(cells, tokens) if found is not None), None)
     last = cells(made[-1])

@@ -23,11 +23,13 @@ See = Callable[[Any, Any], Any]
 Children = Callable[[Any], Iterable[Any]]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Enter = Callable[[Any, tuple[Any, ...], dict[str, Any]], Arguments]
+Activated = Callable[[Any, Any], Any]
 
 # Keras runs a quantised layer through the second one.
 # And one under `keras.RematScope` (of Keras 3.9 and later) through what this makes of them.
 _REMAT = "rematerialized_call"
 TAPPED = ("call", "quantized_call", _REMAT)
+_ACTIVATION = "activation"
 _MISSING = object()
 
 
@@ -47,13 +49,19 @@ class _Session:
     see: See
     children: Children | None
     enter: Enter | None
+    activated: Activated | None
     layers: dict[int, Any] = field(default_factory=dict)
+    ends: set[int] = field(default_factory=set)
 
-    def add(self, layer: Any) -> None:
+    def add(self, layer: Any, is_end: bool = False) -> None:
+        if is_end:
+            self.ends.add(id(layer))
         if id(layer) not in self.layers:
             # First, so that a layer is unwrapped even if Ctrl-C comes in between.
             self.layers[id(layer)] = layer
-            _wrap(layer, self)
+            _wrap(layer, self, TAPPED)
+        if is_end:
+            _wrap(layer, self, (_ACTIVATION,))
 
     def close(self) -> None:
         while self.layers:
@@ -73,6 +81,8 @@ def tapped(
     see: See,
     children: Children | None = None,
     enter: Enter | None = None,
+    ends: Iterable[Any] = (),
+    activated: Activated | None = None,
 ) -> Iterator[None]:
     """Pass the output of each call of ``layers`` through ``see`` while the block runs.
 
@@ -84,13 +94,18 @@ def tapped(
             it returns are tapped as well. None taps only ``layers``.
         enter: Called as ``enter(layer, args, kwargs)`` when a tapped layer is about to run; what it
             returns are the arguments that the layer runs with. None leaves them as they are.
+        ends: Layers to tap as well, of which the activation function is of interest, be it an
+            attribute or, as in ``Softmax``, all that the layer does.
+        activated: Called as ``activated(given, output)`` when such a function has run.
     """
-    session = _Session(see, children, enter)
+    session = _Session(see, children, enter, activated)
     sessions = _sessions()
     try:
         sessions.append(session)
         for layer in layers:
             session.add(layer)
+        for layer in ends:
+            session.add(layer, is_end=True)
         yield
     finally:
         try:
@@ -124,22 +139,25 @@ def _sessions() -> list[_Session]:
     return sessions
 
 
-def _wrap(layer: Any, session: _Session) -> None:
+_WRAPPERS: dict[str, Callable[[Any, Callable[..., Any]], Callable[..., Any]]] = {}
+
+
+def _wrap(layer: Any, session: _Session, methods: Iterable[str]) -> None:
     # Before the lock is taken: in Python 3.13 an interrupt at a comprehension would leave it taken.
-    names = [name for name in TAPPED if hasattr(layer, name)]
+    names = [name for name in methods if hasattr(layer, name)]
     with _lock:
         entry = _wrapped.get(id(layer)) or _Wrapped(layer)
-        entry.sessions.append(session)
-        if id(layer) in _wrapped:
-            return
+        if session not in entry.sessions:
+            entry.sessions.append(session)
         # Through the instance's dictionary: Keras tracks what is set as an attribute.
         attributes = vars(layer)
         for name in names:
-            entry.before[name] = attributes.get(name, _MISSING)
+            if name not in entry.before:
+                function = getattr(layer, name)
+                entry.before[name] = attributes.get(name, _MISSING)
+                _wrapped[id(layer)] = entry
+                attributes[name] = _WRAPPERS[name](layer, function)
         _wrapped[id(layer)] = entry
-        for name in entry.before:
-            wrapper = _not_rematerialised if name == _REMAT else _passing_through
-            attributes[name] = wrapper(layer, getattr(layer, name))
 
 
 def _unwrap(layer: Any, session: _Session) -> None:
@@ -176,9 +194,28 @@ def _passing_through(layer: Any, method: Callable[..., Any]) -> Callable[..., An
             args, kwargs = session.enter(layer, args, kwargs)
         # A method under @tf.function would run from its own trace, past every tap inside it.
         function = getattr(method, "python_function", method)
-        return session.see(layer, function(*args, **kwargs))
+        output = function(*args, **kwargs)
+        is_end = id(layer) in session.ends and not hasattr(layer, _ACTIVATION)
+        if session.activated is not None and is_end and args:
+            session.activated(args[0], output)
+        return session.see(layer, output)
 
     return call
+
+
+def _noting(layer: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """An activation function of ``layer``, of which is told what went in and what came out."""
+
+    @functools.wraps(function)
+    def activation(*args: Any, **kwargs: Any) -> Any:
+        output = function(*args, **kwargs)
+        sessions = _sessions()
+        session = sessions[-1] if sessions else None
+        if session is not None and session.activated is not None and id(layer) in session.ends:
+            session.activated(args[0], output)
+        return output
+
+    return activation
 
 
 def _not_rematerialised(layer: Any, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -195,3 +232,7 @@ def _not_rematerialised(layer: Any, method: Callable[..., Any]) -> Callable[...,
         return method(layer_call, *args, **kwargs)
 
     return rematerialized_call
+
+
+_WRAPPERS.update(dict.fromkeys(TAPPED, _passing_through))
+_WRAPPERS.update({_REMAT: _not_rematerialised, _ACTIVATION: _noting})

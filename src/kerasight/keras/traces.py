@@ -10,14 +10,16 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
-from kerasight.keras.sites import Site
 from kerasight.keras.state import Contents, Snapshot, UnseenError, random_state
 
-__all__ = ["WORTH_A_TRACE", "Traces", "lasting_scope", "outer_scope", "traces_of"]
+if TYPE_CHECKING:
+    from kerasight.keras.sites import Site
+
+__all__ = ["WORTH_A_TRACE", "Traces", "lasting_scope", "outer_scope", "say", "traces_of"]
 
 # A trace costs about as much as this many eager passes of one doc.
 WORTH_A_TRACE = 5
@@ -57,11 +59,13 @@ class Traces:
         self._chosen: OrderedDict[Hashable, Any] = OrderedDict()
         self._traces: OrderedDict[Hashable, Any] = OrderedDict()
 
-    def refresh(self) -> None:
-        """Forget everything if the model is no longer what it was."""
+    def refresh(self) -> bool:
+        """Forget everything if the model is no longer what it was; whether it is."""
         with self._lock:
-            if self._snapshot is not None and not self._snapshot.holds():
+            is_same = self._snapshot is not None and self._snapshot.holds()
+            if not is_same and self._snapshot is not None:
                 self._forget()
+            return is_same
 
     def count(self, model: Any, key: Hashable, docs: int) -> bool:
         """Note that docs went through an eager pass.
@@ -104,20 +108,14 @@ class Traces:
     def choose(self, key: Hashable, site: Site) -> None:
         """Remember the site that was chosen for inputs of a shape."""
         with self._lock:
-            self._chosen[key] = (
-                weakref.ref(site.layer),
-                site.at_input,
-                site.call,
-                site.data_format,
-            )
+            self._chosen[key] = site.weak()
             _keep_most(self._chosen)
 
     def chosen(self, key: Hashable) -> Site | None:
         """The site that was chosen before; None if none was."""
         with self._lock:
-            reference, *rest = self._chosen.get(key, (lambda: None,))
-        layer = reference()
-        return None if layer is None else Site(layer, *rest)
+            site: Site | None = self._chosen.get(key, lambda: None)()
+        return None if site is None or site.layer is None else site
 
     def get(self, key: Hashable, counted: Hashable, trace: Callable[[], Any]) -> Any:
         """The trace of a pass, made by ``trace`` where it is not there yet.
@@ -160,7 +158,8 @@ class Traces:
         try:
             made = trace()
         except Exception as error:  # whatever a model does that only runs eagerly
-            self._say(f"it cannot be traced ({type(error).__name__}: {error})".partition("\n")[0])
+            why = f"it cannot be traced ({type(error).__name__}: {error})"
+            say(self._model(), why.partition("\n")[0])
         finally:
             is_same = self._snapshot is not None and self._snapshot.holds()
             if not is_same:
@@ -191,16 +190,18 @@ class Traces:
     def _give_up(self, why: str) -> None:
         self._forget()
         self._may_trace = False
-        self._say(why)
-
-    def _say(self, why: str) -> None:
-        name = getattr(self._model(), "name", None)
-        _log.info("model %r is run eagerly each time, which takes longer: %s", name, why)
+        say(self._model(), why)
 
     def _forget(self) -> None:
         self._snapshot = None
         for known in (self._facts, self._docs, self._chosen, self._traces):
             known.clear()
+
+
+def say(model: Any, why: str) -> None:
+    """Log that a model is run eagerly, and why."""
+    name = getattr(model, "name", None)
+    _log.info("model %r is run eagerly each time, which takes longer: %s", name, why)
 
 
 def _keep_most(known: OrderedDict[Hashable, Any], most: int = _MOST) -> None:

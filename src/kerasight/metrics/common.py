@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from kerasight.base import Explanation, TargetExplanation
+from kerasight.cam.layout import Layout
 from kerasight.cam.maps import resized
 from kerasight.checks import is_real
 from kerasight.explain import not_supported
@@ -174,11 +175,11 @@ class Docs:
 
     Attributes:
         values: Floats, shape ``(docs, height, width, channels)``.
-        channels_first: Whether the model takes them as ``(docs, channels, height, width)``.
+        layout: The layout that the model takes.
     """
 
     values: Float[np.ndarray, "docs height width channels"]
-    channels_first: bool
+    layout: Layout
 
     @property
     def size(self) -> tuple[int, int]:
@@ -189,9 +190,7 @@ class Docs:
         self, batch: Float[np.ndarray, "batch height width channels"]
     ) -> Float[np.ndarray, "batch _ _ _"]:
         """A batch, channels last, in the layout of the model."""
-        if not self.channels_first:
-            return batch
-        return np.ascontiguousarray(np.moveaxis(batch, -1, 1))
+        return self.layout.fold(batch)
 
 
 def check_model(model: Any) -> None:
@@ -211,8 +210,8 @@ def docs_of(model: keras.Model, docs: Any) -> Docs:
     """
     check_model(model)
     # Imported only now, as they need Keras.
-    from kerasight.keras import layers
-    from kerasight.keras.explain_prediction import check_shape
+    from kerasight.keras.anatomy import Anatomy
+    from kerasight.keras.docs import check_shape
 
     if not isinstance(docs, np.ndarray):
         raise TypeError(
@@ -228,15 +227,16 @@ def docs_of(model: keras.Model, docs: Any) -> Docs:
         )
     if docs.size == 0:
         raise ValueError(f"there must be at least one doc, got shape {docs.shape}")
-    check_shape(model, docs, number=None)
+    anatomy = Anatomy(model)
+    check_shape(anatomy, docs, number=None)
     if not np.isfinite(docs).all():
         raise ValueError("docs must be finite, got NaN or infinity in them")
-    channels_first = layers.doc_format(model, docs) == "channels_first"
+    layout = anatomy.layout_of_docs(docs.shape)
     if not np.issubdtype(docs.dtype, np.floating):
         docs = docs.astype(np.float32)  # a mean of two whole numbers is none
     elif docs.dtype.itemsize > 8:
         docs = docs.astype(np.float64)  # no framework takes more
-    return Docs(np.moveaxis(docs, 1, -1) if channels_first else docs, channels_first)
+    return Docs(layout.unfold(docs), layout)
 
 
 def baselines(
@@ -270,7 +270,7 @@ def baselines(
                 f"{(len(docs.values), *one[1:])}, got {baseline.shape}"
             )
         each = baseline.reshape(-1, *one[1:])
-        each = np.moveaxis(each, 1, -1) if docs.channels_first else each
+        each = docs.layout.unfold(each)
         filled = np.broadcast_to(each, docs.values.shape)
     elif isinstance(baseline, Real) and not isinstance(baseline, bool):
         filled = np.broadcast_to(np.float64(baseline), docs.values.shape)

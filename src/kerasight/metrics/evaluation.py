@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kerasight.cam.methods import METHODS, find_method
+from kerasight.cam.request import Request
 from kerasight.checks import flag, integer
 from kerasight.metrics import columns
 from kerasight.metrics.columns import METRICS, Case, Metric
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     import keras
     from jaxtyping import Bool, Float64, Shaped
 
-    from kerasight.keras.explain_prediction import LayerKeys, TargetNames
-    from kerasight.keras.heatmaps import Heatmap, Question
+    from kerasight.cam.heatmap import Heatmap
+    from kerasight.keras.explainer import Explainer, LayerKeys, TargetNames
 
 __all__ = ["Study", "evaluate"]
 
@@ -40,7 +41,7 @@ class Study:
 
     Attributes:
         model: The classifier.
-        questions: The methods, with their options.
+        requests: The methods, with their options.
         metrics: The metrics.
         layer: The layer to explain, as `kerasight.explain_prediction` takes it.
         steps: The number of steps of deletion and insertion.
@@ -56,7 +57,7 @@ class Study:
     """
 
     model: keras.Model
-    questions: tuple[Question, ...]
+    requests: tuple[Request, ...]
     metrics: tuple[Metric, ...]
     layer: LayerKeys | None
     steps: int
@@ -67,7 +68,7 @@ class Study:
     logits: bool | None
     progress: bool | None = None
     tell: Callable[[str, float], None] | None = None
-    _warm: dict[bool, list[Any]] = field(default_factory=dict, init=False, repr=False)
+    _warm: dict[bool, list[Explainer]] = field(default_factory=dict, init=False, repr=False)
     _first: dict[str, tuple[list[Heatmap], float]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -90,23 +91,21 @@ class Study:
     ) -> Study:
         """A study of what the user passed, checked; the arguments are those of `evaluate`."""
         check_model(model)
-        from kerasight.keras.explain_prediction import check_layers
-        from kerasight.keras.heatmaps import Question
+        from kerasight.keras.explainer import Explainer
 
         for name, value in (("methods", methods), ("metrics", metrics)):
             is_list = isinstance(value, Collection) and not isinstance(value, str)
             if value is not None and not (is_list and len(value)):
                 raise ValueError(f"{name} must be a list of names, or None for all, got {value!r}")
-        check_layers(layer)
-        questions = {
-            find_method(method).name: Question.of(
-                method, logits=logits, seed=seed, batch_size=batch_size, progress=progress
-            )
+        asked = {"logits": logits, "seed": seed, "batch_size": batch_size, "progress": progress}
+        requests = {
+            find_method(method).name: Request.of({"method": method, **asked})
             for method in (METHODS if methods is None else methods)
         }
+        Explainer(model, layer=layer)  # which refuses what can be no layer
         return cls(
             model=model,
-            questions=tuple(questions.values()),
+            requests=tuple(requests.values()),
             metrics=tuple(dict.fromkeys(map(columns.find, metrics or METRICS))),
             layer=layer,
             steps=integer("steps", steps, least=1),
@@ -146,10 +145,12 @@ class Study:
             TypeError: If ``doc`` is no array of numbers.
             ValueError: If the doc does not fit the model, or cannot be explained or judged.
         """
-        from kerasight.keras.explain_prediction import _name_of, _validate_doc
+        from kerasight.keras.anatomy import Anatomy
+        from kerasight.keras.docs import check_doc
+        from kerasight.keras.explainer import name_of
         from kerasight.keras.record import scores_of
 
-        _validate_doc(self.model, doc)
+        check_doc(Anatomy(self.model), doc)
         scores = scores_of(self.model, doc)[0]
         targets = [int(scores.argmax())] if targets is None else list(targets)
         masks = [None] * len(targets) if masks is None else list(masks)
@@ -159,21 +160,21 @@ class Study:
             )
         if self.logits is None:
             self.logits = _has_logits(self.model, doc)
-        questions = [
-            replace(question, logits=self.logits)
-            for question in self.questions
-            if not (self.leaves_out and question.method.compares and len(scores) == 1)
+        requests = [
+            replace(request, logits=self.logits)
+            for request in self.requests
+            if not (self.leaves_out and request.method.compares and len(scores) == 1)
         ]
-        layers = self._ready(doc, targets, questions)
-        steps = len(questions) + len(self.metrics)
+        explainers = self._ready(doc, targets, requests)
+        steps = len(explainers) + len(self.metrics)
         found: dict[str, tuple[list[Heatmap], float]] = {}
-        for question in questions:
-            method = question.method.name
+        for explainer in explainers:
+            method = explainer.request.method.name
             self._tell(method, len(found), steps)
             if method in self._first:
                 found[method] = self._first.pop(method)
             else:
-                found[method] = self._timed(doc, targets, layers, question)
+                found[method] = _timed(explainer, doc, targets)
         # All heatmaps, class by class: rank of the class, method, heatmap, layer, seconds.
         shown: list[tuple[int, str, np.ndarray, str, float]] = []
         for rank, target in enumerate(targets):
@@ -196,13 +197,13 @@ class Study:
             is_one_doc=True,
         )
         case = Case(trial, [masks[rank] for rank in ranks], self.steps, self.seed)
-        values = self._measured(case, len(questions), steps)
+        values = self._measured(case, len(explainers), steps)
         return [
             Row(
                 position=position,
                 doc=name,
                 target=targets[rank],
-                name=_name_of(targets[rank], target_names, len(scores)),
+                name=name_of(targets[rank], target_names, len(scores)),
                 score=float(scores[targets[rank]]),
                 method=method,
                 layer=path,
@@ -217,53 +218,35 @@ class Study:
             self.tell(what, done / steps)
 
     def _ready(
-        self, doc: np.ndarray, targets: Sequence[int], questions: Sequence[Question]
-    ) -> list[Any]:
-        """The layers to explain, once each method has run for the first time.
+        self, doc: np.ndarray, targets: Sequence[int], requests: Sequence[Request]
+    ) -> list[Explainer]:
+        """An explainer for each method, once it has run for the first time.
 
         What a method takes is then measured without what is compiled at its first run. A method
         that takes long does not run twice: compiling is a small part of its time.
         """
-        from kerasight.keras.explain_prediction import find_sites
+        from kerasight.keras.explainer import Explainer
         from kerasight.keras.record import scores_of
         from kerasight.keras.traces import WORTH_A_TRACE
 
         several = len(targets) > 1
         if several not in self._warm:
-            layers = find_sites(self.model, doc, self.layer)
+            layer, explainers = self.layer, []
             docs = np.repeat(doc, WORTH_A_TRACE, axis=0)
-            for question in questions:
-                if question.method.needs in ("gradients", "nothing"):
-                    first, *_ = self._heatmaps(docs, targets, layers, question)
-                    if self.layer is None:
-                        layers = [first.terms.site]
+            for request in requests:
+                if request.method.needs in ("gradients", "nothing"):
+                    first, *_ = _heatmaps(Explainer(self.model, request, layer), docs, targets)
+                    layer = first.site if layer is None else layer
                 else:
                     for _ in range(2):
-                        scores_of(self.model, docs, logits=question.logits)
-                heatmaps, seconds = self._timed(doc, targets, layers, question)
+                        scores_of(self.model, docs, logits=request.logits)
+                explainer = Explainer(self.model, request, layer)
+                heatmaps, seconds = _timed(explainer, doc, targets)
                 if seconds > _LONG:
-                    self._first[question.method.name] = heatmaps, seconds
-            self._warm[several] = layers
+                    self._first[request.method.name] = heatmaps, seconds
+                explainers.append(explainer)
+            self._warm[several] = explainers
         return self._warm[several]
-
-    def _timed(
-        self, doc: np.ndarray, targets: Sequence[int], layers: list[Any], question: Question
-    ) -> tuple[list[Heatmap], float]:
-        start = time.perf_counter()
-        heatmaps = self._heatmaps(doc, targets, layers, question)
-        return heatmaps, time.perf_counter() - start
-
-    def _heatmaps(
-        self, docs: np.ndarray, targets: Sequence[int], layers: list[Any], question: Question
-    ) -> list[Heatmap]:
-        """The heatmaps of the first doc, one for each class; the other docs are as it is."""
-        from kerasight.keras.heatmaps import heatmaps_of
-
-        each = np.repeat([targets], len(docs), axis=0)
-        found, *_ = heatmaps_of(self.model, docs, each, layers, question)
-        if isinstance(found, ValueError):
-            raise found
-        return found
 
     def _measured(
         self, case: Case, done: int, steps: int
@@ -287,6 +270,21 @@ class Study:
         """The result of what was measured."""
         metrics = tuple(metric.name for metric in self.metrics)
         return Evaluation(tuple(rows), metrics, bool(self.logits), tuple(errors))
+
+
+def _timed(
+    explainer: Explainer, doc: np.ndarray, targets: Sequence[int]
+) -> tuple[list[Heatmap], float]:
+    start = time.perf_counter()
+    heatmaps = _heatmaps(explainer, doc, targets)
+    return heatmaps, time.perf_counter() - start
+
+
+def _heatmaps(explainer: Explainer, docs: np.ndarray, targets: Sequence[int]) -> list[Heatmap]:
+    """The heatmaps of the first doc, one for each class; the other docs are as it is."""
+    from kerasight.keras.targets import Classes
+
+    return explainer.look(docs, Classes(np.array([targets]))).heatmaps()
 
 
 def _has_logits(model: keras.Model, doc: np.ndarray) -> bool:
@@ -397,7 +395,7 @@ def evaluate(
         progress=None if progress is None else False,  # the bar that counts docs is enough
     )
     # Imported only now, as it needs Keras.
-    from kerasight.keras.explain_prediction import check_names
+    from kerasight.keras.explainer import check_names
 
     check_names(target_names)
     rows: list[Row] = []
@@ -436,7 +434,7 @@ def _together(
     masks: Iterable[Any] | None,
 ) -> Iterator[tuple[Any, str, list[int] | None, list[Bool[np.ndarray, "_ _"] | None] | None]]:
     """Each doc with its name, its classes and their masks."""
-    from kerasight.keras.record import class_index
+    from kerasight.keras.wanted import class_index
 
     if not hasattr(docs, "__iter__") and not hasattr(docs, "__getitem__"):
         raise TypeError(

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from kerasight.keras import backends
-from kerasight.keras.layers import children, walk
+from kerasight.keras.anatomy import Anatomy
+from kerasight.keras.layers import children
+from kerasight.keras.passes import build
 
 if TYPE_CHECKING:
     from jaxtyping import Shaped
@@ -58,9 +59,10 @@ def groups_of(
         ValueError: If no layer has weights, or the weights of one cannot be replaced.
     """
     _check_functions(model)
-    paths = {id(layer): path for path, layer in walk(model)}
-    layers = [*(layer for _, layer in walk(model)), model]
-    ran = backends.current().forward(model, doc, layers)
+    anatomy = Anatomy(model)
+    paths = {id(layer): path for path, layer in anatomy.layers}
+    layers = [*(layer for _, layer in anatomy.layers), model]
+    ran = build(anatomy, anatomy.inputs_of(doc), layers)
     last_call = {id(layer): place for place, layer in enumerate(ran)}
     units = []
     for layer in sorted(layers, key=lambda layer: last_call.get(id(layer), -1), reverse=True):
@@ -86,7 +88,7 @@ def _check_functions(model: keras.Model) -> None:
     """Raise ValueError if a layer holds a function that runs with the weights of its trace."""
     # Of these, a pass reaches only `call`, and runs that line by line.
     known = {*dir(keras.Model), "predict_function", "test_function", "train_function"}
-    for path, layer in [(model.name, model), *walk(model)]:
+    for path, layer in [(model.name, model), *Anatomy(model).layers]:
         theirs = [kind for kind in type(layer).__mro__ if not kind.__module__.startswith("keras.")]
         held = dict(itertools.chain(*(vars(owner).items() for owner in (*theirs[::-1], layer))))
         for name, value in held.items():

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64, Int, Shaped
     from matplotlib.axes import Axes
 
-    from kerasight.keras.explain_prediction import LayerKeys
+    from kerasight.keras.explainer import LayerKeys
 
 __all__ = ["SanityCheck", "sanity_check", "spearman"]
 
@@ -276,11 +276,12 @@ def sanity_check(
             f"{type(docs).__name__}"
         )
     # Imported only now, as they need Keras.
-    from kerasight.keras.explain_prediction import check_shape
+    from kerasight.keras.anatomy import Anatomy
+    from kerasight.keras.docs import check_shape
     from kerasight.keras.traces import lasting_scope
     from kerasight.metrics.random_weights import groups_of
 
-    check_shape(model, docs, number=None)
+    check_shape(Anatomy(model), docs, number=None)
     explain_kwargs["progress"] = False  # the bar that counts steps is enough
     wanted = None if targets is None else classes_of(targets, len(docs))
     with _without_warnings():

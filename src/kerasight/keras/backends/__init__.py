@@ -1,107 +1,100 @@
-"""One file for each framework that Keras runs on, with the same functions in each.
+"""One file for each framework that Keras runs on, with the same few names in each.
 
-A backend is imported only when Keras runs on it.
+A backend is two primitives, to linearise a run and to compile a function, and what is to be known
+about the framework's tensors and errors; all thinking is done above, in ``keras.ops``. It is
+imported only when Keras runs on it.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import keras
 
-from kerasight.keras.backends.common import Chooser, Pass, Rivals
+__all__ = ["Backend", "Linear", "Watch", "current"]
 
-if TYPE_CHECKING:
-    from kerasight.keras.sites import Site
+# Given a tensor, the one to go on with, by which outputs can be differentiated. If the second
+# argument is True, that is the tensor itself, of which uses that came before count as well.
+Watch = Callable[[Any, bool], Any]
 
-__all__ = ["Backend", "current"]
+
+@dataclass(frozen=True)
+class Linear:
+    """A run of a function, and its derivative there.
+
+    Attributes:
+        found: What the function returned.
+        pullback: ``pullback(seeds, output, source)``: the gradients of a tensor ``output`` of the
+            run, weighed by each of ``seeds``, shape ``(seeds, *output.shape)``, with respect to a
+            tensor ``source`` that was watched: shape ``(seeds, *source.shape)``; None if the one
+            does not depend on the other.
+    """
+
+    found: Any
+    pullback: Callable[[Any, Any, Any], Any]
 
 
 class Backend(Protocol):
     """What each backend module offers."""
 
-    def forward(
-        self, model: keras.Model, docs: Any, layers: Sequence[keras.layers.Layer] = ()
-    ) -> list[keras.layers.Layer]:
-        """Run the model on ``docs`` in inference mode, so that what is not built yet gets built.
+    def linearise(self, function: Callable[[Watch], Any]) -> Linear:
+        """Run a function so that its outputs can be differentiated by what it watches.
 
         Args:
-            model: The model.
-            docs: Array of shape ``(docs, ...)``.
-            layers: Layers of which to note when they run.
-
-        Returns:
-            Those of ``layers`` that ran, in the order in which they ended, as often as they ran.
+            function: Called with a function ``watch``, through which it passes each tensor that
+                the outputs are to be differentiated by.
         """
 
-    def scores(self, model: keras.Model, docs: Any, logits: bool) -> Any:
-        """Run the model on ``docs``: its scores, array of shape ``(docs, classes)``.
+    def compiled(
+        self,
+        function: Callable[..., Any],
+        signature: Sequence[tuple[tuple[int | None, ...], str]],
+    ) -> Callable[..., Any]:
+        """Compile a function of tensors for their shapes and types.
+
+        What in it the result does not depend on is not run.
 
         Args:
-            model: The classifier.
-            docs: Array of shape ``(docs, ...)``.
-            logits: Whether to give what went into the final softmax or sigmoid. A model without
-                one gives what it puts out.
+            function: Takes tensors, and returns one or a tuple of them.
+            signature: The shape and type of each, with None for a size that may be any.
 
         Raises:
-            ValueError: If the output is not one score a class, or the logits cannot be found.
+            Exception: Whatever the function raises; `NotImplementedError` if the framework
+                compiles nothing.
         """
 
-    def scorer(self, model: keras.Model, docs: Any, logits: bool) -> Callable[[Any], Any]:
-        """`scores` as a function of the docs, for a thousand and more; it takes time to make.
+    def is_tensor(self, value: Any) -> bool:
+        """Whether something is a dense tensor of the framework's."""
+
+    def scope(self) -> Any:
+        """What operations are noted in instead of being run; None where they run at once."""
+
+    def is_foreign(self, value: Any, scope: Any) -> bool:
+        """Whether a tensor belongs to another scope than this, and so has no value in it."""
+
+    def logits(self, scores: Any) -> Any:
+        """What went into the softmax or sigmoid that scores came out of.
+
+        As far as the framework tells: the scores if they came out of neither, None if it does not.
+        """
+
+    def told(self, error: Exception, what: str) -> Exception:
+        """An error of a run as a person reads it.
 
         Args:
-            model: The classifier, which has run.
-            docs: Array of the shape and type that docs will have, however many.
-            logits: As in `scores`.
+            error: What Keras or the framework raised.
+            what: What was run.
 
         Returns:
-            The function. It holds while the model stays as it is, weights included.
+            A ``MemoryError`` if memory ran out, a ``ValueError`` if shapes do not fit; or the error
+            itself, in plain words.
         """
 
-    def forward_backward(
-        self,
-        model: keras.Model,
-        docs: Any,
-        targets: Any,
-        chooser: Chooser,
-        logits: bool,
-        rivals: Rivals | None,
-    ) -> Pass:
-        """Run the model once, and differentiate scores with respect to what is seen at a site.
-
-        Args:
-            model: The classifier.
-            docs: Array of shape ``(docs, ...)``.
-            targets: Integer array of shape ``(docs, targets)``: indices of classes, not negative;
-                or all `common.TOP` or all `common.LOWEST` for the classes with the greatest or
-                the lowest scores.
-            chooser: Says where to look; of the positions that it gives, the first that has a
-                gradient is taken.
-            logits: As in `scores`.
-            rivals: If given, what is differentiated is the score of a class less a share of the
-                mean score of these others.
-        """
-
-    def scores_after(
-        self, model: keras.Model, doc: Any, site: Site, logits: bool
-    ) -> Callable[[Any], Any]:
-        """The scores of one doc as a function of what is seen at a site.
-
-        No more of the model is run than needs to be, as far as it can be told.
-
-        Args:
-            model: The classifier.
-            doc: Array of shape ``(1, ...)``.
-            site: The site, as a pass gave it.
-            logits: As in `scores`.
-
-        Returns:
-            A function from what could be seen there ``(outputs, ...)``, in the model's layout, to
-            scores ``(outputs, classes)``.
-        """
+    def is_own(self, error: Exception) -> bool:
+        """Whether an error is the framework's, raised where its operations run."""
 
 
 def current() -> Backend:

@@ -1,0 +1,68 @@
+"""A heatmap, and what it says: of which target, with which score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kerasight.cam.maps import normalised, resized
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64
+
+__all__ = ["Heatmap", "fused"]
+
+
+@dataclass(frozen=True, eq=False)
+class Heatmap:
+    """The heatmap of one class of one doc.
+
+    Attributes:
+        values: The heatmap, shape ``(*spatial)``, float64, in [0, 1]; in [-1, 1] if signed.
+        evidence: What it was before its negative part was cut off and it was scaled.
+        target: Index of the class.
+        scores: The model's output, shape ``(classes,)``, or the logits that it was made of.
+        rivals: Indices of the classes that ``target`` was compared with, the greatest score first.
+        site: Where the model was looked at; None if it was looked at from outside.
+        path: What that is called: the layer's path in the model, or those of several, with
+            ``" + "`` between them.
+        is_of_zeros: Whether the layer put out nothing but zeros.
+    """
+
+    values: Float64[np.ndarray, "*spatial"]
+    evidence: Float64[np.ndarray, "*spatial"]
+    target: int
+    scores: Float[np.ndarray, " classes"]
+    rivals: tuple[int, ...] = ()
+    site: Any = None
+    path: str = ""
+    is_of_zeros: bool = False
+
+    @property
+    def score(self) -> float:
+        """The model's output for the class, or its logit."""
+        return float(self.scores[self.target])
+
+    @property
+    def peak(self) -> float:
+        """The greatest of its values, whatever the sign."""
+        return float(np.abs(self.values).max())
+
+
+def fused(maps: Sequence[Heatmap], relu: bool) -> Heatmap:
+    """The mean of heatmaps of one class at several layers, at the greatest of their resolutions."""
+    if len(maps) == 1:
+        return maps[0]
+    shape = np.max([one.values.shape for one in maps], axis=0)
+    mean = np.mean([resized(one.values, shape) for one in maps], axis=0)
+    # As bright as the brightest of them: what is blank at each layer is blank.
+    brightest = max(one.peak for one in maps)
+    return replace(
+        maps[-1],
+        values=normalised(mean, relu) * brightest,
+        evidence=mean,
+        path=" + ".join(one.path for one in maps),
+    )

@@ -1,0 +1,99 @@
+"""What goes into a model: arrays in the structure that it takes, of one or several docs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
+
+__all__ = ["Inputs"]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Docs, as a model takes them.
+
+    Attributes:
+        structure: An array with one row a doc; or a dict, list or tuple of such, nested at will, as
+            the model was made with.
+        seen: Which of the arrays, in the order of `leaves`, the heatmaps belong over.
+    """
+
+    structure: Any
+    seen: int = 0
+
+    @staticmethod
+    def like(structure: Any, docs: Shaped[np.ndarray, "docs ..."]) -> Inputs:
+        """Docs in the structure that a model was made with, such as ``{"image": ...}``.
+
+        Args:
+            structure: What the model was made with, of which only the structure counts.
+            docs: The docs, shape ``(docs, ...)``.
+        """
+        return Inputs(_packed(structure, iter([docs] * len(list(_leaves(structure))))))
+
+    @property
+    def leaves(self) -> list[Any]:
+        """The arrays; of a dict in the order of its names, as Keras has them."""
+        return list(_leaves(self.structure))
+
+    @property
+    def docs(self) -> Shaped[np.ndarray, "docs ..."]:
+        """The array that is seen."""
+        docs: np.ndarray = self.leaves[self.seen]
+        return docs
+
+    def packed(self, leaves: Sequence[Any]) -> Any:
+        """Other arrays or tensors in the same structure."""
+        return _packed(self.structure, iter(leaves))
+
+    def __len__(self) -> int:
+        return len(self.docs)
+
+    def __getitem__(self, docs: slice) -> Inputs:
+        """Some of the docs."""
+        return self._with_leaves([leaf[docs] for leaf in self.leaves])
+
+    def repeated(self, number: int) -> Inputs:
+        """One doc, as often as this."""
+        return self._with_leaves([np.repeat(leaf, number, axis=0) for leaf in self.leaves])
+
+    def with_docs(self, docs: Shaped[np.ndarray, "docs ..."]) -> Inputs:
+        """Other docs in the place of those that are seen; of the other inputs each row is kept.
+
+        Args:
+            docs: As many as there are; or any number, if there is one.
+        """
+        rows = len(docs) if len(self) == 1 else 1
+        others = self if rows == 1 else self.repeated(rows)
+        leaves = others.leaves
+        leaves[self.seen] = docs
+        return self._with_leaves(leaves)
+
+    def _with_leaves(self, leaves: Sequence[Any]) -> Inputs:
+        return replace(self, structure=self.packed(leaves))
+
+
+def _leaves(structure: Any) -> Iterator[Any]:
+    if isinstance(structure, dict):
+        for name in sorted(structure):
+            yield from _leaves(structure[name])
+    elif isinstance(structure, (list, tuple)):
+        for part in structure:
+            yield from _leaves(part)
+    else:
+        yield structure
+
+
+def _packed(structure: Any, leaves: Iterator[Any]) -> Any:
+    if isinstance(structure, dict):
+        packed = {name: _packed(structure[name], leaves) for name in sorted(structure)}
+        return {name: packed[name] for name in structure}
+    if isinstance(structure, (list, tuple)):
+        return type(structure)([_packed(part, leaves) for part in structure])
+    return next(leaves)

@@ -1,0 +1,193 @@
+"""The options of an explanation, whatever the model, the doc and the class."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import numpy as np
+
+from kerasight import checks
+from kerasight.cam.methods import METHODS, Method, find_method
+from kerasight.progress import check_progress
+
+__all__ = ["OPTIONS", "Request", "check_options", "takes_options"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _option(default: Any, check: Callable[[str, Any], Any]) -> Any:
+    """An option: what None stands for, and what makes a value of what a user passes."""
+    return field(default=default, metadata={"check": check})
+
+
+def _at_least(least: int) -> Callable[[str, Any], int]:
+    return lambda name, value: checks.integer(name, value, least)
+
+
+def _strength(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    strength = float(value)
+    if not 0 <= strength < np.inf:  # also False for NaN
+        raise ValueError(f"{name} must be at least 0, and finite, got {value}")
+    return strength
+
+
+def _number_or_classes(name: str, value: Any) -> int | tuple[int, ...]:
+    if isinstance(value, (list, tuple, np.ndarray)):
+        if len(value) == 0:
+            raise ValueError(f"{name} must hold at least one class index, got none")
+        for one in value:
+            if not isinstance(one, Integral) or isinstance(one, bool):
+                hint = "; of a name, pass names.index(name)" if isinstance(one, str) else ""
+                raise TypeError(
+                    f"{name} must hold integer class indices, got {type(one).__name__}{hint}"
+                )
+        return tuple(dict.fromkeys(int(one) for one in value))
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(
+            f"{name} must be a number of classes, or a list of their indices, got "
+            f"{type(value).__name__}"
+        )
+    return checks.integer(name, value, 1)
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to explain.
+
+    The one list of what may be asked, with what each option means: all functions that explain take
+    these by name. A new option is a field here, an argument of `explain_prediction_keras`, the line
+    that heeds it, and an option of the command line.
+
+    Attributes:
+        method: ``"grad-cam"``, ``"grad-cam++"``, ``"hirescam"``, ``"xgrad-cam"``, ``"layercam"``,
+            ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"ablation-cam"`` or
+            ``"finer-cam"``: `kerasight.cam.methods` has their formulas and papers. Score-CAM runs
+            the model once for each channel of the layer, and Ablation-CAM the part after the layer;
+            all others take one pass.
+        logits: Whether to explain the score before the final softmax or sigmoid, as the Grad-CAM
+            paper does; it also helps if a probability is saturated. The model does not change.
+            ``score`` is then the logit. A model that ends in neither is explained as it is.
+        relu: Whether to cut off what speaks against the class. If False, the heatmap is signed, in
+            [-1, 1]. Not with ``"grad-cam++"``, ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``
+            and ``"score-cam"``.
+        counterfactual: Whether to show what speaks against the class, as the paper's
+            counterfactual explanations: the gradient is negated. For a head of one sigmoid unit,
+            this is what speaks for the other class; ``targets=[0]`` is always the unit. Not with
+            ``"eigen-cam"``, ``"eigengrad-cam"`` and ``"score-cam"``.
+        alpha: Only with ``"finer-cam"``: the share of the other classes' scores to subtract, at
+            least 0, the paper's gamma. None is the paper's 0.6; 0 is Grad-CAM.
+        references: Only with ``"finer-cam"``: the classes to compare with. A number takes that many
+            classes with the nearest scores; a list holds their indices, and the explained class in
+            it is ignored. None is the paper's 3.
+        smooth: Average over this many copies of the doc with normal noise of 10 % of its range, as
+            in SmoothGrad (Smilkov et al. 2017, https://arxiv.org/abs/1706.03825). The doc without
+            noise decides the class and the classes to compare with. None or 0 adds no noise.
+        seed: Seed of the noise; equal seeds give equal heatmaps.
+        batch_size: How many inputs go through the model at a time.
+        progress: Whether to show a progress bar, by tqdm, if a method runs the model often. None
+            shows it on a terminal, and only after a second.
+    """
+
+    method: Method = _option(METHODS["grad-cam"], lambda _, value: find_method(value))
+    logits: bool = _option(False, checks.flag)
+    relu: bool = _option(True, checks.flag)
+    counterfactual: bool = _option(False, checks.flag)
+    alpha: float | None = _option(None, _strength)
+    references: int | tuple[int, ...] | None = _option(None, _number_or_classes)
+    smooth: int = _option(0, _at_least(0))
+    seed: int = _option(0, _at_least(0))
+    batch_size: int = _option(32, _at_least(1))
+    progress: bool | None = _option(None, lambda _, value: check_progress(value))
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> Request:
+        """A request of what the user passed, checked.
+
+        Args:
+            asked: Options by name; None for their defaults. Other names are left to others.
+
+        Raises:
+            TypeError: If something is of a type that it cannot be.
+            ValueError: If something has a value that it cannot have, or that the method cannot do.
+        """
+        request = cls(
+            **{
+                option.name: option.metadata["check"](option.name, asked[option.name])
+                for option in fields(cls)
+                if asked.get(option.name) is not None
+            }
+        )
+        request._check_method()
+        return request
+
+    def _check_method(self) -> None:
+        if not self.relu and not self.method.is_signed:
+            raise ValueError(self._refusal("relu=False", "is_signed"))
+        if self.counterfactual and not self.method.has_counterfactual:
+            raise ValueError(self._refusal("counterfactual=True", "has_counterfactual"))
+        for name in ("alpha", "references"):
+            if getattr(self, name) is not None and not self.method.compares:
+                able = ", ".join(known for known, method in METHODS.items() if method.compares)
+                opacity = "; how opaque a heatmap is drawn is alpha_limit" * (name == "alpha")
+                raise ValueError(
+                    f"method {self.method.name!r} has no use for {name}: it compares no "
+                    f"classes, as {able} does{opacity}"
+                )
+
+    def _refusal(self, what: str, ability: str) -> str:
+        others = [name for name, method in METHODS.items() if getattr(method, ability)]
+        reason = (
+            "knows no evidence against a class"
+            if self.method.is_of_class
+            else "does not depend on the class"
+        )
+        return (
+            f"method {self.method.name!r} cannot do {what}: it {reason}; those that can are "
+            f"{', '.join(others)}"
+        )
+
+    @property
+    def title(self) -> str:
+        """What the heatmap is called."""
+        notes = [
+            note
+            for note, holds in (
+                ("counterfactual", self.counterfactual),
+                ("signed", not self.relu),
+                (f"smoothed over {self.smooth}", self.smooth),
+            )
+            if holds
+        ]
+        return self.method.title + (f" ({', '.join(notes)})" if notes else "")
+
+
+OPTIONS = tuple(option.name for option in fields(Request))
+"""The names of the options."""
+
+
+def takes_options(function: Function) -> Function:
+    """Show the options in the signature of a function that takes them as ``**options``."""
+    signature = inspect.signature(function)
+    named = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for option in fields(Request)
+        if option.name not in signature.parameters
+        for default in [getattr(option.default, "name", option.default)]
+    ]
+    shown = signature.replace(parameters=[*named, *options])
+    function.__signature__ = shown  # type: ignore[attr-defined]
+    return function
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise TypeError if one of the names is that of no option."""
+    for option in options.keys() - set(OPTIONS):
+        known = checks.nearest(option, OPTIONS)
+        raise TypeError(f"there is no option {option!r}{known or f'; known are {OPTIONS}'}")

@@ -1,0 +1,288 @@
+"""What is known of a model: its layers and their paths, its inputs, where its channels are."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cached_property
+from numbers import Integral
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+
+from kerasight.cam.inputs import Inputs
+from kerasight.cam.layout import CHANNELS_LAST, Layout
+from kerasight.keras.layers import (
+    IMAGE_LAYERS,
+    channels_taken,
+    children,
+    only_drops_or_augments,
+    own_layout,
+    walk,
+)
+from kerasight.keras.logits import ends_in_probabilities
+from kerasight.keras.sites import Site
+from kerasight.keras.traces import Traces, traces_of
+
+__all__ = ["PICTURE_CHANNELS", "Anatomy"]
+
+Fact = TypeVar("Fact")
+
+PICTURE_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+
+
+class Anatomy:
+    """A model, and what is known of it.
+
+    Made once for a call or a stream, in which its layers are walked through once. What is asked in
+    every call is kept from one to the next, for as long as the model stays as it is.
+
+    Attributes:
+        model: The model.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        """Nothing is looked at before it is asked for."""
+        self.model = model
+
+    @property
+    def traces(self) -> Traces:
+        """What is kept of the model between calls."""
+        return traces_of(self.model)
+
+    def refresh(self) -> None:
+        """To be called before a pass: forget what no longer holds, if the model has changed."""
+        if not self.traces.refresh():
+            self.forget()
+
+    @cached_property
+    def layers(self) -> list[tuple[str, keras.layers.Layer]]:
+        """All layers inside the model with their paths, each before the layers inside it."""
+        return list(walk(self.model))
+
+    @cached_property
+    def compiled_calls(self) -> list[keras.layers.Layer]:
+        """The layers that the framework has compiled by themselves.
+
+        Under a tap they run line by line, as those inside them could not be seen else.
+        """
+        return [layer for layer in self._all if hasattr(layer.call, "python_function")]
+
+    @cached_property
+    def ends(self) -> list[keras.layers.Layer]:
+        """The layers that may make probabilities of logits."""
+        return [layer for layer in self._all if ends_in_probabilities(layer)]
+
+    @property
+    def unbuilt(self) -> list[keras.layers.Layer]:
+        """The layers that have no weights yet."""
+        return [layer for layer in self._all if not layer.built]
+
+    @property
+    def _all(self) -> list[keras.layers.Layer]:
+        return [self.model, *(layer for _, layer in self.layers)]
+
+    def forget(self) -> None:
+        """To be called when layers were made or built, as when a model is first called."""
+        for known in ("layers", "compiled_calls", "ends"):
+            self.__dict__.pop(known, None)
+
+    def path_of(self, layer: keras.layers.Layer) -> str:
+        """The path of a layer; its bare name if it is not in the model."""
+        return next((path for path, found in self.layers if found is layer), str(layer.name))
+
+    def name_of(self, site: Site) -> str:
+        """What a site is called, as `Site.path` says."""
+        return self._known(("path", site.key()[:2]), lambda: site.path(self))
+
+    def holds(self, layer: keras.layers.Layer) -> bool:
+        """Whether a layer is in the model."""
+        return any(found is layer for _, found in self.layers)
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The symbolic inputs of the model; none if it does not tell them before it is called.
+
+        Only Functional models tell them, and Sequential ones once they are built.
+        """
+        try:
+            return list(self.model.inputs or ())
+        except (AttributeError, ValueError):
+            return []
+
+    def inputs_of(self, docs: np.ndarray) -> Inputs:
+        """Docs in the structure that the model was made with: by name, or in a list."""
+        try:
+            structure = self.model.input
+        except (AttributeError, ValueError):  # a subclassed model, or a Sequential one
+            return Inputs(docs)
+        return Inputs.like(structure, docs)
+
+    def is_for_images(self) -> bool:
+        """Whether the model has a layer, at any depth, that only images have."""
+        return self._known(
+            "is for images",
+            lambda: any(isinstance(layer, IMAGE_LAYERS) for _, layer in self.layers),
+        )
+
+    def layout_of(self, layer: keras.layers.Layer) -> Layout:
+        """Where the channels of a layer's output are.
+
+        Only some layers know: the others have the layout of the nearest one before them that does,
+        else of the nearest after them, else Keras's default.
+        """
+        layers = [item for _, item in self.layers]
+        inside = [item for _, item in walk(layer)]
+        position = next((at for at, item in enumerate(layers) if item is layer), 0)
+        nearest = [*reversed([*layers[:position], layer, *inside]), *layers[position + 1 :]]
+        return next(filter(None, map(own_layout, nearest)), _default_layout())
+
+    @property
+    def layout(self) -> Layout:
+        """That of the first layer that says one, else Keras's default."""
+        said = (own_layout(layer) for _, layer in self.layers)
+        return next(filter(None, said), _default_layout())
+
+    def layout_of_docs(self, shape: tuple[int, ...]) -> Layout:
+        """Where the channels of docs are, given the shape of a batch of them.
+
+        As the first layer that knows says. Where it takes fewer channels than the docs have on that
+        axis, and just as many as they have on the other, the model starts with a transposition. The
+        shape of the docs alone tells only where no layer does, or none can yet.
+        """
+        return self._known(("layout of docs", shape[1:]), lambda: self._layout_of_docs(shape))
+
+    def _layout_of_docs(self, shape: tuple[int, ...]) -> Layout:
+        said: Layout | None = None
+        for _, layer in self.layers:
+            own = own_layout(layer)
+            # Augmentation has a layout by default, which does nothing once training is over.
+            if own is None or only_drops_or_augments(layer):
+                continue
+            if said is None and isinstance(layer, keras.layers.Permute):  # it says what it makes
+                return own.other
+            said = said or own
+            if own != said:
+                return said
+            channels = channels_taken(layer, own)
+            if channels is not None:
+                is_turned = own.other.channels(shape) == channels < own.channels(shape)
+                return own.other if is_turned else own
+        if said is not None and self.model.built:
+            return said
+        layout = said or _default_layout()
+        here, there = layout.channels(shape), layout.other.channels(shape)
+        is_other = here not in PICTURE_CHANNELS and there in PICTURE_CHANNELS
+        return layout.other if is_other else layout
+
+    def _known(self, fact: Hashable, find: Callable[[], Fact]) -> Fact:
+        """What holds for as long as the model stays as it is."""
+        found: Fact = self.traces.once(fact, find)
+        return found
+
+    def find(self, layer: int | str | keras.layers.Layer) -> keras.layers.Layer:
+        """Find a layer.
+
+        Args:
+            layer: An index into ``model.layers``, as ``model.get_layer(index=...)`` takes it, also
+                from the end; a name or path, of which the last part is enough where it is unique;
+                the attribute that holds it, such as ``"c2"`` or ``"blocks.0.c2"``, where no layer
+                has that name; or a layer instance, which is returned as it is.
+
+        Returns:
+            The layer, at whatever depth.
+
+        Raises:
+            TypeError: If ``layer`` is of another type.
+            ValueError: If there is no such layer, or several.
+        """
+        model = self.model
+        if isinstance(layer, keras.layers.Layer):
+            return layer
+        if isinstance(layer, str):
+            return self._find_by_name(layer)
+        if isinstance(layer, Integral) and not isinstance(layer, bool):
+            number = len(model.layers)
+            index = int(layer)
+            if not -number <= index < number:
+                raise ValueError(
+                    f"no layer {layer} in model {model.name!r}: it has {number} layers, "
+                    f"so that an index lies between {-number} and {number - 1}"
+                )
+            return model.layers[index]
+        raise TypeError(
+            "layer must be a name or path (str), an index (int), a keras.layers.Layer, or None, "
+            f"got {type(layer).__name__}"
+        )
+
+    def _find_by_name(self, name: str) -> keras.layers.Layer:
+        model, layers = self.model, self.layers
+        exact = [found for path, found in layers if path == name] or _along(children(model), name)
+        if exact:
+            return exact[0]
+        ends = {id(found) for found in _along([found for _, found in layers], name)}
+        matches = [
+            (path, found)
+            for path, found in layers
+            if path.endswith("/" + name) or id(found) in ends
+        ]
+        if not matches:
+            held = _by_attribute([model], name) or _by_attribute([one for _, one in layers], name)
+            matches = [(self.path_of(found), found) for found in held]
+        if not matches:
+            raise ValueError(f"no layer {name!r} in model {model.name!r}; {_nearest(name, layers)}")
+        if len(matches) > 1:
+            paths = ", ".join(repr(path) for path, _ in matches)
+            raise ValueError(
+                f"several layers of model {model.name!r} are called {name!r}; pass one of the "
+                f"paths {paths}"
+            )
+        return matches[0][1]
+
+
+def _default_layout() -> Layout:
+    return Layout.of(keras.config.image_data_format()) or CHANNELS_LAST
+
+
+def _along(layers: Iterable[keras.layers.Layer], path: str) -> list[keras.layers.Layer]:
+    """Where a path leads that starts at one of some layers, also to one that is held elsewhere."""
+    found = list(layers)
+    for place, name in enumerate(path.split("/")):
+        inside = found if place == 0 else [child for one in found for child in children(one)]
+        found = list({id(one): one for one in inside if one.name == name}.values())
+    return found
+
+
+def _by_attribute(holders: Iterable[Any], name: str) -> list[keras.layers.Layer]:
+    """The layers that are held under an attribute: ``"c2"``, or ``"blocks.0.c2"`` in a list."""
+    found: dict[int, keras.layers.Layer] = {}
+    for holder in holders:
+        value: Any = holder
+        for part in name.replace("/", ".").split("."):
+            if isinstance(value, keras.layers.Layer):
+                value = vars(value).get(part)
+            elif isinstance(value, dict):
+                value = value.get(part)
+            elif isinstance(value, (list, tuple)) and part.isdecimal():
+                value = dict(enumerate(value)).get(int(part))
+            else:
+                value = None
+        if isinstance(value, keras.layers.Layer):
+            found[id(value)] = value
+    return list(found.values())
+
+
+def _nearest(name: str, layers: Sequence[tuple[str, keras.layers.Layer]]) -> str:
+    """The names to suggest for one that is not there."""
+    paths: dict[str, str] = {}
+    for path, layer in layers:
+        paths.setdefault(path.casefold(), path)
+        paths.setdefault(str(layer.name).casefold(), path)
+    close = difflib.get_close_matches(name.casefold(), paths, n=5, cutoff=0.5)
+    nearest = list(dict.fromkeys(paths[match] for match in close))
+    if nearest:
+        are = "name is" if len(nearest) == 1 else "names are"
+        return f"the nearest {are} " + ", ".join(map(repr, nearest))
+    last = [path for path, _ in layers][-5:]
+    return "its last layers are " + ", ".join(map(repr, last)) if last else "it has no layers"

@@ -1,0 +1,100 @@
+"""Blank heatmaps: why a heatmap shows nothing, and what to pass to see more."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kerasight.base import FAINT, HeatmapWarning, outside
+from kerasight.cam.heatmap import Heatmap
+from kerasight.cam.maps import normalised
+from kerasight.keras.targets import Classes
+
+if TYPE_CHECKING:
+    from kerasight.keras.explainer import Explainer
+
+__all__ = ["warn_of"]
+
+
+def warn_of(heatmap: Heatmap, label: str, explainer: Explainer, doc: np.ndarray) -> None:
+    """Warn of a heatmap that is blank or nearly so, if it is and anybody hears.
+
+    Args:
+        heatmap: The heatmap.
+        label: What a person calls its class.
+        explainer: What was asked.
+        doc: The doc, shape ``(1, ...)``.
+    """
+    if heatmap.peak < FAINT and _is_heard():
+        message = _why(heatmap, label, explainer, doc)
+        warnings.warn(message, HeatmapWarning, stacklevel=outside())
+
+
+def _is_heard() -> bool:
+    """Whether anybody would hear of a blank heatmap: what to do about it costs a pass to find."""
+    for action, message, category, module, line in warnings.filters:
+        if issubclass(HeatmapWarning, category) and not (message or module or line):
+            return bool(action != "ignore")
+    return True
+
+
+def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: np.ndarray) -> str:
+    """Why a heatmap is blank or nearly so, and what shows more, having looked."""
+    request, evidence = explainer.request, heatmap.evidence
+    blank = f"the heatmap of {label} at layer {heatmap.path!r} is blank or nearly so: "
+    if heatmap.is_of_zeros:
+        return blank + "the layer's output is zero everywhere; try another layer, or another input"
+    if not np.any(evidence > 0) and np.any(evidence < 0):
+        what = "for" if not request.counterfactual else "against"
+        reason = f"no positive evidence, nothing at this layer speaks {what} the class"
+    elif not request.logits and _is_saturated(heatmap):
+        reason = (
+            f"the softmax or sigmoid is saturated (score {heatmap.score:.6g}), so that the "
+            "probability hardly changes whatever the layer puts out"
+        )
+    else:
+        reason = "the score hardly depends on this layer, its gradients nearly vanish"
+    remedy, note = _remedy(heatmap, explainer, doc)
+    return f"{blank}{reason}; {remedy or 'try another class, or another layer'}{note}"
+
+
+def _remedy(heatmap: Heatmap, explainer: Explainer, doc: np.ndarray) -> tuple[str, str]:
+    """What to pass to see more: the first that shows it; empty if nothing does, and a note."""
+    request = explainer.request
+
+    def peak(evidence: np.ndarray, relu: bool) -> float:
+        return float(np.abs(normalised(evidence, relu)).max())
+
+    can_be_signed = request.relu and request.method.is_signed
+    if can_be_signed and peak(heatmap.evidence, relu=False) >= FAINT:
+        return "relu=False shows what speaks against it", ""
+    if request.logits:
+        return "", ""
+    of_logits = replace(explainer, request=replace(request, logits=True), layer=heatmap.site)
+    try:
+        (found,) = of_logits.look(doc, Classes(np.array([[heatmap.target]]))).heatmaps()
+    except ValueError:
+        if _is_saturated(heatmap):
+            return "explain the logits: pass a model that ends in them", ""
+        return "", ""
+    evidence = found.evidence
+    if peak(evidence, request.relu) >= FAINT:
+        return "logits=True explains the logit instead", ""
+    if can_be_signed and peak(evidence, relu=False) >= FAINT:
+        return (
+            "nor does anything speak for its logit: logits=True, relu=False shows what speaks "
+            "against it"
+        ), ""
+    return "", "; logits=True does not help here"
+
+
+def _is_saturated(heatmap: Heatmap) -> bool:
+    """Whether the scores look like probabilities, and this one is all but 0 or 1."""
+    scores = heatmap.scores
+    are_probabilities = scores.min() >= 0 and scores.max() <= 1
+    if len(scores) > 1:
+        are_probabilities &= abs(float(scores.sum()) - 1) < 1e-2
+    return bool(are_probabilities and min(heatmap.score, 1 - heatmap.score) < 1e-3)

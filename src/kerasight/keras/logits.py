@@ -1,0 +1,57 @@
+"""The scores before the final softmax or sigmoid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerasight.base import RunError
+from kerasight.keras import backends
+
+__all__ = ["HiddenLogitsError", "ends_in_probabilities", "logits_of"]
+
+
+class HiddenLogitsError(RunError):
+    """The scores look like probabilities, and where they come from is not to be seen."""
+
+
+def ends_in_probabilities(layer: keras.layers.Layer) -> bool:
+    """Whether a layer puts out what a softmax or sigmoid of Keras makes."""
+    functions = (keras.activations.softmax, keras.activations.sigmoid)
+    activation = getattr(layer, "activation", None)
+    return isinstance(layer, keras.layers.Softmax) or any(activation is one for one in functions)
+
+
+def logits_of(model: keras.Model, scores: Any, ends: Sequence[tuple[Any, Any]]) -> Any:
+    """What went into the softmax or sigmoid that scores came out of.
+
+    Args:
+        model: The model.
+        scores: Its first output.
+        ends: What went into the activations that make probabilities, and what came out of them, in
+            the order in which they ran.
+
+    Returns:
+        The logits, in the shape of the scores; the scores as they are if they came out of neither.
+
+    Raises:
+        HiddenLogitsError: If that cannot be told.
+    """
+    for given, output in reversed(ends):
+        if output is scores:
+            return given
+    backend = backends.current()
+    found = backend.logits(scores)
+    # What lies outside of [0, 1] is no probability.
+    if found is None and backend.scope() is None and bool(ops.any((scores < 0) | (scores > 1))):
+        found = scores
+    if found is None:
+        raise HiddenLogitsError(
+            f"the logits of model {model.name!r} cannot be found: its scores look like "
+            "probabilities, but come from no softmax or sigmoid that can be seen; pass a model "
+            "that ends in logits, and leave logits=True out"
+        )
+    return found

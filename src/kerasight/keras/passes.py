@@ -1,0 +1,603 @@
+"""Running a model: for its scores, or forward and backward to see it at a site.
+
+A pass is run eagerly when a model is first seen, and compiled once it has come often enough
+(`traces`). Both are the same lines: a `Run` of the model, linearised by the backend.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasight.base import RunError
+from kerasight.cam.inputs import Inputs
+from kerasight.checks import plural
+from kerasight.keras import backends
+from kerasight.keras.anatomy import Anatomy
+from kerasight.keras.backends import Linear
+from kerasight.keras.logits import HiddenLogitsError
+from kerasight.keras.run import Call, Run, Weights, changing_nothing, outputs_of
+from kerasight.keras.sites import Choice, Site, guessed
+from kerasight.keras.tap import tapped
+from kerasight.keras.targets import Target
+from kerasight.keras.traces import WORTH_A_TRACE, outer_scope, say
+
+__all__ = ["Pass", "build", "check_eager", "look", "scorer", "scores", "scores_from"]
+
+Result = TypeVar("Result")
+
+# Between 0 and 6e-8 float16 has nothing, and there the gradients of a probability often lie. So
+# they are taken of a multiple of the score, the greatest of these at which nothing overflows.
+_FLOAT16_SCALES = (2.0**24, 2.0**15, 2.0**8, 1.0)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one forward and one backward pass gave, in the layout of the model.
+
+    Attributes:
+        site: Where the model was looked at; None if there was nowhere.
+        activations: What was seen there, shape ``(docs, ...)``; None if it was no single float
+            tensor.
+        gradients: Gradients of the targets with respect to it, shape ``(targets, docs, ...)``; None
+            if the scores do not depend on it.
+        target: What was explained, settled.
+        scores: The model's output for all classes, shape ``(docs, classes)``.
+        calls: The calls of the run; none if it was compiled.
+    """
+
+    site: Site | None
+    activations: np.ndarray | None
+    gradients: np.ndarray | None
+    target: Target
+    scores: np.ndarray
+    calls: Sequence[Call] = ()
+
+
+def look(
+    anatomy: Anatomy, inputs: Inputs, target: Target, choice: Choice, *, logits: bool = False
+) -> Pass:
+    """Run a model once, and differentiate targets with respect to what is seen at a site.
+
+    Args:
+        anatomy: The model.
+        inputs: Its inputs.
+        target: What to explain.
+        choice: Says where to look; of the positions that it gives, the first that has a gradient is
+            taken.
+        logits: Whether the scores are to be those before the final softmax or sigmoid. A model
+            without one gives what it puts out.
+
+    Raises:
+        RunError: If the model cannot be explained so.
+    """
+    check_eager()
+    traces, wanted, docs = anatomy.traces, choice.wanted, len(inputs)
+    tensors, shapes = _tensors(anatomy, inputs)
+    # What is chosen may depend on the size; where a layer is wished for, it hardly does.
+    sizes = tuple((tuple(leaf.shape[1:]), str(leaf.dtype)) for leaf in inputs.leaves)
+    place = (sizes,) if wanted is None else (shapes, wanted.key())
+
+    def counted(site: Site) -> tuple[Any, ...]:
+        return ("look", site.key(), shapes, logits, target.kind())
+
+    def count(site: Site, docs: int) -> None:
+        """Note that docs went through an eager pass, and where it was looked at."""
+        if traces.count(anatomy.model, counted(site), docs):
+            traces.choose(place, site)
+
+    def traced(site: Site) -> _Trace | None:
+        key = counted(site)
+        trace: _Trace | None = traces.get(
+            (*key, *target.shapes()),
+            key,
+            lambda: _Trace(anatomy.model, inputs, shapes, site, target, logits),
+        )
+        return trace
+
+    def run_first(docs: int) -> Pass:
+        """Run some of the docs eagerly, which tells where to look."""
+        found = _look_eagerly(anatomy, tensors[:docs], target.of_docs(slice(docs)), choice, logits)
+        if found.gradients is not None and found.site is not None:
+            count(found.site, docs)
+        return found
+
+    known = wanted if wanted is not None and wanted.call is not None else traces.chosen(place)
+    trace = None if known is None else traced(known)
+    try:
+        if trace is None and docs >= WORTH_A_TRACE:
+            # Many at once, eagerly, would take longer than a trace, and more memory by far: Keras
+            # keeps what every layer put out.
+            known = known or run_first(1).site
+            if known is not None:
+                count(known, docs)
+                trace = traced(known)
+        if trace is not None and known is not None:
+            ready, site = trace, known
+            found = _if_it_can(anatomy, lambda: ready.run(site, tensors, target))
+            if found is not None:
+                return found
+        return run_first(docs)
+    except HiddenLogitsError:
+        # A graph tells more: what each operation is, and what went into it.
+        found = _look_eagerly(anatomy, tensors, target, choice, logits=False)
+        if found.gradients is None or found.site is None:
+            return found
+        count(found.site, WORTH_A_TRACE)
+        trace = traced(found.site)
+        if trace is None:
+            raise
+        return trace.run(found.site, tensors, target)
+
+
+def scores(anatomy: Anatomy, inputs: Inputs, *, logits: bool = False) -> np.ndarray:
+    """Run a model once: its scores.
+
+    Args:
+        anatomy: The model.
+        inputs: Its inputs.
+        logits: As in `look`.
+
+    Returns:
+        Array of shape ``(docs, classes)``, float32 or float64.
+
+    Raises:
+        RunError: If the output is not one score a class, or the logits cannot be found.
+    """
+    check_eager()
+    traces, model = anatomy.traces, anatomy.model
+    tensors, shapes = _tensors(anatomy, inputs)
+    key = ("scores", shapes, logits)
+
+    def traced() -> Any:
+        return traces.get(key, key, lambda: _traced_scores(model, inputs, shapes, logits))
+
+    if len(inputs) >= WORTH_A_TRACE and model.built:
+        traces.count(model, key, len(inputs))  # for the reason given in `look`
+    found, trace = None, traced()
+    if trace is not None:
+        found = _if_it_can(anatomy, lambda: trace(*tensors.leaves))
+    if found is None:
+        try:
+            found = _scores_eagerly(anatomy, tensors, logits)
+            traces.count(model, key, len(inputs))
+        except HiddenLogitsError:
+            traces.count(model, key, WORTH_A_TRACE)
+            trace = traced()
+            if trace is None:
+                raise
+            found = trace(*tensors.leaves)
+    _check_scores(tuple(found.shape))
+    return _as_array(found)
+
+
+# A trace that holds weights has them several times over while it is made.
+_MOST_WEIGHTS = 2**26
+
+
+def scorer(
+    anatomy: Anatomy, docs: Inputs, *, logits: bool = False
+) -> Callable[[Inputs], np.ndarray]:
+    """`scores` as a function of the docs, for a thousand and more; it takes time to make.
+
+    Weights that do not change are worked into each other before the model runs: most of batch
+    normalisation goes into the convolutions.
+
+    Args:
+        anatomy: The model, which has run.
+        docs: Inputs of the shape and type that all will have, however many.
+        logits: As in `look`.
+
+    Returns:
+        The function. It holds while the model stays as it is, weights included.
+    """
+    check_eager()
+    traces, model = anatomy.traces, anatomy.model
+
+    def as_ever(inputs: Inputs) -> np.ndarray:
+        return scores(anatomy, inputs, logits=logits)
+
+    weights = [(variable, ops.convert_to_numpy(variable)) for variable in model.variables]
+    if not model.built or sum(value.nbytes for _, value in weights) > _MOST_WEIGHTS:
+        return as_ever
+    _, shapes = _tensors(anatomy, docs[:1])
+    traces.count(model, key := ("scorer", shapes, logits), WORTH_A_TRACE)
+    mark = _mark(weights)
+
+    def traced() -> Any:
+        return mark, _traced_scores(model, docs, shapes, logits, weights)
+
+    found = traces.get(key, key, traced)
+    if found is not None and found[0] != mark:
+        traces.drop(key)
+        found = traces.get(key, key, traced)
+    weights = []  # which the trace holds by now
+    if found is None:
+        return as_ever
+    _, trace = found
+
+    def run(inputs: Inputs) -> np.ndarray:
+        leaves = map(ops.convert_to_tensor, inputs.leaves)
+        found = _if_it_can(anatomy, lambda: trace(*leaves))
+        return as_ever(inputs) if found is None else _as_array(found)
+
+    return run
+
+
+def _mark(weights: Weights) -> bytes:
+    """What tells weights from others."""
+    mark = hashlib.blake2b()
+    for _, value in weights:
+        mark.update(value.tobytes())
+    return mark.digest()
+
+
+def _traced_scores(
+    model: keras.Model,
+    inputs: Inputs,
+    shapes: Sequence[Any],
+    logits: bool,
+    weights: Weights = (),
+) -> Callable[..., Any]:
+    weak_model = weakref.ref(model)  # the function lives on in its trace
+
+    def run(*leaves: Any) -> Any:
+        given = _packed(inputs, leaves)
+        return Run(Anatomy(weak_model()), given, logits=logits, weights=weights).scores
+
+    return backends.current().compiled(run, shapes)
+
+
+def scores_from(
+    anatomy: Anatomy, inputs: Inputs, site: Site, *, logits: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The scores of one doc as a function of what is seen at a site.
+
+    No more of the model is run than needs to be, as far as it can be told.
+
+    Args:
+        anatomy: The model.
+        inputs: Its inputs, of one doc.
+        site: The site, as a pass gave it.
+        logits: As in `look`.
+
+    Returns:
+        A function from what could be seen there ``(outputs, ...)``, in the model's layout, to
+        scores ``(outputs, classes)``.
+    """
+    check_eager()
+    traces, model = anatomy.traces, anatomy.model
+    _, shapes = _tensors(anatomy, inputs)
+    key = ("from", site.key(), shapes, logits)
+    weak_model, weak_site = weakref.ref(model), site.weak()
+
+    def rest(anatomy: Anatomy, site: Site, outputs: Any, *leaves: Any) -> Any:
+        return Run(
+            anatomy,
+            _packed(inputs, leaves),
+            logits=logits,
+            watch=lambda tensor, _: tensor,
+            wanted=site,
+            replacement=outputs,
+        ).scores
+
+    def compiled(outputs: np.ndarray) -> Any:
+        def run(outputs: Any, *leaves: Any) -> Any:
+            return rest(Anatomy(weak_model()), weak_site(), outputs, *leaves)
+
+        signature = [((None, *outputs.shape[1:]), str(outputs.dtype)), *shapes]
+        return backends.current().compiled(run, signature)
+
+    traces.count(model, key, WORTH_A_TRACE)  # there are many outputs to come
+    repeated = inputs
+
+    def scores_of(outputs: np.ndarray) -> np.ndarray:
+        nonlocal repeated
+        if len(repeated) != len(outputs):
+            repeated = inputs.repeated(len(outputs))
+        given = [ops.convert_to_tensor(leaf) for leaf in (outputs, *repeated.leaves)]
+        trace = traces.get((*key, outputs.shape[1:]), key, lambda: compiled(outputs))
+        found = None if trace is None else _if_it_can(anatomy, lambda: trace(*given))
+        return _as_array(rest(anatomy, site, *given) if found is None else found)
+
+    return scores_of
+
+
+def build(
+    anatomy: Anatomy, inputs: Inputs, layers: Sequence[keras.layers.Layer] = ()
+) -> list[keras.layers.Layer]:
+    """Run a model, so that what is not built yet gets built.
+
+    Args:
+        anatomy: The model.
+        inputs: Its inputs.
+        layers: Layers of which to note when they run.
+
+    Returns:
+        Those of ``layers`` that ran, in the order in which they ended, as often as they ran.
+    """
+    check_eager()
+    ran: list[keras.layers.Layer] = []
+
+    def note(layer: keras.layers.Layer, output: Any) -> Any:
+        ran.append(layer)
+        return output
+
+    tensors, _ = _tensors(anatomy, inputs)
+
+    def run() -> None:
+        ran.clear()
+        with tapped([*anatomy.compiled_calls, *layers], note), changing_nothing():
+            outputs_of(anatomy.model, tensors)
+
+    _once_built(anatomy, tensors, run)
+    return ran
+
+
+def check_eager() -> None:
+    """Raise RuntimeError inside of a compiled function, where there are no numbers to explain."""
+    if backends.current().scope() is not None:
+        raise RuntimeError(
+            "explanations are run eagerly, and this is inside of a tf.function, or of a dry run in "
+            "which Keras infers shapes; explain outside of it, or pass the function that explains "
+            "to tf.numpy_function"
+        )
+
+
+class _Trace:
+    """A pass, compiled for one model, site, kind of target and shape."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        inputs: Inputs,
+        shapes: Sequence[Any],
+        site: Site,
+        target: Target,
+        logits: bool,
+    ) -> None:
+        """Trace the pass.
+
+        Args:
+            model: The model.
+            inputs: Inputs of its structure.
+            shapes: Their shapes and types, as the backend takes them.
+            site: Where to look.
+            target: A target of this kind, of the same shapes.
+            logits: As in `look`.
+        """
+        # The function lives on in its trace, and must not keep the model alive.
+        weak_model, weak_site = weakref.ref(model), site.weak()
+
+        def run(scale: Any, *given: Any) -> tuple[Any, ...]:
+            leaves, arrays = given[: len(shapes)], given[len(shapes) :]
+            anatomy, site = Anatomy(weak_model()), weak_site()
+            linear = _linear(anatomy, _packed(inputs, leaves), logits, site)
+            scores, seen = linear.found.scores, linear.found.at(site)
+            self._classes = _check_scores(tuple(scores.shape))
+            self._scales = _scales(linear.found)
+            self._settled = target.with_leaves(arrays).settled(scores)
+            gradients = _gradients(linear, seen, self._settled, scale)
+            if gradients is None:
+                raise RunError("no gradient")  # which the eager pass reports as it should be
+            return (seen, gradients, scores, *self._settled.leaves())
+
+        of_target = zip(target.shapes(), map(_typed, target.leaves()), strict=True)
+        self._function = backends.current().compiled(
+            run,
+            [((), "float32"), *shapes, *((shape, str(leaf.dtype)) for shape, leaf in of_target)],
+        )
+
+    def run(self, site: Site, tensors: Inputs, target: Target) -> Pass:
+        """Run the pass."""
+        arrays = map(_typed, target.check(self._classes).leaves())
+        given = [*tensors.leaves, *map(ops.convert_to_tensor, arrays)]
+        for place, scale in enumerate(self._scales):
+            seen, gradients, scores, *settled = self._function(
+                ops.convert_to_tensor(np.float32(scale)), *given
+            )
+            if len(self._scales) == 1 or _is_finite(gradients):
+                # One that overflowed would most likely do so again.
+                self._scales = self._scales[place:]
+                break
+        return Pass(
+            site=site,
+            activations=_as_array(seen),
+            gradients=_as_array(gradients),
+            target=self._settled.with_leaves(map(ops.convert_to_numpy, settled)),
+            scores=_as_array(scores),
+        )
+
+
+def _look_eagerly(
+    anatomy: Anatomy,
+    tensors: Inputs,
+    target: Target,
+    choice: Choice,
+    logits: bool,
+    watches_all: bool = False,
+) -> Pass:
+    """Run a pass operation by operation, which takes no preparation."""
+    guess = guessed(anatomy) if choice.wanted is None and not watches_all else None
+    linear = _once_built(
+        anatomy, tensors, lambda: _linear(anatomy, tensors, logits, choice.wanted, guess)
+    )
+    run: Run = linear.found
+    classes = _check_scores(tuple(run.scores.shape))
+    if len(run.scores) != len(tensors):
+        raise RunError(
+            f"the model's output must have one row a doc, got shape {tuple(run.scores.shape)} for "
+            f"{plural(len(tensors), 'doc')}"
+        )
+    settled = target.check(classes).settled(run.scores)
+    first: int | None = None
+    gradients = None
+    for position in choice.positions(run.calls, len(tensors)):
+        seen = run.watched[position]
+        if seen is None and run.calls[position].shape:
+            # Guessed wrong, and not watched: once more, with an eye on all.
+            return _look_eagerly(anatomy, tensors, target, choice, logits, watches_all=True)
+        first = position if first is None else first
+        for scale in _scales(run) if seen is not None else ():
+            gradients = _gradients(linear, seen, settled, scale)
+            if gradients is None or _is_finite(gradients):
+                break
+        if gradients is not None:
+            first = position
+            break
+
+    def gradient_of_token(position: int, tokens: int, number: int) -> np.ndarray | None:
+        source, output = run.watched[position], run.tokens[tokens]
+        if source is None or output is None:
+            return None
+        # Weighed unevenly: the sum of what a layer normalisation puts out never changes.
+        seed = np.zeros((1, *output.shape))
+        seed[0, :, number] = np.random.default_rng(0).normal(size=output.shape[2])
+        found = linear.pullback(ops.convert_to_tensor(seed, output.dtype), output, source)
+        return None if found is None else _as_array(found[0])
+
+    site = None if first is None else choice.site(run.calls, first, gradient_of_token)
+    seen = None if first is None else run.watched[first]
+    return Pass(
+        site=site,
+        activations=None if seen is None else _as_array(seen),
+        gradients=None if gradients is None else _as_array(gradients),
+        target=settled.with_leaves(map(ops.convert_to_numpy, settled.leaves())),
+        scores=_as_array(run.scores),
+        calls=run.calls,
+    )
+
+
+def _linear(
+    anatomy: Anatomy,
+    inputs: Inputs,
+    logits: bool,
+    wanted: Site | None,
+    guess: keras.layers.Layer | None = None,
+) -> Linear:
+    """A run of the model, and its derivative there."""
+    return backends.current().linearise(
+        lambda watch: Run(anatomy, inputs, logits=logits, watch=watch, wanted=wanted, guess=guess)
+    )
+
+
+def _gradients(linear: Linear, seen: Any, target: Target, scale: Any) -> Any:
+    """Gradients of a target, shape ``(targets, docs, ...)``; None if there are none.
+
+    No doc's score depends on another doc, so that the gradient of all of one rank is that of each.
+    """
+    scores = linear.found.scores
+    seeds = target.seed(scores) * ops.cast(scale, scores.dtype)
+    found = linear.pullback(seeds, scores, seen)
+    return None if found is None else found / ops.cast(scale, found.dtype)
+
+
+def _scales(run: Run) -> tuple[float, ...]:
+    """The multiples of the scores to try, the first that does not overflow to be taken."""
+    return _FLOAT16_SCALES if run.is_float16 else (1.0,)
+
+
+def _scores_eagerly(anatomy: Anatomy, tensors: Inputs, logits: bool) -> Any:
+    return _once_built(anatomy, tensors, lambda: Run(anatomy, tensors, logits=logits).scores)
+
+
+def _once_built(anatomy: Anatomy, tensors: Inputs, run: Callable[[], Result]) -> Result:
+    """Run a pass; again, if something was built in it.
+
+    Where nothing may change, the weights that Keras makes have no values until the pass is over.
+    What is not built after a pass is not reached in inference: a head for training alone.
+    """
+    unbuilt = anatomy.unbuilt
+    try:
+        result = run()
+    except HiddenLogitsError:
+        raise
+    except ValueError:
+        # Weights made of arrays cannot be made where nothing may change.
+        if not unbuilt or outer_scope() is not None:
+            raise
+        _build_for_good(anatomy.model, tensors)
+        anatomy.forget()
+        return run()
+    if any(layer.built for layer in unbuilt):
+        anatomy.forget()
+        return _once_built(anatomy, tensors, run)
+    return result
+
+
+def _build_for_good(model: keras.Model, tensors: Inputs) -> None:
+    """Run a model so that it is built, and put back the weights that it had before."""
+    before = [(variable, ops.convert_to_numpy(variable)) for variable in model.variables]
+    try:
+        outputs_of(model, tensors)
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+
+
+def _if_it_can(anatomy: Anatomy, run: Callable[[], Result]) -> Result | None:
+    """What a compiled function returns; None if it fails, and is to be run eagerly.
+
+    There it fails with a better message.
+    """
+    backend = backends.current()
+    try:
+        return run()
+    except Exception as error:
+        if not backend.is_own(error):
+            raise
+        told = backend.told(error, f"model {anatomy.model.name!r}")
+        if isinstance(told, MemoryError):
+            raise told from error
+        say(anatomy.model, f"what was compiled fails ({told})".partition("\n")[0])
+        return None
+
+
+def _tensors(anatomy: Anatomy, inputs: Inputs) -> tuple[Inputs, tuple[Any, ...]]:
+    """Inputs as tensors, and the shapes and types to compile for.
+
+    These are of any number of docs, of the sizes that the model declares.
+    """
+    declared = anatomy.inputs
+    leaves = inputs.leaves
+    # Not the number of docs: a Sequential model declares that of its first call.
+    sizes = [one.shape[1:] for one in (declared if len(declared) == len(leaves) else leaves)]
+    shapes = tuple(
+        ((None, *size), str(leaf.dtype)) for size, leaf in zip(sizes, leaves, strict=True)
+    )
+    return _packed(inputs, [ops.convert_to_tensor(leaf) for leaf in leaves]), shapes
+
+
+def _packed(inputs: Inputs, leaves: Sequence[Any]) -> Inputs:
+    return Inputs(inputs.packed(leaves), inputs.seen)
+
+
+def _typed(leaf: Any) -> np.ndarray:
+    """An array of a target, in a type that compiled functions take."""
+    return np.asarray(leaf, np.float32 if np.issubdtype(leaf.dtype, np.floating) else np.int32)
+
+
+def _check_scores(shape: tuple[int | None, ...]) -> int:
+    """The number of classes, given the shape of a model's output."""
+    if len(shape) != 2 or shape[1] is None:
+        raise RunError(
+            "the model's output must be class scores of shape (1, classes) to be explained, "
+            f"got shape {(1, *shape[1:])}"
+        )
+    return shape[1]
+
+
+def _is_finite(values: Any) -> bool:
+    return bool(ops.all(ops.isfinite(values)))
+
+
+def _as_array(values: Any) -> np.ndarray:
+    array: np.ndarray = ops.convert_to_numpy(values)
+    return array

@@ -1,0 +1,341 @@
+"""A run of a model, as it was seen: what its layers put out, and what went into them.
+
+The run may be eager or a dry one that a framework compiles. The layers of the model are tapped, and
+each tensor that passes a tap is noted here with the ones that it was made of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from kerasight.base import RunError
+from kerasight.cam.inputs import Inputs
+from kerasight.keras import backends
+from kerasight.keras.layers import children, children_with_maps
+from kerasight.keras.logits import logits_of
+from kerasight.keras.tap import tapped
+from kerasight.keras.traces import outer_scope
+
+if TYPE_CHECKING:
+    from kerasight.keras.anatomy import Anatomy
+    from kerasight.keras.sites import Site
+
+__all__ = ["Call", "Run", "Weights", "changing_nothing", "outputs_of"]
+
+Weights = Sequence[tuple[Any, np.ndarray]]
+"""Variables, and a value for each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What a layer put out at one of its calls, or what went into it and no layer had put out.
+
+    Attributes:
+        layer: The layer.
+        number: Which of the layer's calls in the run it was, from 0.
+        shape: Its shape with batch axis; empty if it was no single float tensor.
+        at_input: Whether it is what went in.
+        sources: Positions in the run of what it was made of; None in the place of what was not
+            seen.
+    """
+
+    layer: keras.layers.Layer
+    number: int
+    shape: tuple[int, ...]
+    at_input: bool = False
+    sources: tuple[int | None, ...] = ()
+
+    @property
+    def has_rank_of_pictures(self) -> bool:
+        """Whether it has the rank of a batch of pictures."""
+        return len(self.shape) == 4
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether it has the rank of a batch of sequences, of more than one item."""
+        return len(self.shape) == 3 and self.shape[1] != 1
+
+    def is_of(self, site: Site) -> bool:
+        """Whether it is what is seen at a site."""
+        return (
+            self.layer is site.layer
+            and self.at_input == site.at_input
+            and site.call in (None, self.number)
+        )
+
+
+class Run:
+    """One run of a model, of which all is seen that may be a map, or one site alone.
+
+    Attributes:
+        calls: What was seen, in the order in which it came to be.
+        watched: For each of the calls the tensor to differentiate by; None if it is not watched.
+        tokens: For each of the calls the tensor itself, if it was a batch of sequences.
+        is_float16: Whether some of it was of that type.
+        scores: The model's first output, or the logits that it was made of, shape ``(docs,
+            classes)``, float32 or float64.
+    """
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        inputs: Inputs,
+        *,
+        logits: bool = False,
+        watch: backends.Watch | None = None,
+        wanted: Site | None = None,
+        guess: keras.layers.Layer | None = None,
+        replacement: Any = None,
+        weights: Weights = (),
+    ) -> None:
+        """Run a model in inference mode, so that nothing that it does to itself lasts.
+
+        Args:
+            anatomy: The model.
+            inputs: Its inputs, as tensors.
+            logits: Whether the scores are to be those before the final softmax or sigmoid.
+            watch: What prepares a tensor for gradients; None where the scores alone are wanted,
+                and no layer is to be seen.
+            wanted: Where to look; None for all that may be a map.
+            guess: Of all, those from the first call of this layer on.
+            replacement: With what to go on in the place of what is seen at ``wanted``.
+            weights: Values of variables in the place of their own.
+        """
+        self.calls: list[Call] = []
+        self.watched: list[Any] = []
+        self.tokens: list[Any] = []
+        self.is_float16 = False
+        self._model = anatomy.model
+        self._watch = watch
+        self._wanted = wanted
+        self._guess = guess
+        self._replacement = replacement
+        # By id: each tensor that goes on, and the position at which it was seen.
+        self._positions: dict[int, tuple[Any, int | None]] = {}
+        # By id of a layer: how often it was called.
+        self._numbers: dict[int, int] = {}
+        # Of the calls that have begun: layer, number (None of a dry run), positions of the inputs.
+        self._begun: list[tuple[Any, int | None, tuple[int | None, ...]]] = []
+        self._scope = backends.current().scope()
+        ends: list[tuple[Any, Any]] = []
+
+        def activated(given: Any, output: Any) -> None:
+            ends.append((given, output))
+
+        tap = tapped(
+            anatomy.compiled_calls if watch is None else self._first_tapped(anatomy),
+            _pass_on if watch is None else self._see_output,
+            children=None if watch is None else children_with_maps,
+            enter=None if watch is None else self._see_inputs,
+            ends=anatomy.ends if logits else (),
+            activated=activated,
+        )
+        with tap, changing_nothing(weights):
+            scores = _first_output(anatomy.model, outputs_of(anatomy.model, inputs))
+        if logits:
+            scores = logits_of(anatomy.model, scores, ends)
+        self.is_float16 |= _type_of(scores) == "float16"
+        # Of one class, some models leave out the axis.
+        scores = ops.expand_dims(scores, -1) if len(scores.shape) == 1 else scores
+        self.scores = ops.cast(scores, _wide(scores))
+
+    def _first_tapped(self, anatomy: Anatomy) -> list[keras.layers.Layer]:
+        wanted = [] if self._wanted is None else [self._wanted.layer]
+        return [anatomy.model, *anatomy.compiled_calls, *wanted]
+
+    def at(self, site: Site) -> Any:
+        """What is watched at a site; raises ValueError if nothing is."""
+        for call, watched in zip(self.calls, self.watched, strict=True):
+            if call.is_of(site):
+                return watched
+        raise RunError(f"layer {site.layer.name!r} is not reached")
+
+    def _see_inputs(
+        self, layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Note what goes into a layer, and return what is to go in."""
+        given = tree.flatten((args, kwargs))
+        if any(isinstance(one, keras.KerasTensor) or self._is_foreign(one) for one in given):
+            self._begun.append((layer, None, ()))
+            return args, kwargs
+        number = self._numbers.get(id(layer), 0)
+        self._numbers[id(layer)] = number + 1
+        tensors = [one for one in given if _is_floating(one)]
+        if layer is self._model:
+            for one in tensors:
+                self._positions[id(one)] = (weakref.ref(one), None)
+        if len(tensors) == 1 and self._is_worth_seeing(layer, tensors[0]):
+            (given_in,) = tensors
+            onwards = self._see(layer, number, given_in, True, (self._position_of(given_in),))
+            if onwards is not given_in:
+                args, kwargs = tree.map_structure(
+                    lambda one: onwards if one is given_in else one, (args, kwargs)
+                )
+            tensors = [onwards]
+        self._begun.append((layer, number, tuple(map(self._position_of, tensors))))
+        return args, kwargs
+
+    def _see_output(self, layer: keras.layers.Layer, output: Any) -> Any:
+        """Note an output, and return the tensor to go on with in its place."""
+        begun, number, sources = self._begun.pop()
+        while begun is not layer:  # whose call raised, and the user's code went on
+            begun, number, sources = self._begun.pop()
+        if number is None or isinstance(output, keras.KerasTensor) or self._is_foreign(output):
+            return output
+        is_wanted = self._wanted is not None and layer is self._wanted.layer
+        # The model is not to be looked at as a layer. What a model or layer returns of a layer
+        # inside it is noted already.
+        if not is_wanted and (layer is self._model or (self._is_known(output) and children(layer))):
+            return output
+        return self._see(layer, number, output, False, sources)
+
+    def _see(
+        self,
+        layer: keras.layers.Layer,
+        number: int,
+        output: Any,
+        at_input: bool,
+        sources: tuple[int | None, ...],
+    ) -> Any:
+        """Note what is seen at a call, and return what is to go on in its place."""
+        shape = tuple(output.shape) if _is_floating(output) else ()
+        call = Call(layer, number, shape, at_input, sources)
+        self.calls.append(call)
+        self.watched.append(None)
+        self.tokens.append(output if call.has_tokens else None)
+        if not _is_floating(output):
+            return output
+        self.is_float16 |= _type_of(output) == "float16"
+        if layer is self._guess:
+            self._guess = None
+        is_wanted = self._wanted is None or call.is_of(self._wanted)
+        # Of an input all uses count, also those before the layer that it is the input of.
+        is_before_wanted = self._wanted is not None and self._wanted.at_input
+        if is_wanted and self._replacement is not None:
+            output = ops.cast(self._replacement, output.dtype)
+        elif self._guess is None and (
+            call.has_rank_of_pictures if self._wanted is None or is_before_wanted else is_wanted
+        ):
+            assert self._watch is not None
+            # Wide enough for gradients that float16 cannot hold.
+            watched = self._watch(output if at_input else ops.cast(output, _wide(output)), at_input)
+            if is_wanted:
+                self.watched[-1] = watched
+            output = watched if at_input else ops.cast(watched, output.dtype)
+        self._positions[id(output)] = (weakref.ref(output), len(self.calls) - 1)
+        return output
+
+    def _is_worth_seeing(self, layer: keras.layers.Layer, given: Any) -> bool:
+        """Whether to note what goes into a layer: if that is wanted, or no layer put it out."""
+        if layer is self._model:
+            return False
+        if self._wanted is not None and self._wanted.at_input and layer is self._wanted.layer:
+            return True
+        if given.shape is None or len(given.shape) not in (3, 4) or self._is_known(given):
+            return False
+        source = self._before_a_cast(given)
+        if source is not None:
+            self._positions[id(given)] = (weakref.ref(given), source)
+        return source is None
+
+    def _is_known(self, tensor: Any) -> bool:
+        reference, _ = self._positions.get(id(tensor), (None, None))
+        return reference is not None and reference() is tensor
+
+    def _position_of(self, tensor: Any) -> int | None:
+        return self._positions[id(tensor)][1] if self._is_known(tensor) else None
+
+    def _before_a_cast(self, given: Any) -> int | None:
+        """The position of what a tensor is but for its type: Keras casts what goes into layers."""
+        if self._scope is not None:  # nothing can be compared, and the site is known
+            return None
+        for position in reversed(range(len(self.calls))):
+            seen = self.watched[position]
+            if seen is not None and seen.shape == given.shape:
+                is_same = bool(ops.all(ops.cast(seen, given.dtype) == given))
+                return position if is_same else None
+        return None
+
+    def _is_foreign(self, value: Any) -> bool:
+        """Whether a tensor is not of this run.
+
+        But of Keras's dry runs, which infer shapes to build what is not built yet, or of a function
+        that the user's code has compiled.
+        """
+        return backends.current().is_foreign(value, self._scope)
+
+
+def _pass_on(layer: keras.layers.Layer, output: Any) -> Any:
+    return output
+
+
+def _is_floating(value: Any) -> bool:
+    """Whether something is a tensor of floats."""
+    return backends.current().is_tensor(value) and "float" in _type_of(value)
+
+
+def _type_of(tensor: Any) -> str:
+    try:
+        name: str = keras.backend.standardize_dtype(tensor.dtype)
+    except ValueError:  # a type that Keras does not know
+        return str(tensor.dtype)
+    return name
+
+
+def _wide(values: Any) -> str:
+    """The type that results are given in: float64 for float64, else float32."""
+    return "float64" if _type_of(values) == "float64" else "float32"
+
+
+@contextlib.contextmanager
+def changing_nothing(weights: Weights = ()) -> Iterator[None]:
+    """Where what a model does to itself as it runs does not last.
+
+    Batch normalisation that the user's code runs in training mode, counters, seeds, losses. In a
+    scope of the user's, the weights are those of that scope; else those given.
+    """
+    outer = outer_scope()
+    with keras.StatelessScope(state_mapping=weights) as scope:
+        if outer is not None:
+            scope.state_mapping.update(outer.state_mapping)
+        yield
+
+
+def outputs_of(model: keras.Model, inputs: Inputs) -> Any:
+    """What the model puts out; errors in plain words."""
+    try:
+        return model(inputs.structure, training=False)
+    except Exception as error:
+        told = backends.current().told(error, f"model {model.name!r}")
+        if told is error:
+            raise
+        raise told from error
+
+
+def _first_output(model: keras.Model, outputs: Any) -> Any:
+    """The first output, a tensor of real numbers."""
+    flat = tree.flatten(outputs)
+    if not flat or flat[0] is None:
+        got = "none; does its call return them?"
+    else:
+        got = type(flat[0]).__name__
+        with contextlib.suppress(TypeError, ValueError):
+            first = ops.convert_to_tensor(flat[0])
+            is_real = re.match("float|bfloat|int|uint|bool", _type_of(first))
+            if is_real and backends.current().is_tensor(first):
+                return first
+            if not is_real:
+                got = f"dtype {_type_of(first)}"
+    raise RunError(
+        f"the first output of model {model.name!r} must be class scores, real numbers of shape (1, "
+        f"classes), got {got}"
+    )
