@@ -274,6 +274,42 @@ def test_a_method_that_compares_classes_is_left_out_where_there_is_one(docs: np.
         evaluate(model, docs[:1], methods=["finer-cam"], metrics=["increase"])
 
 
+# Options
+
+
+def test_options_are_those_of_an_explanation(model: keras.Model, docs: np.ndarray) -> None:
+    asked: dict[str, Any] = {"methods": METHODS, "metrics": ["deletion"], "steps": 4, "seed": 3}
+    found = evaluate(model, docs[:1], targets=[1], random=False, smooth=2, **asked)
+    for row in found.rows:
+        expl = kerasight.explain_prediction(
+            model, docs[:1], [1], method=row.method, logits=True, smooth=2, seed=3
+        )
+        expected = metrics.deletion(model, docs[:1], expl, steps=4, seed=3).area
+        assert row.values["deletion"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_option_goes_to_the_methods_that_can_do_with_it(
+    model: keras.Model, docs: np.ndarray
+) -> None:
+    names = ["grad-cam", "layercam", "finer-cam"]
+    asked: dict[str, Any] = {"methods": names, "metrics": ["insertion"], "steps": 8}
+    asked |= {"targets": [0], "random": False}
+    for options, changed in (
+        ({}, []),
+        ({"relu": False}, ["grad-cam", "finer-cam"]),
+        ({"alpha": 9.0}, ["finer-cam"]),
+        ({"alpha": 9.0, "references": [2]}, ["finer-cam"]),
+    ):
+        found = evaluate(model, docs[:1], **asked, **options)
+        for row in found.rows:
+            own = options if row.method in changed else {}
+            expl = kerasight.explain_prediction(
+                model, docs[:1], [0], method=row.method, logits=True, **own
+            )
+            expected = metrics.insertion(model, docs[:1], expl, steps=8).area
+            assert row.values["insertion"] == pytest.approx(expected, abs=1e-5)
+
+
 # What is refused
 
 
@@ -307,6 +343,13 @@ def test_a_doc_that_fails_is_raised_or_kept(model: keras.Model, docs: np.ndarray
         ({"metrics": [3]}, TypeError, r"metric must be the name of one \(str\), got int"),
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+        ({"alpha": 1.0}, ValueError, "method 'grad-cam' has no use for alpha"),
+        ({"references": 2}, ValueError, "'grad-cam' has no use for references"),
+        ({"methods": ["layercam"], "relu": False}, ValueError, "'layercam' cannot do relu=False"),
+        ({"smooth": -1}, ValueError, "smooth must be at least 0, got -1"),
+        ({"smoth": 3}, TypeError, "there is no option 'smoth'; the nearest name is smooth"),
+        ({"method": "grad-cam"}, TypeError, "there is no option 'method'"),
+        ({"counterfactual": True}, TypeError, "there is no option 'counterfactual'"),
         ({"layer": []}, ValueError, "layer must hold at least one layer"),
         ({"errors": "hide"}, ValueError, "errors must be 'raise' or 'keep', got 'hide'"),
         ({"targets": [1]}, ValueError, "targets must hold one for each doc, and ends at doc 1"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -19,9 +19,15 @@ __all__ = ["OPTIONS", "Request", "check_options", "takes_options"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _option(default: Any, check: Callable[[str, Any], Any]) -> Any:
-    """An option: what None stands for, and what makes a value of what a user passes."""
-    return field(default=default, metadata={"check": check})
+def _option(default: Any, check: Callable[[str, Any], Any], ability: str = "") -> Any:
+    """An option.
+
+    Args:
+        default: What None stands for.
+        check: Makes a value of what a user passes.
+        ability: What a `Method` must be, or have, for any other value; nothing if left out.
+    """
+    return field(default=default, metadata={"check": check, "ability": ability})
 
 
 def _at_least(least: int) -> Callable[[str, Any], int]:
@@ -96,10 +102,10 @@ class Request:
 
     method: Method = _option(METHODS["grad-cam"], lambda _, value: find_method(value))
     logits: bool = _option(False, checks.flag)
-    relu: bool = _option(True, checks.flag)
-    counterfactual: bool = _option(False, checks.flag)
-    alpha: float | None = _option(None, _strength)
-    references: int | tuple[int, ...] | None = _option(None, _number_or_classes)
+    relu: bool = _option(True, checks.flag, "is_signed")
+    counterfactual: bool = _option(False, checks.flag, "has_counterfactual")
+    alpha: float | None = _option(None, _strength, "compares")
+    references: int | tuple[int, ...] | None = _option(None, _number_or_classes, "compares")
     smooth: int = _option(0, _at_least(0))
     seed: int = _option(0, _at_least(0))
     batch_size: int = _option(32, _at_least(1))
@@ -116,40 +122,75 @@ class Request:
             TypeError: If something is of a type that it cannot be.
             ValueError: If something has a value that it cannot have, or that the method cannot do.
         """
-        request = cls(
+        request = cls._checked(asked)
+        for option in request._special():
+            if not request._can(option):
+                raise ValueError(request._refusal(option))
+        return request
+
+    @classmethod
+    def of_methods(cls, methods: Iterable[Any], asked: Mapping[str, Any]) -> tuple[Request, ...]:
+        """A request for each of several methods; an option goes to all that can do with it.
+
+        Args:
+            methods: Names of methods; one that comes again counts once.
+            asked: As in `of`, but for ``method``.
+
+        Raises:
+            TypeError: As in `of`.
+            ValueError: As in `of`; if none of the methods can do with an option.
+        """
+        request = cls._checked(asked)
+        found = dict.fromkeys(map(find_method, methods))
+        requests = {method: replace(request, method=method) for method in found}
+        for option in request._special():
+            able = [method for method, one in requests.items() if one._can(option)]
+            if not able:
+                raise ValueError(next(iter(requests.values()))._refusal(option))
+            as_ever: dict[str, Any] = {option.name: option.default}
+            for method in requests.keys() - set(able):
+                requests[method] = replace(requests[method], **as_ever)
+        return tuple(requests.values())
+
+    @classmethod
+    def _checked(cls, asked: Mapping[str, Any]) -> Request:
+        """What the user passed, whatever the method can do."""
+        return cls(
             **{
                 option.name: option.metadata["check"](option.name, asked[option.name])
                 for option in fields(cls)
                 if asked.get(option.name) is not None
             }
         )
-        request._check_method()
-        return request
 
-    def _check_method(self) -> None:
-        if not self.relu and not self.method.is_signed:
-            raise ValueError(self._refusal("relu=False", "is_signed"))
-        if self.counterfactual and not self.method.has_counterfactual:
-            raise ValueError(self._refusal("counterfactual=True", "has_counterfactual"))
-        for name in ("alpha", "references"):
-            if getattr(self, name) is not None and not self.method.compares:
-                able = ", ".join(known for known, method in METHODS.items() if method.compares)
-                opacity = "; how opaque a heatmap is drawn is alpha_limit" * (name == "alpha")
-                raise ValueError(
-                    f"method {self.method.name!r} has no use for {name}: it compares no "
-                    f"classes, as {able} does{opacity}"
-                )
+    def _special(self) -> list[Field[Any]]:
+        """The options that not all methods can do with, where they are other than by default."""
+        return [
+            option
+            for option in fields(self)
+            if option.metadata["ability"] and getattr(self, option.name) != option.default
+        ]
 
-    def _refusal(self, what: str, ability: str) -> str:
-        others = [name for name, method in METHODS.items() if getattr(method, ability)]
+    def _can(self, option: Field[Any]) -> bool:
+        return bool(getattr(self.method, option.metadata["ability"]))
+
+    def _refusal(self, option: Field[Any]) -> str:
+        ability = option.metadata["ability"]
+        able = ", ".join(name for name, method in METHODS.items() if getattr(method, ability))
+        if ability == "compares":
+            opacity = "; how opaque a heatmap is drawn is alpha_limit" * (option.name == "alpha")
+            return (
+                f"method {self.method.name!r} has no use for {option.name}: it compares no "
+                f"classes, as {able} does{opacity}"
+            )
         reason = (
             "knows no evidence against a class"
             if self.method.is_of_class
             else "does not depend on the class"
         )
         return (
-            f"method {self.method.name!r} cannot do {what}: it {reason}; those that can are "
-            f"{', '.join(others)}"
+            f"method {self.method.name!r} cannot do {option.name}={not option.default}: it "
+            f"{reason}; those that can are {able}"
         )
 
     @property
@@ -171,23 +212,33 @@ OPTIONS = tuple(option.name for option in fields(Request))
 """The names of the options."""
 
 
-def takes_options(function: Function) -> Function:
-    """Show the options in the signature of a function that takes them as ``**options``."""
-    signature = inspect.signature(function)
-    named = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    options = [
-        inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for option in fields(Request)
-        if option.name not in signature.parameters
-        for default in [getattr(option.default, "name", option.default)]
-    ]
-    shown = signature.replace(parameters=[*named, *options])
-    function.__signature__ = shown  # type: ignore[attr-defined]
-    return function
+def takes_options(*without: str) -> Callable[[Function], Function]:
+    """Show the options in the signature of a function that takes them as ``**options``.
+
+    Args:
+        *without: Names of options that it does not take.
+    """
+
+    def shown(function: Function) -> Function:
+        signature = inspect.signature(function)
+        named = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        options = [
+            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for option in fields(Request)
+            if option.name not in (*signature.parameters, *without)
+            for default in [getattr(option.default, "name", option.default)]
+        ]
+        function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*named, *options]
+        )
+        return function
+
+    return shown
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Raise TypeError if one of the names is that of no option."""
-    for option in options.keys() - set(OPTIONS):
-        known = checks.nearest(option, OPTIONS)
-        raise TypeError(f"there is no option {option!r}{known or f'; known are {OPTIONS}'}")
+def check_options(options: Mapping[str, Any], *without: str) -> None:
+    """Raise TypeError if one of the names is that of no option, or is one of ``without``."""
+    known = [option for option in OPTIONS if option not in without]
+    for option in options.keys() - set(known):
+        near = checks.nearest(option, known) or f"; known are {', '.join(known)}"
+        raise TypeError(f"there is no option {option!r}{near}")

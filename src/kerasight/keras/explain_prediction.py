@@ -138,7 +138,7 @@ def explain_prediction_keras_not_supported(model: keras.Model, doc: Any) -> Expl
     )
 
 
-@takes_options
+@takes_options()
 def explain_prediction_keras_image(
     model: keras.Model,
     doc: np.ndarray,

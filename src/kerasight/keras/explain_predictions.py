@@ -26,7 +26,7 @@ __all__ = ["explain_predictions_keras"]
 
 
 @explain_predictions.register(keras.Model)
-@takes_options
+@takes_options()
 def explain_predictions_keras(
     model: keras.Model,
     docs: Any,

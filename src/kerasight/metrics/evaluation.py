@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kerasight.cam.methods import METHODS, find_method
-from kerasight.cam.request import Request
+from kerasight.cam.methods import METHODS
+from kerasight.cam.request import Request, check_options, takes_options
 from kerasight.checks import flag, integer
 from kerasight.metrics import columns
 from kerasight.metrics.columns import METRICS, Case, Metric
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from kerasight.keras.explainer import Explainer, LayerKeys, TargetNames
 
 __all__ = ["Study", "evaluate"]
+
+# Options of an explanation that an evaluation does not take: it has ``methods``, and its metrics
+# judge what speaks for a class.
+_NO_OPTIONS = ("method", "counterfactual")
 
 # A method that takes so many seconds is not run once more to be prepared: that would hardly show.
 _LONG = 2.0
@@ -88,9 +92,11 @@ class Study:
         seed: int = 0,
         progress: bool | None = None,
         tell: Callable[[str, float], None] | None = None,
+        **options: Any,
     ) -> Study:
         """A study of what the user passed, checked; the arguments are those of `evaluate`."""
         check_model(model)
+        check_options(options, *_NO_OPTIONS)
         from kerasight.keras.explainer import Explainer
 
         for name, value in (("methods", methods), ("metrics", metrics)):
@@ -98,14 +104,10 @@ class Study:
             if value is not None and not (is_list and len(value)):
                 raise ValueError(f"{name} must be a list of names, or None for all, got {value!r}")
         asked = {"logits": logits, "seed": seed, "batch_size": batch_size, "progress": progress}
-        requests = {
-            find_method(method).name: Request.of({"method": method, **asked})
-            for method in (METHODS if methods is None else methods)
-        }
         Explainer(model, layer=layer)  # which refuses what can be no layer
         return cls(
             model=model,
-            requests=tuple(requests.values()),
+            requests=Request.of_methods(methods or METHODS, {**options, **asked}),
             metrics=tuple(dict.fromkeys(map(columns.find, metrics or METRICS))),
             layer=layer,
             steps=integer("steps", steps, least=1),
@@ -298,6 +300,7 @@ def _has_logits(model: keras.Model, doc: np.ndarray) -> bool:
     return True
 
 
+@takes_options(*_NO_OPTIONS)
 def evaluate(
     model: keras.Model,
     docs: Iterable[Shaped[np.ndarray, " ..."]],
@@ -317,6 +320,7 @@ def evaluate(
     seed: int = 0,
     errors: Literal["raise", "keep"] = "raise",
     progress: bool | None = None,
+    **options: Any,
 ) -> Evaluation:
     """Explain docs by several methods, and judge the heatmaps by several metrics.
 
@@ -350,14 +354,19 @@ def evaluate(
         errors: What to do with the error of a doc: ``"raise"`` it with the name of the doc, or
             ``"keep"`` it in the ``errors`` of the result, and go on.
         progress: Whether to show a progress bar, by tqdm; None shows it on a terminal.
+        **options: ``relu``, ``alpha``, ``references`` and ``smooth``, as in
+            `kerasight.cam.request.Request`. Each goes to all methods that can do with it: ``alpha``
+            and ``references`` to those that compare classes, ``relu=False`` to those whose heatmaps
+            have a sign.
 
     Returns:
         A `kerasight.metrics.result.Evaluation`.
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If an argument has a wrong value; if ``names``, ``targets`` or ``masks`` are
-            fewer than docs; if a doc cannot be explained or judged.
+        TypeError: If an argument has a wrong type, or there is no such option.
+        ValueError: If an argument has a wrong value; if none of the methods can do with an option;
+            if ``names``, ``targets`` or ``masks`` are fewer than docs; if a doc cannot be explained
+            or judged.
 
     Example:
         >>> import numpy as np
@@ -393,6 +402,7 @@ def evaluate(
         batch_size=batch_size,
         seed=seed,
         progress=None if progress is None else False,  # the bar that counts docs is enough
+        **options,
     )
     # Imported only now, as it needs Keras.
     from kerasight.keras.explainer import check_names
