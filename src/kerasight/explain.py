@@ -68,17 +68,17 @@ def explain_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Explanation:
     """Explain one prediction of a model.
 
     Calls the explainer that is registered for the type of ``estimator``. For Keras models this is
-    `kerasight.explain_prediction_keras`, whose documentation lists the arguments. Add a type of
-    your own with ``@explain_prediction.register(YourType)``.
+    `kerasight.explain_prediction_keras`. Its documentation says what ``targets``, ``layer`` and
+    ``image`` mean; that of `kerasight.cam.request.Request` says it of ``method``, ``logits`` and
+    all other options. Add a type of your own with ``@explain_prediction.register(YourType)``.
 
     Args:
         estimator: The model. Must be passed by position.
         doc: The input, with its batch axis: for a Keras image model an array of shape
             ``(1, height, width, channels)``.
         **kwargs: Passed on to the explainer: for Keras models ``targets``, ``layer`` and ``image``,
-            which may also come by position, in this order; ``top_targets``, ``target_names``,
-            ``method``, ``logits``, ``relu``, ``counterfactual``, ``alpha``, ``references``,
-            ``smooth``, ``seed``, ``batch_size`` and ``progress``.
+            which may also come by position, in this order; ``top_targets`` and ``target_names``;
+            and the options.
 
     Returns:
         The explanation. For a model of an unknown type, an ``Explanation`` whose ``error`` says so.
@@ -95,18 +95,16 @@ def explain_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Iterator[Ex
     """Explain the predictions of a model for many inputs, as a stream.
 
     Calls the explainer that is registered for the type of ``estimator``. For Keras models this is
-    `kerasight.keras.explain_predictions.explain_predictions_keras`, whose documentation lists the
-    arguments.
+    `kerasight.keras.explain_predictions.explain_predictions_keras`. Its documentation says what
+    ``targets``, ``layer`` and ``images`` mean; that of `kerasight.cam.request.Request` says it of
+    ``method``, ``logits`` and all other options.
 
     Args:
         estimator: The model. Must be passed by position.
         docs: The inputs: an array ``(docs, height, width, channels)``, or any iterable of docs or
             batches.
-
         **kwargs: Passed on to the explainer: for Keras models ``targets`` or ``top_targets``,
-            ``target_names``, ``layer``, ``images``, ``batch_size``, ``progress``, ``errors``,
-            ``method``, ``logits``, ``relu``, ``counterfactual``, ``alpha``, ``references``,
-            ``smooth`` and ``seed``.
+            ``target_names``, ``layer``, ``images``, ``errors``, and the options.
 
     Returns:
         An iterator over explanations, one for each doc and in order. For a model of an unknown

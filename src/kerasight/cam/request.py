@@ -39,7 +39,7 @@ def _strength(name: str, value: Any) -> float:
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     strength = float(value)
     if not 0 <= strength < np.inf:  # also False for NaN
-        raise ValueError(f"{name} must be at least 0, and finite, got {value}")
+        raise ValueError(f"{name} must be at least 0, and finite, got {strength:g}")
     return strength
 
 

@@ -216,26 +216,6 @@ def command(
 ) -> None:
     """Evaluate methods on pictures; the arguments are the options of the command.
 
-    Args:
-        images: Files of pictures, and folders of them.
-        model: File of a model, or name of one of ``keras.applications``.
-        method: Names of methods.
-        metric: Names of metrics.
-        masks: Folder of masks.
-        layer: Names, paths or indices of the layers.
-        logits: Whether to explain the score before the final softmax or sigmoid.
-        random: Whether to judge random heatmaps too.
-        pictures: How many embedded pictures to take.
-        steps: In how many steps pixels are deleted and inserted.
-        seed: Seed of pictures, random heatmaps and noise.
-        output: The CSV file.
-        markdown: Whether to print the table in Markdown.
-        preprocess: How pixels become the input of a model file.
-        class_names: File with the names of the classes of a model file.
-        imports: Modules and ``.py`` files to import before a model file is loaded.
-        unsafe: Whether Python code in a model file may run.
-        force: Whether to replace a file that the command did not make.
-
     Raises:
         typer.Exit: With code 2, if anything failed; with code 130, if it was interrupted.
     """

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,6 @@ import typer
 from rich.text import Text
 
 from kerasight.cam.methods import METHODS, Method
-from kerasight.cam.request import Request
 from kerasight.checks import nearest, plain, plural
 from kerasight.cli import models, options
 from kerasight.cli.ahead import ahead
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from kerasight.base import Explanation, TargetExplanation
+    from kerasight.cam.request import Request
     from kerasight.cli.models import Classifier
     from kerasight.keras.explainer import Look
 
@@ -81,8 +81,7 @@ class _Request:
         html: The file of the report, if there is to be one.
         colormap: Name of a colormap; None for that of the library.
         alpha: The greatest opacity of the heatmap.
-        method: The method.
-        asked: What else is asked of it, as `kerasight.explain_prediction` takes it.
+        asked: What the library is asked for, but for classes that only the model knows.
         references: The classes to compare with, as the user names them.
     """
 
@@ -94,22 +93,15 @@ class _Request:
     html: Path | None
     colormap: str | None
     alpha: float
-    method: Method
-    asked: dict[str, Any]
+    asked: Request
     references: Sequence[str]
-
-    @property
-    def asked_of_keras(self) -> Request:
-        """What the library is asked for, but for classes that only the model knows."""
-        return Request.of({"method": self.method.name, **self.asked})
 
     def of(self, classifier: Classifier) -> Request:
         """What the library is asked for, once the model is there."""
-        asked = self.asked_of_keras
         if not self.references:
-            return asked
+            return self.asked
         indices = [_class_index("--reference", one, classifier) for one in self.references]
-        return replace(asked, references=tuple(dict.fromkeys(indices)))
+        return replace(self.asked, references=tuple(dict.fromkeys(indices)))
 
 
 @dataclass(eq=False)
@@ -270,38 +262,18 @@ def command(
 ) -> None:
     """Explain pictures and write the overlays; the arguments are the options of the command.
 
-    Args:
-        images: Files of pictures, and folders of them.
-        model: File of a model, or name of one of ``keras.applications``.
-        target: Index or name of the class to explain.
-        top: How many of the classes with the highest scores to explain.
-        method: Name of the method.
-        layer: Names, paths or indices of the layers.
-        logits: Whether to explain the score before the final softmax or sigmoid.
-        signed: Whether the heatmap keeps its sign.
-        counterfactual: Whether to show what speaks against the class.
-        similar: How many classes to compare with, those whose scores are nearest.
-        reference: Indices or names of the classes to compare with.
-        strength: The share of their mean score to subtract.
-        smooth: How many noisy copies of a picture to average over.
-        output: Folder for the overlays.
-        html: File for the report.
-        colormap: Name of a Matplotlib colormap.
-        alpha: The greatest opacity of the heatmap.
-        preprocess: How pixels become the input of a model file.
-        class_names: File with the names of the classes of a model file.
-        imports: Modules and ``.py`` files to import before a model file is loaded.
-        unsafe: Whether Python code in a model file may run.
-        force: Whether to replace files that the command did not make.
-
     Raises:
         typer.Exit: With code 2, if anything failed; with code 130, if it was interrupted.
     """
+    # All that the library is asked for, by its names.
+    asked = {**locals(), "relu": not signed, "references": similar, "alpha": strength}
     try:
         if target is not None and top is not None:
             raise RunError("--top and --target exclude each other: pass one of them")
         if similar is not None and reference:
             raise RunError("--similar and --reference exclude each other: pass one of them")
+        asked["method"] = options.known("--method", method, list(METHODS))
+        _check_method(METHODS[asked["method"]], asked, reference or ())
         request = _Request(
             model=model or "the demo model",
             target=target,
@@ -312,15 +284,7 @@ def command(
             html=html,
             colormap=colormap,
             alpha=alpha,
-            method=METHODS[options.known("--method", method, list(METHODS))],
-            asked={
-                "logits": logits,
-                "relu": not signed,
-                "counterfactual": counterfactual,
-                "references": similar,
-                "alpha": strength,
-                "smooth": smooth,
-            },
+            asked=options.request_of(asked),
             references=reference or (),
         )
         _check(request)
@@ -370,14 +334,6 @@ def _check(request: _Request) -> None:
         )
     if not 0 <= request.alpha <= 1:  # also False for NaN
         raise RunError(f"--alpha must lie between 0 and 1, got {request.alpha:g}")
-    if (request.asked["smooth"] or 0) < 0:
-        raise RunError(f"--smooth must be at least 0, got {request.asked['smooth']}")
-    similar, strength = request.asked["references"], request.asked["alpha"]
-    if similar is not None and similar < 1:
-        raise RunError(f"--similar must be at least 1, got {similar}")
-    if strength is not None and not 0 <= strength < np.inf:  # also False for NaN
-        raise RunError(f"--strength must be at least 0, and finite, got {strength:g}")
-    _check_method(request)
     check_writable("--output", request.output, is_folder=True)
     if request.html is not None:
         check_writable("--html", request.html)
@@ -394,29 +350,24 @@ def _check(request: _Request) -> None:
         )
 
 
-def _check_method(request: _Request) -> None:
-    """Raise RunError if the method cannot do what is asked of it.
-
-    The library's own check comes with Keras.
-    """
+def _check_method(method: Method, asked: Mapping[str, Any], references: Sequence[str]) -> None:
+    """Raise RunError if a method cannot do what is asked of it; in the words of the command."""
     for option, is_asked, ability in (
-        ("--signed", not request.asked["relu"], "is_signed"),
-        ("--counterfactual", request.asked["counterfactual"], "has_counterfactual"),
+        ("--signed", not asked["relu"], "is_signed"),
+        ("--counterfactual", asked["counterfactual"], "has_counterfactual"),
     ):
-        if is_asked and not getattr(request.method, ability):
+        if is_asked and not getattr(method, ability):
             able = ", ".join(name for name, other in METHODS.items() if getattr(other, ability))
-            raise RunError(
-                f"--method {request.method.name} cannot do {option}; those that can are {able}"
-            )
+            raise RunError(f"--method {method.name} cannot do {option}; those that can are {able}")
     for option, is_asked in (
-        ("--similar", request.asked["references"] is not None),
-        ("--reference", bool(request.references)),
-        ("--strength", request.asked["alpha"] is not None),
+        ("--similar", asked["references"] is not None),
+        ("--reference", bool(references)),
+        ("--strength", asked["alpha"] is not None),
     ):
-        if is_asked and not request.method.compares:
+        if is_asked and not method.compares:
             able = ", ".join(name for name, other in METHODS.items() if other.compares)
             raise RunError(
-                f"--method {request.method.name} cannot use {option}: only {able} compares classes"
+                f"--method {method.name} cannot use {option}: only {able} compares classes"
             )
 
 
@@ -790,7 +741,7 @@ def _print(rows: Sequence[OverlayRow], request: _Request, reported: int) -> None
     lines = ["No overlay written"]
     if rows:
         # Grad-CAM as it always was goes without saying.
-        title = request.asked_of_keras.title
+        title = request.asked.title
         by = "" if title == METHODS["grad-cam"].title else f" by {title}"
         lines = [f"{plural(len(rows), 'overlay')}{by} written to {request.output}"]
     if reported:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kerasight.cam.methods import METHODS
+from kerasight.cam.request import Request
 from kerasight.checks import one_of
 from kerasight.cli.console import RunError
 from kerasight.cli.models import is_integer
@@ -25,6 +26,7 @@ __all__ = [
     "Unsafe",
     "known",
     "layer_keys",
+    "request_of",
 ]
 
 Images = Annotated[
@@ -114,6 +116,26 @@ METHOD_NAMES = ", ".join(METHODS)
 def layer_keys(layers: Sequence[str] | None) -> list[int | str]:
     """The layers as arguments of the library."""
     return [int(layer) if is_integer(layer) else layer for layer in layers or ()]
+
+
+# Options of the library that the command calls by another name.
+_CALLED = {"alpha": "--strength", "references": "--similar"}
+
+
+def request_of(asked: Mapping[str, Any]) -> Request:
+    """What the library is asked for.
+
+    Args:
+        asked: Options by their names in the library; other names are left alone.
+
+    Raises:
+        RunError: If something has a value that it cannot have.
+    """
+    try:
+        return Request.of(asked)
+    except ValueError as error:
+        argument, _, problem = str(error).partition(" ")
+        raise RunError(f"{_CALLED.get(argument, f'--{argument}')} {problem}") from None
 
 
 def known(option: str, name: str, names: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ __all__ = [
 
 
 @explain_prediction.register(keras.Model)
-def explain_prediction_keras(
+def explain_prediction_keras(  # noqa: D417
     model: keras.Model,
     doc: np.ndarray,
     targets: list[int] | None = None,
@@ -74,17 +74,9 @@ def explain_prediction_keras(
         top_targets: Explain this many classes in one pass: those with the highest scores, the best
             first; if negative, those with the lowest. Not together with ``targets``.
         target_names: Names of the classes: a list with one for each, or a dict from index to name.
-        method: The method; what it and the options after it mean, and how they go together, stands
-            in `kerasight.cam.request.Request`.
-        logits: As there, and so all that follow.
-        relu: As there.
-        counterfactual: As there.
-        alpha: As there.
-        references: As there.
-        smooth: As there.
-        seed: As there.
-        batch_size: As there.
-        progress: As there.
+
+    The other arguments say how to explain: `kerasight.cam.request.Request` tells what each of them
+    means, and which go together.
 
     Returns:
         An ``Explanation`` with the picture in ``image``, the path of the layer in ``layer``, and in
