@@ -17,6 +17,7 @@ from kerasight.keras.layers import (
     IMAGE_LAYERS,
     channels_taken,
     children,
+    hides_maps,
     only_drops_or_augments,
     own_layout,
     walk,
@@ -45,6 +46,9 @@ class Anatomy:
     def __init__(self, model: keras.Model) -> None:
         """Nothing is looked at before it is asked for."""
         self.model = model
+        # By id of a layer: that and those inside it.
+        self._children: dict[int, tuple[keras.layers.Layer, list[keras.layers.Layer]]] = {}
+        self._is_new = True
 
     @property
     def traces(self) -> Traces:
@@ -53,13 +57,26 @@ class Anatomy:
 
     def refresh(self) -> None:
         """To be called before a pass: forget what no longer holds, if the model has changed."""
-        if not self.traces.refresh():
+        if not self.traces.refresh() and not self._is_new:
             self.forget()
+        self._is_new = False
 
     @cached_property
     def layers(self) -> list[tuple[str, keras.layers.Layer]]:
         """All layers inside the model with their paths, each before the layers inside it."""
-        return list(walk(self.model))
+        return list(walk(self.model, self.children))
+
+    def children(self, layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+        """The layers directly inside a layer."""
+        if not layer.built:  # more may come
+            return children(layer)
+        if id(layer) not in self._children:
+            self._children[id(layer)] = (layer, children(layer))
+        return self._children[id(layer)][1]
+
+    def children_with_maps(self, layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+        """The layers directly inside a layer that may have a map of the image."""
+        return [] if hides_maps(layer) else self.children(layer)
 
     @cached_property
     def compiled_calls(self) -> list[keras.layers.Layer]:
@@ -87,6 +104,7 @@ class Anatomy:
         """To be called when layers were made or built, as when a model is first called."""
         for known in ("layers", "compiled_calls", "ends"):
             self.__dict__.pop(known, None)
+        self._children.clear()
 
     def path_of(self, layer: keras.layers.Layer) -> str:
         """The path of a layer; its bare name if it is not in the model."""

@@ -15,13 +15,12 @@ __all__ = [
     "IMAGE_LAYERS",
     "channels_taken",
     "children",
-    "children_with_maps",
+    "hides_maps",
     "input_layout",
     "only_drops_or_augments",
     "output_layout",
     "own_layout",
     "walk",
-    "walk_with_maps",
 ]
 
 IMAGE_LAYERS = (
@@ -67,15 +66,13 @@ def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return [child for child in found if child is not layer]
 
 
-def children_with_maps(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers directly inside a layer that may have a map of the image.
+def hides_maps(layer: keras.layers.Layer) -> bool:
+    """Whether the layers inside a layer have no map of the image, though they may look so.
 
-    Not those of an attention: what they put out has the rank of one, and tokens and heads for axes.
-    Nor that of a `TimeDistributed`, which has a map of one step at a time.
+    Those of an attention do not: their outputs have the rank of a map, and tokens and heads for
+    axes. Nor does that of a `TimeDistributed`, which has a map of one step at a time.
     """
-    if "Attention" in type(layer).__name__ or isinstance(layer, keras.layers.TimeDistributed):
-        return []
-    return children(layer)
+    return "Attention" in type(layer).__name__ or isinstance(layer, keras.layers.TimeDistributed)
 
 
 def _held(values: Iterable[Any]) -> list[keras.layers.Layer]:
@@ -100,21 +97,20 @@ def _held(values: Iterable[Any]) -> list[keras.layers.Layer]:
     return found
 
 
-def walk(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """All layers inside a model with their paths, each before the layers inside it.
+def walk(
+    layer: keras.layers.Layer, children_of: Callable[[Any], list[keras.layers.Layer]] = children
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """All layers inside a model or layer with their paths, each before the layers inside it.
+
+    Args:
+        layer: The model or layer.
+        children_of: Gives the layers directly inside one.
 
     Yields:
         ``(path, layer)``, with ``path`` the names from the outermost layer to this one, joined by
-        ``/``; the name of ``model`` is not part of it. A layer held in several places comes once,
+        ``/``; the name of the model is not part of it. A layer held in several places comes once,
         with the path of the first.
     """
-    yield from _walk(model, children)
-
-
-def _walk(
-    layer: keras.layers.Layer,
-    children_of: Callable[[keras.layers.Layer], list[keras.layers.Layer]],
-) -> Iterator[tuple[str, keras.layers.Layer]]:
     seen = {id(layer)}
     ahead = [("", iter(children_of(layer)))]
     while ahead:
@@ -127,12 +123,6 @@ def _walk(
             path = prefix + child.name
             yield path, child
             ahead.append((path + "/", iter(children_of(child))))
-
-
-def walk_with_maps(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """All layers inside a model that may have a map of the image."""
-    for _, layer in _walk(model, children_with_maps):
-        yield layer
 
 
 def only_drops_or_augments(layer: keras.layers.Layer) -> bool:

@@ -411,7 +411,7 @@ class _Trace:
             site=site,
             activations=_as_array(seen),
             gradients=_as_array(gradients),
-            target=self._settled.with_leaves(map(ops.convert_to_numpy, settled)),
+            target=self._settled.with_leaves(map(ops.convert_to_numpy, settled)).named(),
             scores=_as_array(scores),
         )
 
@@ -469,7 +469,7 @@ def _look_eagerly(
         site=site,
         activations=None if seen is None else _as_array(seen),
         gradients=None if gradients is None else _as_array(gradients),
-        target=settled.with_leaves(map(ops.convert_to_numpy, settled.leaves())),
+        target=settled.with_leaves(map(ops.convert_to_numpy, settled.leaves())).named(),
         scores=_as_array(run.scores),
         calls=run.calls,
     )

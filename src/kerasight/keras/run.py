@@ -20,7 +20,6 @@ from keras import ops, tree
 from kerasight.base import RunError
 from kerasight.cam.inputs import Inputs
 from kerasight.keras import backends
-from kerasight.keras.layers import children, children_with_maps
 from kerasight.keras.logits import logits_of
 from kerasight.keras.tap import tapped
 from kerasight.keras.traces import outer_scope
@@ -115,6 +114,7 @@ class Run:
         self.tokens: list[Any] = []
         self.is_float16 = False
         self._model = anatomy.model
+        self._children = anatomy.children
         self._watch = watch
         self._wanted = wanted
         self._guess = guess
@@ -134,7 +134,7 @@ class Run:
         tap = tapped(
             anatomy.compiled_calls if watch is None else self._first_tapped(anatomy),
             _pass_on if watch is None else self._see_output,
-            children=None if watch is None else children_with_maps,
+            children=None if watch is None else anatomy.children_with_maps,
             enter=None if watch is None else self._see_inputs,
             ends=anatomy.ends if logits else (),
             activated=activated,
@@ -194,7 +194,8 @@ class Run:
         is_wanted = self._wanted is not None and layer is self._wanted.layer
         # The model is not to be looked at as a layer. What a model or layer returns of a layer
         # inside it is noted already.
-        if not is_wanted and (layer is self._model or (self._is_known(output) and children(layer))):
+        is_noted = self._is_known(output) and bool(self._children(layer))
+        if not is_wanted and (layer is self._model or is_noted):
             return output
         return self._see(layer, number, output, False, sources)
 

@@ -235,14 +235,15 @@ def guessed(anatomy: Anatomy) -> keras.layers.Layer | None:
     model = anatomy.model
     if len(getattr(model, "output_names", ())) > 1:  # the last layer may be of another output
         return None
-    for layer in reversed(list(layers.walk_with_maps(model))):
+    with_maps = [layer for _, layer in layers.walk(model, anatomy.children_with_maps)]
+    for layer in reversed(with_maps):
         try:
             shape = layer.output.shape
         except (AttributeError, ValueError):  # of several calls, or in no graph
             continue
         if (
             len(shape) == 4
-            and not layers.children(layer)
+            and not anatomy.children(layer)
             and not layers.only_drops_or_augments(layer)
         ):
             may_be_one_cell = 1 in shape[1:3] + shape[2:4]

@@ -68,6 +68,11 @@ class Target(ABC):
 
     # The arrays in it, which differ from run to run, apart from all else.
 
+    def named(self) -> Target:
+        """The target by the indices of its classes, as a user may give it, once it is settled."""
+        parts = {item.name: value for item, value in self._items() if isinstance(value, Target)}
+        return replace(self, **{name: part.named() for name, part in parts.items()})  # type: ignore[type-var]
+
     def leaves(self) -> list[Any]:
         """The arrays in it."""
         return [leaf for leaf, _ in self._leaves_and_axes()]
@@ -148,17 +153,16 @@ class Classes(Target):
     def number(self) -> int:
         return int(self.indices.shape[1])
 
-    def settled(self, scores: Any) -> Classes:
+    def settled(self, scores: Any) -> Target:
         order = ops.argsort(-scores, axis=-1)
-        # A row for each of the docs.
-        indices = ops.cast(self.indices, order.dtype) + ops.zeros_like(order[:, :1])
+        indices = _row_for_each(self.indices, scores)
         ranks = ops.where(indices < 0, indices + scores.shape[1], indices)
-        by_rank = ops.take_along_axis(order, ranks, axis=1)
-        return Classes(ops.where(ops.cast(self.are_ranks, "bool"), by_rank, indices))
+        places = ops.one_hot(ranks, scores.shape[1], dtype="int32")
+        by_rank = ops.sum(places * ops.cast(order, "int32")[:, None], axis=-1)
+        return _Settled(ops.where(ops.cast(self.are_ranks, "bool"), by_rank, indices))
 
     def seed(self, scores: Any) -> Any:
-        indices = self.settled(scores).indices
-        return ops.one_hot(ops.transpose(indices), scores.shape[1], dtype=scores.dtype)
+        return self.settled(scores).seed(scores)
 
     def classes(self) -> Any:
         return self.indices
@@ -168,6 +172,34 @@ class Classes(Target):
             return replace(self, indices=self.indices[:, :classes])
         check_classes(self.indices, classes, "target")
         return self
+
+
+@dataclass(frozen=True, eq=False)
+class _Settled(Target):
+    """Classes of each doc.
+
+    Attributes:
+        indices: Integers, shape ``(docs, targets)``.
+    """
+
+    indices: Any = _leaf("docs", "targets")
+
+    @property
+    def number(self) -> int:
+        return int(self.indices.shape[1])
+
+    def settled(self, scores: Any) -> Target:
+        return _Settled(_row_for_each(self.indices, scores))
+
+    def named(self) -> Classes:
+        return Classes(self.indices)
+
+    def seed(self, scores: Any) -> Any:
+        indices = _row_for_each(self.indices, scores)
+        return ops.one_hot(ops.transpose(indices), scores.shape[1], dtype=scores.dtype)
+
+    def classes(self) -> Any:
+        return self.indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,6 +290,12 @@ class Negative(Target):
 
     def check(self, classes: int) -> Negative:
         return Negative(self.of.check(classes))
+
+
+def _row_for_each(indices: Any, scores: Any) -> Any:
+    """Indices with a row for each of the docs, where one may stand for all."""
+    indices = ops.cast(indices, "int32")
+    return indices + ops.cast(ops.zeros_like(scores[:, :1]), "int32")
 
 
 def check_classes(indices: np.ndarray, classes: int, what: str = "target") -> None:
