@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from fresh_python import imported_by, run_python
 import kerasight
 
 SOURCE = Path(kerasight.__file__).parent
+CONTRIBUTING = Path(__file__).resolve().parents[1] / ".github" / "CONTRIBUTING.md"
 
 
 def test_every_public_name_is_there() -> None:
@@ -105,6 +107,64 @@ def users_of(library: str) -> set[str]:
         for path in SOURCE.rglob("*.py")
         if any(name == library or name.startswith(library + ".") for name in imports_of(path))
     }
+
+
+BACKENDS = "keras/backends/"
+INIT = "__init__.py"
+
+
+def modules_in_order() -> list[str]:
+    """The modules in the order in which CONTRIBUTING lists them; of the backends their folder."""
+    text = CONTRIBUTING.read_text(encoding="utf-8")
+    (block,) = re.findall(r"^src/kerasight/\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    found, folder = [], ""
+    for indent, name in re.findall(r"^( +)(\S+)", block, re.MULTILINE):
+        if len(indent) == 4 and name.endswith("/"):
+            folder = name
+        else:
+            found.append((folder if len(indent) == 8 else "") + name)
+    return found
+
+
+def listed(path: Path) -> str:
+    """What CONTRIBUTING calls a file."""
+    name = path.relative_to(SOURCE).as_posix()
+    return BACKENDS if name.startswith(BACKENDS) else name
+
+
+def imports_at_once(path: Path) -> set[Path]:
+    """The modules of the package that one imports when it is imported itself."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kerasight"):
+            above = SOURCE.parent.joinpath(*(node.module or "").split("."))
+            for alias in node.names:
+                places = (above / alias.name, above)
+                files = [file for one in places for file in (one.with_suffix(".py"), one / INIT)]
+                found.add(next(file for file in files if file.exists()))
+    return found
+
+
+def test_contributing_lists_every_module() -> None:
+    there = {
+        listed(path)
+        for path in SOURCE.rglob("*.py")
+        if path.name != INIT or path.parent in (SOURCE, SOURCE / "cli", SOURCE / BACKENDS)
+    }
+    assert sorted(modules_in_order()) == sorted(there)
+
+
+def test_a_module_imports_those_below_it_in_the_list_of_contributing() -> None:
+    place = {module: place for place, module in enumerate(modules_in_order())}
+    up = [
+        f"{listed(path)} imports {listed(other)}"
+        for path in SOURCE.rglob("*.py")
+        if path.name != INIT
+        for other in imports_at_once(path)
+        if not listed(path) == listed(other) == BACKENDS
+        and place[listed(other)] <= place[listed(path)]
+    ]
+    assert not up
 
 
 def test_tensorflow_is_imported_by_its_backend_alone() -> None:
