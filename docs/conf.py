@@ -50,7 +50,6 @@ autosummary_generate = False  # a table of names, and no page for each
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
-autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -106,7 +105,14 @@ def find_under_public_path(app: Sphinx, env: Any, node: Any, content: Any) -> An
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, content)
 
 
+def name_method(app: Sphinx, what: str, name: str, obj: Any, options: Any, *shown: Any) -> Any:
+    """Write a method in a signature as users do, by its name."""
+    signature, returns = shown
+    return signature and re.sub(r"Method\(name=('[^']*')[^)]*\)", r"\1", signature), returns
+
+
 def setup(app: Sphinx) -> None:
     """Connect the functions above."""
+    app.connect("autodoc-process-signature", name_method)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("missing-reference", find_under_public_path)

@@ -20,7 +20,7 @@ import kerasight.metrics.evaluation
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [README, ROOT / "CHANGELOG.md", *DOCS]
+PAGES = [README, ROOT / "CHANGELOG.md", ROOT / ".github" / "CONTRIBUTING.md", *DOCS]
 
 COMMANDS = [
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/kerasight explain",
@@ -96,7 +96,7 @@ def test_the_reference_has_every_public_name_once_under_its_shortest_path() -> N
     short = {name for name in kerasight.__all__ if not inspect.ismodule(getattr(kerasight, name))}
     public = {f"kerasight.{name}" for name in short}
     public |= {f"kerasight.keras.gradcam.{name}" for name in ("gradcam", "gradcam_backend")}
-    public.add("kerasight.cam.maps.normalised")
+    public |= {"kerasight.cam.maps.normalised", "kerasight.cam.request.Request"}
     public.add("kerasight.metrics.result.Evaluation")
     public |= {f"kerasight.metrics.columns.{name}" for name in ("METRICS", "Metric")}
     public |= {f"kerasight.metrics.comparison.{name}" for name in ("RANDOM", "Row")}

@@ -62,13 +62,10 @@ def _number_or_classes(name: str, value: Any) -> int | tuple[int, ...]:
     return checks.integer(name, value, 1)
 
 
+# CONTRIBUTING says what it takes to add an option.
 @dataclass(frozen=True)
 class Request:
-    """How to explain.
-
-    The one list of what may be asked, with what each option means: all functions that explain take
-    these by name. A new option is a field here, an argument of `explain_prediction_keras`, the line
-    that heeds it, and an option of the command line.
+    """How to explain: the options that all functions that explain take by name.
 
     Attributes:
         method: ``"grad-cam"``, ``"grad-cam++"``, ``"hirescam"``, ``"xgrad-cam"``, ``"layercam"``,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +45,12 @@ class Evaluation(Comparison):
     logits: bool = False
     errors: tuple[tuple[str, str], ...] = ()
 
-    def table(
-        self, best: Callable[[str], str] = "*{}".format, is_short: bool = False
-    ) -> list[list[str]]:
+    def table(self, best: str = "*{}", is_short: bool = False) -> list[list[str]]:
         """The means with their standard errors as text: a list of headings, then one a method.
 
         Args:
-            best: Marks the text of the best methods, if a method is significantly worse.
+            best: How to write the number of the best methods, if a method is significantly worse:
+                ``"{}"`` stands for the number.
             is_short: Whether to shorten the headings.
         """
         columns = {}
@@ -59,7 +58,7 @@ class Evaluation(Comparison):
             marked = self._marked(column)
             texts = {method: self._cell(method, column) for method in self.methods}
             columns[column.heading(is_short)] = [
-                best(text) if method in marked else text for method, text in texts.items()
+                best.format(text) if method in marked else text for method, text in texts.items()
             ]
         return [["Method", *columns], *map(list, zip(self.methods, *columns.values(), strict=True))]
 
@@ -156,7 +155,7 @@ class Evaluation(Comparison):
 
         The best methods are bold, if a method is significantly worse.
         """
-        head, *lines = self.table("**{}**".format)
+        head, *lines = self.table("**{}**")
         ruler = ["---", *["---:"] * (len(head) - 1)]
         return "\n".join(f"| {' | '.join(line)} |" for line in [head, ruler, *lines])
 
