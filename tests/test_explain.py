@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +13,14 @@ from tiny_models import MODELS, make_doc
 
 import kerasight
 from kerasight import Explanation
+from kerasight.cam.request import Request
 from kerasight.explain import explain_prediction
+from kerasight.keras.explain_prediction import (
+    explain_prediction_keras,
+    explain_prediction_keras_image,
+)
+from kerasight.keras.explain_predictions import explain_predictions_keras
+from kerasight.metrics.evaluation import evaluate
 
 
 def test_the_top_level_function_is_the_registry() -> None:
@@ -100,3 +112,26 @@ def test_a_type_of_ones_own_can_be_registered() -> None:
 def test_what_is_no_keras_model_imports_no_keras() -> None:
     code = "import kerasight; assert kerasight.explain_prediction(object(), None).error"
     assert imported_by(code) == set()
+
+
+def test_every_option_is_an_argument_and_says_what_it_means() -> None:
+    arguments = inspect.signature(explain_prediction_keras).parameters
+    for option in fields(Request):
+        default = getattr(option.default, "name", option.default)
+        assert arguments[option.name].default in (None, default)
+        assert f"\n        {option.name}: " in (Request.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        kerasight.explain_prediction,
+        kerasight.explain_predictions,
+        explain_prediction_keras,
+        explain_prediction_keras_image,
+        explain_predictions_keras,
+        evaluate,
+    ],
+)
+def test_help_leads_to_what_the_options_mean(function: Callable[..., Any]) -> None:
+    assert "`kerasight.cam.request.Request`" in (function.__doc__ or "")

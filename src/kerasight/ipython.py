@@ -63,8 +63,8 @@ def show_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Image.Image | 
             `kerasight.explain_predictions`.
 
     Returns:
-        An RGBA Pillow image: a row for each doc, a column for each of its classes. If the model is
-        not supported, the explanations, which show their ``error``.
+        An RGBA Pillow image, with a row for each doc and a column for each of its classes. If the
+        model is not supported, the explanations, which show their ``error``.
     """
     format_kwargs, explain_kwargs = _split(kwargs)
     expls = list(explain_predictions(estimator, docs, **explain_kwargs))

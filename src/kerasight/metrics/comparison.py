@@ -106,7 +106,7 @@ class Comparison:
 
     @cached_property
     def columns(self) -> tuple[Metric, ...]:
-        """The columns of the table: the metrics that have values, and seconds."""
+        """The columns of the table, that is the metrics that have values, and seconds."""
         return tuple(
             column
             for column in (*columns_of(self.metrics), SECONDS)
@@ -115,7 +115,7 @@ class Comparison:
 
     @property
     def compared(self) -> tuple[Metric, ...]:
-        """The columns that tell how good a method is: all but seconds."""
+        """The columns that tell how good a method is, all but seconds."""
         return tuple(column for column in self.columns if column is not SECONDS)
 
     def mean(self, method: str, column: str) -> float:
@@ -195,7 +195,7 @@ class Comparison:
 
     @cached_property
     def differences(self) -> frozenset[tuple[frozenset[str], str]]:
-        """The significant differences: pairs of methods, each with the name of the metric."""
+        """The significant differences, pairs of methods, each with the name of the metric."""
         pairs = list(itertools.combinations(self.methods, 2))
         level = LEVEL / max(len(pairs) * len(self.compared), 1)
         found = set()
