@@ -102,7 +102,7 @@ class Anatomy:
 
     def forget(self) -> None:
         """To be called when layers were made or built, as when a model is first called."""
-        for known in ("layers", "compiled_calls", "ends"):
+        for known in ("layers", "compiled_calls", "ends", "inputs"):
             self.__dict__.pop(known, None)
         self._children.clear()
 
@@ -118,7 +118,7 @@ class Anatomy:
         """Whether a layer is in the model."""
         return any(found is layer for _, found in self.layers)
 
-    @property
+    @cached_property
     def inputs(self) -> list[Any]:
         """The symbolic inputs of the model; none if it does not tell them before it is called.
 

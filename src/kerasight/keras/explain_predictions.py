@@ -345,6 +345,9 @@ def _given(docs: Any) -> Iterator[Any]:
         for number in range(len(docs)):
             yield docs[number]
         return
+    if isinstance(docs, np.ndarray):  # whole, so that its parts need no copy
+        yield docs
+        return
     iterator = iter(docs)
     yield from iterator
 
