@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # as in typing, whose import would take most of the time 
 if TYPE_CHECKING:
     from typing import Any
 
-    from kerasight import base, demo, explain, formatters, ipython, keras, metrics
+    from kerasight import base, cam, demo, explain, formatters, ipython, keras, metrics
     from kerasight.base import Explanation, HeatmapWarning, TargetExplanation
     from kerasight.compat import install_as_eli5
     from kerasight.explain import explain_prediction, explain_predictions
@@ -28,6 +28,7 @@ __all__ = [
     "HeatmapWarning",
     "TargetExplanation",
     "base",
+    "cam",
     "demo",
     "explain",
     "explain_prediction",
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 _MODULES = frozenset(
-    {"base", "compat", "demo", "explain", "formatters", "ipython", "keras", "metrics"}
+    {"base", "cam", "compat", "demo", "explain", "formatters", "ipython", "keras", "metrics"}
 )
 _WHERE = {
     "Explanation": "kerasight.base",
