@@ -11,7 +11,7 @@ import pytest
 
 from kerasight.metrics import road, trial
 from kerasight.metrics.common import docs_of
-from kerasight.metrics.trial import Picture, Plan, Trial, _made, digest
+from kerasight.metrics.trial import Plan, Trial, Version, _made, digest
 
 
 def test_pictures_are_made_in_order_and_only_a_batch_ahead() -> None:
@@ -63,7 +63,7 @@ def test_pictures_of_all_metrics_are_spread_over_all_batches(
         return run(of, docs, batch, logits)
 
     def metric(first: int, each: int) -> Plan[np.ndarray]:
-        def changed(place: int) -> Iterator[Picture]:
+        def changed(place: int) -> Iterator[Version]:
             for column in range(each):
                 value = first + each * place + column
                 yield value, lambda value=value: np.full((2, 2, 1), value, np.float32)

@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from kerasight.cli import evaluate, explain
-from kerasight.cli.console import RunError, reason, say, standard_output
+from kerasight.cli.console import CliError, reason, say, standard_output
 from kerasight.cli.models import QUIET
 
 __all__ = ["app", "main"]
@@ -114,7 +114,7 @@ def main() -> None:
                 app(prog_name="kerasight")
             except SystemExit as end:
                 code = end.code
-    except RunError as error:
+    except CliError as error:
         say("Error", "red", str(error))
         code = 2
     sys.exit(code)

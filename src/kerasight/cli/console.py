@@ -21,8 +21,8 @@ from kerasight.escapes import printable
 from kerasight.progress import bars_put_aside, progress_bar
 
 __all__ = [
+    "CliError",
     "PictureError",
-    "RunError",
     "Told",
     "as_options",
     "console",
@@ -37,7 +37,7 @@ _LONGEST_DESCRIPTION = 40
 _MOST_TOLD = 20  # lines of which each says the same of another picture
 
 
-class RunError(Exception):
+class CliError(Exception):
     """Nothing can be done for any picture. The message is the line that the user reads."""
 
 
@@ -121,7 +121,7 @@ def standard_output() -> Iterator[Console]:
     """A console on standard output.
 
     Raises:
-        RunError: If it cannot be written: the disk is full, or nobody reads the pipe any more.
+        CliError: If it cannot be written: the disk is full, or nobody reads the pipe any more.
     """
     try:
         yield console(sys.stdout)
@@ -130,7 +130,7 @@ def standard_output() -> Iterator[Console]:
         with contextlib.suppress(OSError, ValueError):  # of a stream without a descriptor
             # Python tries once more as it ends, and would print its own message.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise RunError(f"standard output cannot be written: {reason(error)}") from None
+        raise CliError(f"standard output cannot be written: {reason(error)}") from None
 
 
 class _Console(Console):

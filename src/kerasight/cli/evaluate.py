@@ -18,8 +18,8 @@ from kerasight.cam.methods import METHODS
 from kerasight.checks import plural
 from kerasight.cli import models, options
 from kerasight.cli.console import (
+    CliError,
     PictureError,
-    RunError,
     Told,
     describe,
     progress,
@@ -226,7 +226,7 @@ def command(
             ("--seed", seed, 0),
         ):
             if value is not None and value < least:
-                raise RunError(f"{option} must be at least {least}, got {value}")
+                raise CliError(f"{option} must be at least {least}, got {value}")
         methods = [options.known("--method", name, list(METHODS)) for name in method or ()]
         metrics = [options.known("--metric", name, list(METRICS)) for name in metric or ()]
         check_writable("--output", output)
@@ -276,7 +276,7 @@ def command(
             code = _evaluate(
                 study, cases, classifier, options.layer_keys(layer), lines, told, markdown
             )
-    except RunError as error:
+    except CliError as error:
         say("Error", "red", str(error))
         raise typer.Exit(2) from None
     if code:
@@ -289,16 +289,16 @@ def command(
 def _check_pictures(
     images: Sequence[Path], masks: Path | None, pictures: int | None, metrics: Sequence[str]
 ) -> None:
-    """Raise RunError if the options about pictures exclude each other."""
+    """Raise CliError if the options about pictures exclude each other."""
     if images and pictures is not None:
-        raise RunError("--pictures is for the embedded pictures; leave it out, or the images")
+        raise CliError("--pictures is for the embedded pictures; leave it out, or the images")
     if masks is not None and not images:
-        raise RunError("--masks is for pictures of your own; the embedded pictures have masks")
+        raise CliError("--masks is for pictures of your own; the embedded pictures have masks")
     if masks is not None and not masks.is_dir():
-        raise RunError(f"--masks {masks}: {'not a folder' if masks.exists() else 'no such folder'}")
+        raise CliError(f"--masks {masks}: {'not a folder' if masks.exists() else 'no such folder'}")
     for name in metrics:
         if METRICS[name].needs_mask and images and masks is None:
-            raise RunError(f"--metric {name} needs --masks")
+            raise CliError(f"--metric {name} needs --masks")
 
 
 def _masks(folder: Path, sources: Sequence[Source]) -> dict[str, Path]:
@@ -307,12 +307,12 @@ def _masks(folder: Path, sources: Sequence[Source]) -> dict[str, Path]:
     wanted = {source.stem for source in sources}
     for stem, path in pictures_in(folder):
         if stem in wanted and stem in found:
-            raise RunError(
+            raise CliError(
                 f"--masks {folder}: two masks of one name, {found[stem].name} and {path.name}"
             )
         found[stem] = path
     if not wanted & found.keys():
-        raise RunError(
+        raise CliError(
             f"--masks {folder}: no mask for any of the pictures; the mask of cat.jpg is cat.png, "
             "or cat with another ending"
         )
@@ -407,7 +407,7 @@ def _evaluate(
                         lines.write(found)
                 except OSError as error:
                     if not lines.number:
-                        raise RunError(f"{lines.path} cannot be written: {reason(error)}") from None
+                        raise CliError(f"{lines.path} cannot be written: {reason(error)}") from None
                     say("Error", "red", f"{lines.path} cannot be written: {reason(error)}")
                     code = 2
                     is_written = False  # a file with a gap would look complete
@@ -449,13 +449,13 @@ def _teller(bar: Any, name: str, place: int) -> Callable[[str, float], None]:
 def _check(
     study: Study, doc: np.ndarray, classifier: Classifier, layers: Sequence[int | str]
 ) -> None:
-    """Raise RunError if the model cannot be evaluated so, whatever the picture."""
+    """Raise CliError if the model cannot be evaluated so, whatever the picture."""
     from kerasight.keras.record import scores_of
 
     if layers:
         study.layer = models.find_sites(classifier.model, doc, layers)
     with models.failing_on_the_picture():
-        models.check_names(classifier.names, scores_of(classifier.model, doc).shape[1])
+        models.check_class_names(classifier.names, scores_of(classifier.model, doc).shape[1])
     for request in study.requests:
         if not (study.leaves_out and request.method.compares):
             models.check_scores(classifier.model, doc, request)

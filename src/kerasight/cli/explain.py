@@ -24,8 +24,8 @@ from kerasight.checks import nearest, plain, plural
 from kerasight.cli import models, options
 from kerasight.cli.ahead import ahead
 from kerasight.cli.console import (
+    CliError,
     PictureError,
-    RunError,
     Told,
     as_options,
     describe,
@@ -269,9 +269,9 @@ def command(
     asked = {**locals(), "relu": not signed, "references": similar, "alpha": strength}
     try:
         if target is not None and top is not None:
-            raise RunError("--top and --target exclude each other: pass one of them")
+            raise CliError("--top and --target exclude each other: pass one of them")
         if similar is not None and reference:
-            raise RunError("--similar and --reference exclude each other: pass one of them")
+            raise CliError("--similar and --reference exclude each other: pass one of them")
         asked["method"] = options.known("--method", method, list(METHODS))
         _check_method(METHODS[asked["method"]], asked, reference or ())
         request = _Request(
@@ -314,7 +314,7 @@ def command(
                     "without --model, the demo model is used, which knows only toy objects",
                 )
             code = _explain(sources, _Run(classifier, request, guard, told))
-    except RunError as error:
+    except CliError as error:
         say("Error", "red", str(error))
         raise typer.Exit(2) from None
     if code:
@@ -326,14 +326,14 @@ def command(
 
 def _check(request: _Request) -> None:
     if request.top < 1:
-        raise RunError(f"--top must be at least 1, got {request.top}")
+        raise CliError(f"--top must be at least 1, got {request.top}")
     if request.top > _MOST:
-        raise RunError(
+        raise CliError(
             f"--top may be at most {_MOST}, got {request.top}: each class is an overlay of its "
             "own; in Python, explain_prediction takes any number as top_targets"
         )
     if not 0 <= request.alpha <= 1:  # also False for NaN
-        raise RunError(f"--alpha must lie between 0 and 1, got {request.alpha:g}")
+        raise CliError(f"--alpha must lie between 0 and 1, got {request.alpha:g}")
     check_writable("--output", request.output, is_folder=True)
     if request.html is not None:
         check_writable("--html", request.html)
@@ -344,21 +344,21 @@ def _check(request: _Request) -> None:
 
     if request.colormap not in colormaps:
         near = nearest(request.colormap, list(colormaps))
-        raise RunError(
+        raise CliError(
             f"unknown --colormap {request.colormap!r}"
             f"{near or '; Matplotlib lists the names in matplotlib.colormaps'}"
         )
 
 
 def _check_method(method: Method, asked: Mapping[str, Any], references: Sequence[str]) -> None:
-    """Raise RunError if a method cannot do what is asked of it; in the words of the command."""
+    """Raise CliError if a method cannot do what is asked of it; in the words of the command."""
     for option, is_asked, ability in (
         ("--signed", not asked["relu"], "is_signed"),
         ("--counterfactual", asked["counterfactual"], "has_counterfactual"),
     ):
         if is_asked and not getattr(method, ability):
             able = ", ".join(name for name, other in METHODS.items() if getattr(other, ability))
-            raise RunError(f"--method {method.name} cannot do {option}; those that can are {able}")
+            raise CliError(f"--method {method.name} cannot do {option}; those that can are {able}")
     for option, is_asked in (
         ("--similar", asked["references"] is not None),
         ("--reference", bool(references)),
@@ -366,7 +366,7 @@ def _check_method(method: Method, asked: Mapping[str, Any], references: Sequence
     ):
         if is_asked and not method.compares:
             able = ", ".join(name for name, other in METHODS.items() if other.compares)
-            raise RunError(
+            raise CliError(
                 f"--method {method.name} cannot use {option}: only {able} compares classes"
             )
 
@@ -377,7 +377,7 @@ def _check_class(
     names: Sequence[str] | None,
     of_model: models.ModelOptions,
 ) -> None:
-    """Raise RunError if there cannot be such a class, as far as that is known without the model."""
+    """Raise CliError if there cannot be such a class, as far as that is known without the model."""
     if of_model.model is None:
         from kerasight import demo
 
@@ -392,18 +392,18 @@ def _index_of(option: str, target: str, names: Sequence[str] | None) -> int:
     """The index of the class that an option names, where the classes are called as ``names``."""
     if models.is_integer(target):
         if int(target) < 0:
-            raise RunError(f"{option} {target} is no class: classes are numbered from 0")
+            raise CliError(f"{option} {target} is no class: classes are numbered from 0")
         return int(target)
     if names is None:
-        raise RunError(
+        raise CliError(
             f"{option} {target!r} is no index, and the names of the classes are not known; pass an "
             "index, or --class-names"
         )
     found = [index for index, name in enumerate(names) if plain(name) == plain(target)]
     if not found:
-        raise RunError(f"no class is called {target!r}{nearest(target, names)}")
+        raise CliError(f"no class is called {target!r}{nearest(target, names)}")
     if len(found) > 1:
-        raise RunError(
+        raise CliError(
             f"several classes are called {target!r}; pass one of the indices "
             f"{', '.join(map(str, found))}"
         )
@@ -600,7 +600,7 @@ class _Run:
 
         assert job.picture is not None
         scores = look.records[0].scores[place]
-        models.check_names(self.names, len(scores))
+        models.check_class_names(self.names, len(scores))
         if self.request.top > len(scores) and not self._is_top_told:
             self._is_top_told = True
             classes = plural(len(scores), "class")
@@ -654,7 +654,7 @@ def _class_index(option: str, target: str, classifier: Classifier) -> int:
             check_classes(np.array(index), classes, option.strip("-"))
         return class_index(index)
     except ValueError as error:
-        raise RunError(reason(error)) from None
+        raise CliError(reason(error)) from None
 
 
 # Overlays and report

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from kerasight.cli.console import RunError
+from kerasight.cli.console import CliError
 from kerasight.files import whole_file
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Guard:
         return next((self._read[name] for name in _names_of(path) if name in self._read), None)
 
     def check(self, option: str, path: Path, marker: bytes) -> None:
-        """Raise RunError if a file may not be written.
+        """Raise CliError if a file may not be written.
 
         Args:
             option: The option that names it.
@@ -93,9 +93,9 @@ class Guard:
         """
         what = self.what(path)
         if what is not None:
-            raise RunError(f"{option} {path} is {what}, and is never replaced: pass another name")
+            raise CliError(f"{option} {path} is {what}, and is never replaced: pass another name")
         if not self.force and not is_own(path, marker):
-            raise RunError(
+            raise CliError(
                 f"{option} {path} exists, and was not made by this command: pass --force to "
                 "replace it, or another name"
             )
@@ -136,7 +136,7 @@ def is_made(path: Path, marker: bytes) -> bool:
 
 
 def check_writable(option: str, path: Path, is_folder: bool = False) -> None:
-    """Raise RunError if a file cannot be written, as far as is known before.
+    """Raise CliError if a file cannot be written, as far as is known before.
 
     Args:
         option: The option that names it.
@@ -145,20 +145,20 @@ def check_writable(option: str, path: Path, is_folder: bool = False) -> None:
     """
     # os.path says nothing about files that may not be looked at; pathlib raises.
     if not is_folder and os.path.isdir(path):
-        raise RunError(f"{option} must be a file, and {path} is a folder")
+        raise CliError(f"{option} must be a file, and {path} is a folder")
     if is_folder and os.path.isfile(path):
-        raise RunError(f"{option} must be a folder, and {path} is a file")
+        raise CliError(f"{option} must be a folder, and {path} is a file")
     if os.path.exists(path) and not os.path.isfile(path) and not is_folder:
         return  # a device or a pipe
     place = Path(os.path.realpath(path))
     for above in place.parents:
         if os.path.isfile(above):
-            raise RunError(f"{option} {path} cannot be written: {above} is not a folder")
+            raise CliError(f"{option} {path} cannot be written: {above} is not a folder")
         if os.path.isdir(above):
             break
     for one in (above, place):
         if os.path.exists(one) and not os.access(one, os.W_OK):
-            raise RunError(f"{option} {path} cannot be written: no permission to write to {one}")
+            raise CliError(f"{option} {path} cannot be written: no permission to write to {one}")
 
 
 # Writing

@@ -17,7 +17,7 @@ import numpy as np
 
 from kerasight.checks import nearest, plain, plural
 from kerasight.cli import model_files, preprocessing
-from kerasight.cli.console import PictureError, RunError, as_options, reason, say
+from kerasight.cli.console import CliError, PictureError, as_options, reason, say
 from kerasight.interrupts import Heard
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ __all__ = [
     "QUIET",
     "Classifier",
     "ModelOptions",
+    "check_class_names",
     "check_model_options",
-    "check_names",
     "check_scores",
     "failing_on_the_picture",
     "find_sites",
@@ -94,7 +94,7 @@ class _Form(NamedTuple):
 
 
 def check_model_options(command: str, options: ModelOptions, images: Sequence[Path]) -> None:
-    """Raise RunError if these options exclude each other, before anything slow.
+    """Raise CliError if these options exclude each other, before anything slow.
 
     Args:
         command: The command with these options.
@@ -103,7 +103,7 @@ def check_model_options(command: str, options: ModelOptions, images: Sequence[Pa
     """
     model = options.model
     if model is not None and not images:
-        raise RunError(
+        raise CliError(
             f"--model needs pictures to {command}: pass their files, as in "
             f"kerasight {command} --model {model} cat.jpg"
         )
@@ -118,7 +118,7 @@ def check_model_options(command: str, options: ModelOptions, images: Sequence[Pa
         ("--unsafe", options.unsafe, "holds no code"),
     ):
         if value:
-            raise RunError(f"{option} is for model files; {owner} {does}")
+            raise CliError(f"{option} is for model files; {owner} {does}")
 
 
 def _is_file_name(model: str) -> bool:
@@ -134,7 +134,7 @@ def read_class_names(path: Path) -> list[str]:
     """The names of classes in a file.
 
     Raises:
-        RunError: If there is no such file, or it holds something else.
+        CliError: If there is no such file, or it holds something else.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -147,13 +147,13 @@ def read_class_names(path: Path) -> list[str]:
             entries = [names[str(index)] for index in range(len(names))]
             names = [entry if isinstance(entry, str) else entry[-1] for entry in entries]
     except FileNotFoundError:
-        raise RunError(f"--class-names {path}: no such file") from None
+        raise CliError(f"--class-names {path}: no such file") from None
     except OSError as error:
-        raise RunError(f"--class-names {path}: {reason(error)}") from None
+        raise CliError(f"--class-names {path}: {reason(error)}") from None
     except (ValueError, LookupError, TypeError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise RunError(
+        raise CliError(
             f"--class-names {path}: expected UTF-8 text with one name a line, or as .json a list "
             'of names or a table such as {"0": "cat", "1": "dog"}'
         )
@@ -174,7 +174,7 @@ def import_keras() -> None:
 
             backends.current()
     except (ImportError, NotImplementedError) as error:
-        raise RunError(f"Keras cannot be used: {reason(error)}") from None
+        raise CliError(f"Keras cannot be used: {reason(error)}") from None
 
 
 @contextlib.contextmanager
@@ -209,7 +209,7 @@ def load(options: ModelOptions, names: Sequence[str] | None) -> Classifier:
         names: The names of its classes, if it is a file.
 
     Raises:
-        RunError: If that cannot be done.
+        CliError: If that cannot be done.
     """
     import_keras()
     # Keras shows downloads on standard output, but that is for the table.
@@ -231,13 +231,13 @@ def _load_file(path: Path, options: ModelOptions, names: Sequence[str] | None) -
     preprocess = options.preprocess
     if preprocess is not None:
         preprocessing.by_name(preprocess)  # raises if the name is unknown
-    model = model_files.load(path, options.imports, options.unsafe)
+    model = model_files.load_file(path, options.imports, options.unsafe)
     form = _form(model)
     if preprocess is None:
         preprocess = preprocessing.of_model(path, model, form.channels)
     if form.channels != 3 and preprocess not in preprocessing.RANGES:
         *ranges, last = preprocessing.RANGES
-        raise RunError(
+        raise CliError(
             f"--preprocess {preprocess} is for RGB, and {path} takes {_MODES[form.channels]}; pass "
             f"{', '.join(ranges)} or {last}"
         )
@@ -251,7 +251,7 @@ def _load_application(name: str) -> Classifier:
     found = known.get(plain(name))
     if found is None:
         near = nearest(name, list(known.values()))
-        raise RunError(
+        raise CliError(
             f"--model {name!r} is neither a .keras or .h5 file nor a model of keras.applications"
             f"{near}"
         )
@@ -259,7 +259,7 @@ def _load_application(name: str) -> Classifier:
     try:
         model = getattr(keras.applications, found)(weights="imagenet")
     except Exception as error:  # Keras raises plain Exception where a download fails
-        raise RunError(f"{found}: its ImageNet weights cannot be loaded: {reason(error)}") from None
+        raise CliError(f"{found}: its ImageNet weights cannot be loaded: {reason(error)}") from None
     return Classifier(
         model, _imagenet_names(module), _to_doc(_form(model), module.preprocess_input)
     )
@@ -309,7 +309,7 @@ def _form(model: keras.Model) -> _Form:
 
     shape = _input_shape(model)
     if len(shape) != 4:
-        raise RunError(
+        raise CliError(
             f"model {model.name!r} takes no pictures: its input has shape {shape}, and not (batch, "
             "height, width, channels)"
         )
@@ -325,7 +325,7 @@ def _form(model: keras.Model) -> _Form:
     if channels is None:
         channels = 3
     if channels not in _MODES:
-        raise RunError(
+        raise CliError(
             f"model {model.name!r} takes inputs of {channels} channels, shape {shape}; a picture "
             "has 1 (grey), 3 (RGB) or 4 (RGBA)"
         )
@@ -347,7 +347,7 @@ def _input_shape(model: keras.Model) -> tuple[int | None, ...]:
     if not inputs:
         return (None, None, None, None)
     if len(inputs) > 1:
-        raise RunError(
+        raise CliError(
             f"model {model.name!r} has {len(inputs)} inputs; only a model of one picture can be "
             "explained"
         )
@@ -363,7 +363,7 @@ def find_sites(
     """The sites that ``--layer`` names, or None for the default site.
 
     Raises:
-        RunError: If there is no such layer.
+        CliError: If there is no such layer.
         PictureError: If the model must run first, and fails.
     """
     from kerasight.keras import passes, sites
@@ -378,7 +378,7 @@ def find_sites(
     try:
         return [sites.find(anatomy, key) for key in keys]
     except ValueError as error:
-        raise RunError(reason(error)) from None
+        raise CliError(reason(error)) from None
 
 
 @contextlib.contextmanager
@@ -386,22 +386,22 @@ def failing_on_the_picture() -> Iterator[None]:
     """Turn whatever is raised into a `PictureError`: a model's own code may raise anything."""
     try:
         yield
-    except (RunError, PictureError):
+    except (CliError, PictureError):
         raise
     except Exception as error:
         raise PictureError(as_options(reason(error))) from None
 
 
-def check_names(names: Sequence[str] | None, classes: int) -> None:
-    """Raise RunError if names are known, but not one for each class."""
+def check_class_names(names: Sequence[str] | None, classes: int) -> None:
+    """Raise CliError if names are known, but not one for each class."""
     if names is not None and len(names) != classes:
-        raise RunError(
+        raise CliError(
             f"there are {len(names)} class names, and the model has {plural(classes, 'class')}"
         )
 
 
 def check_scores(model: keras.Model, doc: np.ndarray, request: Request) -> None:
-    """Raise RunError if a model's scores cannot answer a request, whatever the picture."""
+    """Raise CliError if a model's scores cannot answer a request, whatever the picture."""
     from kerasight.keras.record import scores_of
 
     if not (request.logits or request.method.compares):
@@ -411,7 +411,7 @@ def check_scores(model: keras.Model, doc: np.ndarray, request: Request) -> None:
     except Exception:  # of this picture, or of more than its scores: the explanation will say it
         return
     if request.method.compares and scores.shape[1] == 1:
-        raise RunError(
+        raise CliError(
             f"--method {request.method.name} compares classes, and the model has only one"
         )
     if not request.logits:
@@ -419,7 +419,7 @@ def check_scores(model: keras.Model, doc: np.ndarray, request: Request) -> None:
     try:
         scores_of(model, doc, logits=True)
     except ValueError as error:
-        raise RunError(as_options(reason(error))) from None
+        raise CliError(as_options(reason(error))) from None
 
 
 def number_of_classes(model: keras.Model) -> int | None:

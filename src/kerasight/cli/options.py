@@ -11,7 +11,7 @@ import typer
 from kerasight.cam.methods import METHODS
 from kerasight.cam.request import Request
 from kerasight.checks import one_of
-from kerasight.cli.console import RunError
+from kerasight.cli.console import CliError
 from kerasight.cli.models import is_integer
 
 __all__ = [
@@ -129,22 +129,22 @@ def request_of(asked: Mapping[str, Any]) -> Request:
         asked: Options by their names in the library; other names are left alone.
 
     Raises:
-        RunError: If something has a value that it cannot have.
+        CliError: If something has a value that it cannot have.
     """
     try:
         return Request.of(asked)
     except ValueError as error:
         argument, _, problem = str(error).partition(" ")
-        raise RunError(f"{_CALLED.get(argument, f'--{argument}')} {problem}") from None
+        raise CliError(f"{_CALLED.get(argument, f'--{argument}')} {problem}") from None
 
 
 def known(option: str, name: str, names: Sequence[str]) -> str:
     """The name in ``names`` that equals ``name`` but for case, hyphens, underscores and spaces.
 
     Raises:
-        RunError: If there is none.
+        CliError: If there is none.
     """
     try:
         return one_of(option, name, names)
     except ValueError as error:
-        raise RunError(str(error)) from None
+        raise CliError(str(error)) from None

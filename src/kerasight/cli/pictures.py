@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from kerasight.cli.console import PictureError, RunError, Told, reason, say
+from kerasight.cli.console import CliError, PictureError, Told, reason, say
 from kerasight.cli.files import OVERLAY, is_made
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def sources_of(paths: Sequence[Path], told: Told) -> list[Source]:
     Tells the user which files are left out of a folder, and which cannot be opened.
 
     Raises:
-        RunError: If there is no picture in a folder.
+        CliError: If there is no picture in a folder.
     """
     sources = []
     for path in paths:
@@ -91,7 +91,7 @@ def sources_of(paths: Sequence[Path], told: Told) -> list[Source]:
             told.fail(str(folder), why, one_by_one=True)
         left_out = f"; left out: {found.left_out}" if found.left_out else ""
         if not found.pictures and not found.unread:
-            raise RunError(f"{path}: no picture in this folder{left_out}")
+            raise CliError(f"{path}: no picture in this folder{left_out}")
         if left_out:
             number = len(found.pictures)
             say("Note", "cyan", f"{path}: {number} picture{'s'[number == 1 :]}{left_out}")
@@ -120,13 +120,13 @@ def pictures_in(folder: Path) -> list[tuple[str, Path]]:
     """The pictures in a folder and its subfolders, each after its relative path without the ending.
 
     Raises:
-        RunError: If there is none, or a folder cannot be read.
+        CliError: If there is none, or a folder cannot be read.
     """
     found = _search(folder)
     for unread, why in found.unread:
-        raise RunError(f"{unread}: {why}")
+        raise CliError(f"{unread}: {why}")
     if not found.pictures:
-        raise RunError(f"{folder}: no picture in this folder")
+        raise CliError(f"{folder}: no picture in this folder")
     return [(_stem_below(folder, path), path) for path in found.pictures]
 
 

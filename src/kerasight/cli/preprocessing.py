@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasight.checks import plain
-from kerasight.cli.console import RunError, say
+from kerasight.cli.console import CliError, say
 
 if TYPE_CHECKING:
     import keras
@@ -34,7 +34,7 @@ def by_name(name: str) -> Callable[..., Any]:
     and ``data_format``.
 
     Raises:
-        RunError: If the name is unknown.
+        CliError: If the name is unknown.
     """
     import keras
 
@@ -47,7 +47,7 @@ def by_name(name: str) -> Callable[..., Any]:
     modules = _modules()
     if name not in modules:
         known = ", ".join([*RANGES, *_IMAGENET_MODES, *modules])
-        raise RunError(f"unknown --preprocess {name!r}; known are {known}")
+        raise CliError(f"unknown --preprocess {name!r}; known are {known}")
     preprocess_input: Callable[..., Any] = modules[name].preprocess_input
     return preprocess_input
 

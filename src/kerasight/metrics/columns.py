@@ -28,7 +28,7 @@ __all__ = [
     "Case",
     "Metric",
     "columns_of",
-    "find",
+    "find_metric",
     "with_difference",
 ]
 
@@ -185,7 +185,7 @@ def with_difference(
     return {**values, DIFFERENCE.name: insertion - deletion}
 
 
-def find(name: Any) -> Metric:
+def find_metric(name: Any) -> Metric:
     """Find a metric by its name; case, hyphens and spaces do not count.
 
     Raises:

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Baseline",
     "Docs",
-    "Heatmap",
+    "HeatmapLike",
     "Heatmaps",
     "axes",
     "baselines",
     "check_model",
-    "classes_of",
+    "class_of_each",
     "docs_of",
     "heatmaps_of",
     "maps_of",
@@ -44,8 +44,8 @@ __all__ = [
     "ranks",
 ]
 
-Heatmap = Explanation | TargetExplanation | np.ndarray
-Heatmaps = Heatmap | Iterable[Heatmap]
+HeatmapLike = Explanation | TargetExplanation | np.ndarray
+Heatmaps = HeatmapLike | Iterable[HeatmapLike]
 Baseline = str | float | np.ndarray
 
 _BASELINES = ("blur", "mean", "noise")
@@ -350,7 +350,7 @@ def _convolution(
     return np.where(inside, kernel[np.where(inside, distances, 0) + radius], 0.0)
 
 
-def classes_of(targets: Any, number: int) -> list[int]:
+def class_of_each(targets: Any, number: int) -> list[int]:
     """The class of each of ``number`` docs, from a list of indices; a list of one holds for all.
 
     Raises:

@@ -108,7 +108,7 @@ class Study:
         return cls(
             model=model,
             requests=Request.of_methods(methods or METHODS, {**options, **asked}),
-            metrics=tuple(dict.fromkeys(map(columns.find, metrics or METRICS))),
+            metrics=tuple(dict.fromkeys(map(columns.find_metric, metrics or METRICS))),
             layer=layer,
             steps=integer("steps", steps, least=1),
             random=flag("random", random),

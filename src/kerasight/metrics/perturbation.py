@@ -12,7 +12,7 @@ import numpy as np
 from kerasight.cam.maps import resized
 from kerasight.checks import integer, plural
 from kerasight.metrics.common import Baseline, Heatmaps, axes, baselines, docs_of, name_of_baseline
-from kerasight.metrics.trial import Picture, Plan, Trial, digest
+from kerasight.metrics.trial import Plan, Trial, Version, digest
 
 if TYPE_CHECKING:
     import keras
@@ -251,7 +251,7 @@ def curve(
     counts = np.rint(np.linspace(0, pixels, steps + 1)).astype(np.int64)
     deletes = metric == "deletion"
 
-    def changed(place: int) -> Iterator[Picture]:
+    def changed(place: int) -> Iterator[Version]:
         position = trial.places[place]
         doc = trial.docs.values[position]
         empty = trial.once((name, position), lambda: baseline_of(position))
@@ -496,7 +496,7 @@ def masked_scores(
                 "; divide it by its maximum"
             )
 
-    def changed(place: int) -> Iterator[Picture]:
+    def changed(place: int) -> Iterator[Version]:
         position = trial.places[place]
         doc = trial.docs.values[position]
         empty = trial.once((name, position), lambda: baseline_of(position))

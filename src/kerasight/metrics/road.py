@@ -12,7 +12,7 @@ import numpy as np
 
 from kerasight.checks import integer, is_real, plural
 from kerasight.metrics.common import Heatmaps, axes, docs_of
-from kerasight.metrics.trial import Picture, Plan, Trial, digest
+from kerasight.metrics.trial import Plan, Trial, Version, digest
 
 if TYPE_CHECKING:
     import keras
@@ -174,7 +174,7 @@ def road_of(trial: Trial, shares: Float64[np.ndarray, " n"], noise: float, seed:
         filled = np.where(removed[..., np.newaxis], impute(doc, removed) + grain, doc)
         return filled.astype(doc.dtype)
 
-    def changed(place: int) -> Iterator[Picture]:
+    def changed(place: int) -> Iterator[Version]:
         position = trial.places[place]
         doc = trial.docs.values[position]
         grain = trial.once(("grain", position), lambda: grain_of(doc))

@@ -18,7 +18,7 @@ from kerasight.checks import integer, plural
 from kerasight.metrics.common import (
     axes,
     check_model,
-    classes_of,
+    class_of_each,
     heatmaps_of,
     progressing,
 )
@@ -283,7 +283,7 @@ def sanity_check(
 
     check_shape(Anatomy(model), docs, number=None)
     explain_kwargs["progress"] = False  # the bar that counts steps is enough
-    wanted = None if targets is None else classes_of(targets, len(docs))
+    wanted = None if targets is None else class_of_each(targets, len(docs))
     with _without_warnings():
         firsts = [
             _explained(

@@ -21,21 +21,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from kerasight.checks import flag, integer, plural
-from kerasight.metrics.common import Docs, classes_of, heatmaps_of, progressing, ranks
+from kerasight.metrics.common import Docs, class_of_each, heatmaps_of, progressing, ranks
 from kerasight.progress import check_progress
 
 if TYPE_CHECKING:
     import keras
     from jaxtyping import Float, Float64, Int, Int64, Shaped
 
-__all__ = ["Picture", "Plan", "Trial", "digest"]
+__all__ = ["Plan", "Trial", "Version", "digest"]
 
 Item = TypeVar("Item")
 
-Picture = tuple[Hashable, Callable[[], np.ndarray]]
+Version = tuple[Hashable, Callable[[], np.ndarray]]
 """A changed doc: a key that tells it from others, and a function that makes it, channels last."""
 
-Asked = tuple[Callable[[int], Iterator[Picture]], int]
+Asked = tuple[Callable[[int], Iterator[Version]], int]
 """A function from the place of a heatmap to the changed versions of its doc; and their number."""
 
 Plan = Generator[Asked, np.ndarray, Item]
@@ -122,7 +122,7 @@ class Trial:
         wanted: list[int | None] = (
             [heat.target for heat in heats]
             if targets is None
-            else [*classes_of(targets, len(heats))]
+            else [*class_of_each(targets, len(heats))]
         )
         scores = np.concatenate(
             [
@@ -209,14 +209,14 @@ class Trial:
         waiting: dict[Hashable, list[tuple[int, int, int]]] = {}
         done: list[tuple[int, int, int]] = []
 
-        def of_metric(number: int) -> Iterator[tuple[float, tuple[int, int, int], Picture]]:
+        def of_metric(number: int) -> Iterator[tuple[float, tuple[int, int, int], Version]]:
             changed, each = asked[number]
             for place in range(len(self.heatmaps)):
                 for column, picture in enumerate(changed(place)):
                     share = (place + (column + 0.5) / each) / len(self.heatmaps)
                     yield share, (number, place, column), picture
 
-        def pictures() -> Iterator[Picture]:
+        def pictures() -> Iterator[Version]:
             spread = heapq.merge(*map(of_metric, asked), key=itemgetter(0))
             for _, where, (what, make) in spread:
                 key = ("scores", what) if self.is_shared else where
@@ -263,7 +263,7 @@ def digest(values: Shaped[np.ndarray, " ..."]) -> bytes:
 
 
 def _made(
-    pictures: Iterator[Picture], number: int
+    pictures: Iterator[Version], number: int
 ) -> Generator[tuple[Hashable, np.ndarray], None, None]:
     """Pictures, made by threads, at most ``number`` of them ahead."""
     pool = ThreadPoolExecutor(_THREADS)
