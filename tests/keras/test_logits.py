@@ -168,17 +168,3 @@ def test_without_what_keras_hangs_on_them_the_graph_tells(monkeypatch: pytest.Mo
     monkeypatch.setattr("kerasight.keras.backends.tensorflow._KERAS_LOGITS", "_nothing")
     for name in ("keras.ops.softmax", "a Softmax layer", "one unit, without its axis"):
         test_the_logit_is_explained(name, Ending)
-
-
-def test_scores_in_batches_are_those_of_all_at_once() -> None:
-    model = MODELS["functional"]()
-    docs = np.concatenate([make_doc(seed=seed) for seed in range(7)])
-    whole = scores_of(model, docs)
-    np.testing.assert_allclose(whole, model(docs), atol=1e-6)
-    for batch_size in (1, 3, 1000):  # eager, then compiled
-        np.testing.assert_allclose(scores_of(model, docs, batch_size=batch_size), whole, atol=1e-6)
-
-
-def test_scores_that_are_no_class_scores_are_refused() -> None:
-    with pytest.raises(ValueError, match="must be class scores"):
-        scores_of(keras.Sequential([kl.Conv2D(2, 1)]), make_doc())

@@ -5,14 +5,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers as kl
 from tiny_models import MODELS, Chain, Shift, backbone, doc_for, head, make_doc, scores_of, state_of
 
 from kerasight.cam.layout import CHANNELS_FIRST
-from kerasight.keras import passes
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.record import record, scorer
+from kerasight.keras.record import record
+from kerasight.keras.record import scores_of as scores_of_many
 
 
 @pytest.fixture(params=list(MODELS))
@@ -186,79 +185,12 @@ def test_a_custom_layer_that_goes_on_after_its_layers_is_explained_itself() -> N
     assert Anatomy(model).path_of(record(model, make_doc()).layer) == "residual"
 
 
-def test_a_layer_that_returns_its_input_is_explained_on_its_own_path() -> None:
-    inputs = keras.Input((2, 2, 1))
-    same = kl.Activation("linear", name="same")(inputs)
-    both = kl.Add()([3 * same, 2 * inputs])
-    model = keras.Model(inputs, kl.Dense(1, use_bias=False)(kl.Flatten()(both)))
-    model.layers[-1].set_weights([np.ones((4, 1), np.float32)])
-    found = record(model, make_doc((1, 2, 2, 1)), None, model.get_layer("same"))
-    np.testing.assert_array_equal(found.gradients, np.full((2, 2, 1), 3))
-
-
-def test_of_a_layer_called_twice_the_last_call_is_explained() -> None:
-    inputs = keras.Input((2, 2, 1))
-    double = kl.Conv2D(1, 1, use_bias=False, name="double")
-    twice = double(double(inputs))
-    model = keras.Model(inputs, kl.Dense(1, use_bias=False)(kl.Flatten()(twice)))
-    double.set_weights([np.full((1, 1, 1, 1), 2.0)])
-    model.layers[-1].set_weights([np.ones((4, 1))])
-    doc = make_doc((1, 2, 2, 1))
-    found = record(model, doc, None, double)
-    np.testing.assert_allclose(found.activations, 4 * doc[0])
-    np.testing.assert_array_equal(found.gradients, np.ones((2, 2, 1)))
-
-
 def test_channels_first_maps_come_channels_last() -> None:
     model, doc = MODELS["channels first"](), doc_for("channels first")
     found = record(model, doc, [0], model.get_layer("shrink"))
     assert found.activations.shape == (4, 4, 3)
     pooled = doc[0].reshape(3, 4, 2, 4, 2).mean((2, 4))
     np.testing.assert_allclose(found.activations, np.moveaxis(pooled, 0, -1), atol=1e-6)
-
-
-def mixed(policy: str, gain: float = 1.0) -> keras.Model:
-    """Five channels of a picture, the first two classes apart by ``gain`` times the first."""
-    inputs = keras.Input((8, 8, 3))
-    x = kl.Conv2D(5, 3, padding="same", activation="relu", name="conv", dtype=policy)(inputs)
-    x = kl.ReLU(name="out", dtype=policy)(x)
-    x = kl.GlobalAveragePooling2D(dtype=policy)(x)
-    x = kl.Dense(3, dtype=policy, name="logits")(x)
-    outputs = kl.Softmax(dtype="float32")(x)
-    model = keras.Model(inputs, outputs)
-    rng = np.random.default_rng(0)
-    model.set_weights([rng.normal(size=weight.shape) * gain for weight in model.get_weights()])
-    return model
-
-
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision_gives_gradients_in_float32(policy: str) -> None:
-    model, exact = mixed(policy), mixed("float32")
-    found, wanted = record(model, make_doc(), [0]), record(exact, make_doc(), [0])
-    assert found.gradients.dtype == found.activations.dtype == np.float32
-    assert found.layer.name == "out"
-    tolerance = 0.01 if policy == "mixed_float16" else 0.05
-    np.testing.assert_allclose(
-        found.gradients, wanted.gradients, atol=tolerance * np.abs(wanted.gradients).max()
-    )
-
-
-def test_gradients_too_small_for_float16_are_kept() -> None:
-    model, exact = mixed("mixed_float16", 1.8), mixed("float32", 1.8)
-    doc = make_doc()
-    target = int(scores_of(exact, doc).argsort()[1])
-    found, wanted = record(model, doc, [target]), record(exact, doc, [target])
-    assert np.abs(wanted.gradients).max() < 6e-8
-    assert found.gradients.any()
-    correlation = np.corrcoef(found.gradients.ravel(), wanted.gradients.ravel())[0, 1]
-    assert correlation > 0.99
-
-
-def test_gradients_too_large_for_the_greatest_scale_are_finite() -> None:
-    model = mixed("mixed_float16", 1.0)
-    model.get_layer("logits").set_weights([np.full((5, 3), 50.0), np.zeros(3)])
-    found = record(model, 0.1 * make_doc(), [0])
-    assert np.isfinite(found.gradients).all()
 
 
 def test_a_layer_of_another_model_is_refused() -> None:
@@ -332,103 +264,6 @@ def test_nan_is_refused_naming_the_layer() -> None:
         record(model, make_doc(), [0], model.get_layer("seen"))
 
 
-def test_an_output_that_is_no_class_scores_is_refused() -> None:
-    model = keras.Sequential([keras.Input((8, 8, 3)), kl.Conv2D(2, 3)], name="segments")
-    with pytest.raises(ValueError, match=r"class scores of shape \(1, classes\).*\(1, 6, 6, 2\)"):
-        record(model, make_doc())
-
-
-class Making(keras.Model):
-    """Puts out what a function makes of its scores."""
-
-    def __init__(self, make: Any) -> None:
-        super().__init__(name="making")
-        self.conv, self.scores, self.make = kl.Conv2D(2, 3), kl.Dense(3), make
-
-    def call(self, inputs: Any) -> Any:
-        return self.make(self.scores(keras.ops.mean(self.conv(inputs), (1, 2))))
-
-
-@pytest.mark.parametrize(
-    ("make", "got"),
-    [
-        (lambda scores: None, r"none; does its call return them\?"),
-        (lambda scores: [], "none;"),
-        (lambda scores: {}, "none;"),
-        (lambda scores: [None, scores], "none;"),
-        (lambda scores: tf.cast(scores, tf.complex64), "dtype complex64"),
-        (tf.strings.as_string, "dtype string"),
-        (tf.RaggedTensor.from_tensor, "RaggedTensor"),
-    ],
-)
-def test_an_output_that_is_no_real_tensor_is_refused(make: Any, got: str) -> None:
-    with pytest.raises(ValueError, match=f"first output of model 'making' must be .* got {got}"):
-        record(Making(make), make_doc())
-
-
-def raising(scores: Any) -> Any:
-    raise RuntimeError("of my own")
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "says"),
-    [
-        (lambda scores: kl.Conv2D(2, 3)(scores), ValueError, "is incompatible with the layer"),
-        (lambda scores: tf.matmul(scores, tf.zeros((7, 7))), ValueError, "1,3.*7,7"),
-        (lambda scores: tf.cast(tf.constant("a"), tf.float32), tf.errors.UnimplementedError, ""),
-        (raising, RuntimeError, "of my own"),
-    ],
-)
-def test_errors_of_the_models_own_come_in_plain_words(
-    make: Any, error: type[Exception], says: str
-) -> None:
-    with pytest.raises(error, match=says) as raised:
-        record(Making(make), make_doc())
-    assert "calling Making.call()" in str(raised.value)  # Keras says where
-    assert "\x1b" not in str(raised.value)
-    assert "{{" not in str(raised.value)
-
-
-def test_one_unit_without_an_axis_of_its_own_is_class_zero() -> None:
-    class Squeezed(Chain):
-        def call(self, inputs: Any) -> Any:
-            return keras.ops.squeeze(super().call(inputs), axis=-1)
-
-    model = Squeezed([backbone(), *head("sigmoid", 1)], name="squeezed")
-    found = record(model, make_doc(), [0])
-    assert found.scores.shape == (1,)
-    assert found.gradients.any()
-
-
-@pytest.mark.parametrize(
-    ("targets", "error"),
-    [
-        (0, TypeError),
-        ((0,), TypeError),
-        (np.array([0]), TypeError),
-        ("0", TypeError),
-        ([], ValueError),
-        ([0, 1], ValueError),
-        (["0"], TypeError),
-        ([0.0], TypeError),
-        ([True], TypeError),
-        ([None], TypeError),
-        ([-1], ValueError),
-        ([3], ValueError),
-    ],
-)
-def test_targets_that_are_no_list_of_one_class_are_refused(
-    targets: Any, error: type[Exception]
-) -> None:
-    with pytest.raises(error, match="target"):
-        record(MODELS["functional"](), make_doc(), targets)
-
-
-def test_numpy_integers_are_integers() -> None:
-    assert record(MODELS["functional"](), make_doc(), [np.int64(2)]).target == 2
-    assert type(record(MODELS["functional"](), make_doc(), [np.uint8(2)]).target) is int
-
-
 def test_other_backends_of_keras_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     with pytest.raises(NotImplementedError, match="KERAS_BACKEND=tensorflow"):
@@ -438,54 +273,17 @@ def test_other_backends_of_keras_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 # Scores of many inputs
 
 
-def test_scores_of_many_are_those_of_the_model_one_by_one(name: str) -> None:
-    model, doc = MODELS[name](), doc_for(name)
-    scores_of(model, doc)  # builds it
-    before = state_of(model)
-    docs = np.concatenate([doc, doc**2, -doc])
-    found = scorer(model, docs)(docs)
-    np.testing.assert_allclose(
-        found, [scores_of(model, docs[i : i + 1]) for i in range(3)], rtol=1e-5, atol=1e-6
-    )
-    assert state_of(model) == before
+def test_scores_in_batches_are_those_of_all_at_once() -> None:
+    model = MODELS["functional"]()
+    docs = np.concatenate([make_doc(seed=seed) for seed in range(7)])
+    whole = scores_of_many(model, docs)
+    np.testing.assert_allclose(whole, model(docs), atol=1e-6)
+    for batch_size in (1, 3, 1000):  # eager, then compiled
+        np.testing.assert_allclose(
+            scores_of_many(model, docs, batch_size=batch_size), whole, atol=1e-6
+        )
 
 
-def normalised() -> keras.Model:
-    """Scores are the means of two channels, normalised to mean 0 and variance 1 of the past."""
-    model = keras.Sequential(
-        [
-            keras.Input((4, 4, 2)),
-            kl.BatchNormalization(epsilon=0, name="norm"),
-            kl.GlobalAveragePooling2D(),
-        ]
-    )
-    model.set_weights(np.float32([[1, 1], [0, 0], [3, 0], [4, 1]]))  # times, plus; mean, variance
-    return model
-
-
-def test_scores_of_many_are_with_the_weights_of_when_they_were_first_asked_for() -> None:
-    model, doc = normalised(), np.full((1, 4, 4, 2), 5, np.float32)
-    score = scorer(model, doc)
-    np.testing.assert_allclose(score(doc), [[1, 5]])
-    model.set_weights(np.float32([[1, 1], [0, 0], [1, 0], [4, 25]]))
-    np.testing.assert_allclose(score(doc), [[1, 5]])
-    np.testing.assert_allclose(scorer(model, doc)(doc), [[2, 1]])
-
-
-def test_of_a_large_model_no_copy_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passes, "_MOST_WEIGHTS", 31)
-    model, doc = normalised(), np.full((1, 4, 4, 2), 5, np.float32)
-    score = scorer(model, doc)
-    model.set_weights(np.float32([[1, 1], [0, 0], [1, 0], [4, 25]]))
-    np.testing.assert_allclose(score(doc), [[2, 1]])
-
-
-def test_what_cannot_be_compiled_is_scored_all_the_same() -> None:
-    class Eager(kl.Layer):
-        def call(self, inputs: Any) -> Any:
-            return keras.ops.convert_to_tensor(np.asarray(inputs) * 2)
-
-    model = Chain([Eager(), kl.GlobalAveragePooling2D()], name="eager")
-    doc = np.full((1, 4, 4, 2), 5, np.float32)
-    scores_of(model, doc)
-    np.testing.assert_allclose(scorer(model, doc)(doc), [[10, 10]])
+def test_scores_that_are_no_class_scores_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be class scores"):
+        scores_of_many(keras.Sequential([kl.Conv2D(2, 1)]), make_doc())

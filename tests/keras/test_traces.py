@@ -16,13 +16,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as kl
-from tiny_models import CLASSES, MODELS, SIDE, Chain, Shift, backbone, head, make_doc, state_of
+from tiny_models import CLASSES, MODELS, SIDE, Shift, backbone, head, make_doc
 
 import kerasight
 from kerasight.keras import traces
-from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.record import record, record_batch
-from kerasight.keras.targets import Classes
+from kerasight.keras.record import record
 from kerasight.keras.traces import _MOST, WORTH_A_TRACE, traces_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
@@ -223,50 +221,6 @@ def test_another_policy_shows_in_the_next_explanation() -> None:
     assert before.score == pytest.approx(after.score, abs=1e-2)
 
 
-def test_a_model_that_cannot_be_traced_is_explained_each_time() -> None:
-    class Eager(Chain):
-        def call(self, inputs: Any) -> Any:
-            if float(keras.ops.convert_to_numpy(inputs).mean()) > 100:
-                return super().call(inputs * 0)
-            return super().call(inputs)
-
-    model = Eager([backbone(), *head()], name="eager")
-    maps = [heatmap(model) for _ in range(WORTH_A_TRACE + 2)]
-    for one in maps[1:]:
-        np.testing.assert_array_equal(one, maps[0])
-
-
-@pytest.mark.parametrize("name", list(MODELS))
-def test_compiled_and_eager_agree_and_leave_the_model_alone(name: str) -> None:
-    from tiny_models import doc_for
-
-    model, doc = MODELS[name](), doc_for(name)
-    eager = record(model, doc, [0])
-    for _ in range(WORTH_A_TRACE):
-        record(model, doc, [0])
-    before = state_of(model)
-    for _ in range(2):
-        compiled = record(model, doc, [0])
-        assert compiled.layer is eager.layer
-        np.testing.assert_allclose(compiled.gradients, eager.gradients, atol=1e-6)
-        np.testing.assert_allclose(compiled.activations, eager.activations, atol=1e-5)
-        np.testing.assert_allclose(compiled.scores, eager.scores, atol=1e-6)
-    assert state_of(model) == before
-
-
-def test_several_classes_compiled_are_those_of_one_by_one() -> None:
-    model, _runs = counting()
-    anatomy, targets = Anatomy(model), Classes(np.array([[2, 0, 1, 0]]))
-    inputs = anatomy.inputs_of(make_doc())
-    eager = record_batch(anatomy, inputs, targets).terms(0)
-    compiled = record_batch(anatomy, inputs, targets).terms(0)
-    for target, one, other in zip([2, 0, 1, 0], eager, compiled, strict=True):
-        alone = record(model, make_doc(), [target])
-        assert one.target == other.target == target
-        np.testing.assert_allclose(one.gradients, alone.gradients, atol=1e-7)
-        np.testing.assert_allclose(other.gradients, alone.gradients, atol=1e-7)
-
-
 def test_eight_threads_share_a_trace_and_get_their_own_answers() -> None:
     model, runs = counting()
     docs = [make_doc(seed=seed) for seed in range(8)]
@@ -316,30 +270,6 @@ def test_the_models_own_compiled_functions_are_left_alone() -> None:
     before = model.predict_function
     warm_up(model)
     assert model.predict_function is before
-
-
-def test_what_a_model_does_to_itself_as_it_runs_does_not_last() -> None:
-    class Restless(keras.Model):
-        def __init__(self) -> None:
-            super().__init__(name="restless")
-            self.body = backbone()
-            self.norm = kl.BatchNormalization(name="norm")
-            self.drop = kl.Dropout(0.5, seed=1)
-            self.rest = Chain(head(), name="rest")
-
-        def call(self, inputs: Any) -> Any:
-            x = self.norm(self.body(inputs), training=True)
-            return self.rest(self.drop(x, training=True))
-
-    model = Restless()
-    model(make_doc())
-    variables = [np.array(variable) for variable in model.variables]
-    seed = np.array(model.drop.seed_generator.state)
-    maps = [heatmap(model, targets=[0]) for _ in range(WORTH_A_TRACE + 2)]
-    for before, after in zip(variables, model.variables, strict=True):
-        np.testing.assert_array_equal(before, after)
-    np.testing.assert_array_equal(model.drop.seed_generator.state, seed)
-    np.testing.assert_allclose(maps[-1], maps[0], atol=1e-5)
 
 
 def test_losses_of_a_traced_pass_are_not_left_behind() -> None:
@@ -700,16 +630,3 @@ def test_what_is_found_out_about_a_model_is_bounded() -> None:
     for number in range(2 * traces._MOST_FACTS):
         known.once(("fact", number), lambda: None)
     assert len(known._facts) <= traces._MOST_FACTS
-
-
-def test_inside_a_tf_function_an_explanation_says_that_it_runs_eagerly() -> None:
-    import tensorflow as tf
-
-    model, _ = counting()
-
-    @tf.function(autograph=False)
-    def explain() -> Any:
-        return kerasight.explain_prediction(model, make_doc()).targets[0].score
-
-    with pytest.raises(RuntimeError, match="explanations are run eagerly"):
-        explain()
