@@ -8,9 +8,16 @@ import pytest
 from keras import layers as kl
 from tiny_models import MODELS, Chain, backbone, make_doc
 
+import kerasight
 from kerasight.cam.layout import CHANNELS_FIRST, CHANNELS_LAST
+from kerasight.cam.request import Request
 from kerasight.keras import layers
 from kerasight.keras.anatomy import Anatomy
+from kerasight.keras.explainer import Explainer
+from kerasight.keras.targets import Classes
+from kerasight.keras.traces import WORTH_A_TRACE, traces_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 
 
 @pytest.fixture
@@ -274,3 +281,59 @@ def test_blocks_that_hold_those_before_them_are_walked_once_each() -> None:
     model = Chain(blocks, name="model")
     assert len(list(layers.walk(model))) == 60
     assert Anatomy(model).find("block_59/block_30/block_7") is blocks[7]
+
+
+# The tree of layers is walked through once
+
+
+@pytest.fixture
+def walked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The models that were walked through, as often as they were."""
+    models: list[Any] = []
+
+    def walk(model: keras.Model, *others: Any) -> Any:
+        models.append(model)
+        return layers.walk(model, *others)
+
+    monkeypatch.setattr("kerasight.keras.anatomy.walk", walk)
+    return models
+
+
+def test_the_first_call_walks_once_and_a_later_one_never(
+    nested: keras.Model, walked: list[Any]
+) -> None:
+    kerasight.explain_prediction(nested, make_doc(), logits=True)
+    assert walked == [nested]
+    for _ in range(WORTH_A_TRACE):
+        kerasight.explain_prediction(nested, make_doc(), logits=True)
+    walked.clear()
+    for method in ("grad-cam", "layercam"):
+        kerasight.explain_prediction(nested, make_doc(), logits=True, method=method)
+    assert walked == []
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "score-cam"])
+def test_a_stream_walks_once_and_once_more_for_each_trace(
+    nested: keras.Model, walked: list[Any], method: str
+) -> None:
+    docs = np.concatenate([make_doc(seed=seed) for seed in range(40)])
+    list(kerasight.explain_predictions(nested, docs, batch_size=8, method=method))
+    traces = sum(trace is not None for trace in traces_of(nested)._traces.values())
+    assert 1 <= traces <= 3  # a pass; and of Score-CAM, scores and logits
+    assert walked == [nested] * (1 + traces)
+
+
+def test_layers_made_at_the_first_call_are_walked_once_more(walked: list[Any]) -> None:
+    model = MODELS["custom layer, built late"]()
+    assert kerasight.explain_prediction(model, make_doc()).layer == "mix"
+    assert walked == [model] * 2
+
+
+def test_a_model_that_changed_between_two_passes_is_walked_again() -> None:
+    model = MODELS["sequential"]()
+    explainer = Explainer(model, Request(logits=True))
+    for _ in range(2):
+        explainer.look(make_doc(), Classes.top(1))
+    model.layers[-1].activation = keras.activations.linear
+    scores = explainer.look(make_doc(), Classes.top(1)).heatmaps()[0].scores
+    np.testing.assert_allclose(scores, np.asarray(model(make_doc()))[0], atol=1e-6)

@@ -26,8 +26,11 @@ import kerasight
 from kerasight.base import Explanation
 from kerasight.cam.maps import resized
 from kerasight.cam.methods import METHODS
+from kerasight.cam.request import Request
 from kerasight.keras.anatomy import Anatomy
+from kerasight.keras.explainer import Explainer
 from kerasight.keras.record import record
+from kerasight.keras.targets import Classes
 from kerasight.keras.traces import WORTH_A_TRACE
 
 pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
@@ -42,6 +45,73 @@ def explain(model: keras.Model, doc: np.ndarray | None = None, **asked: Any) -> 
 
 def heatmap(model: keras.Model, doc: np.ndarray | None = None, **asked: Any) -> np.ndarray:
     return explain(model, doc, **asked).targets[0].heatmap
+
+
+# An explainer by itself, as the command line has it
+
+
+@pytest.mark.parametrize("layer", [None, "conv", ["conv", "mix"]])
+def test_an_explainer_gives_what_the_doors_give(layer: Any) -> None:
+    model, names = MODELS["functional"](), ["ant", "bee", "cat"]
+    docs = np.concatenate([make_doc(seed=seed) for seed in range(3)])
+    picture = Image.new("RGB", (8, 8))
+    explainer = Explainer(model, Request(logits=True), layer, names)
+    look = explainer.look(docs, Classes.top(2))
+    for place, doc in enumerate(docs):
+        wanted = explain(
+            model, doc[np.newaxis], layer=layer, logits=True, top_targets=2, target_names=names
+        )
+        found = look.explanation(place, picture)
+        assert (found.layer, found.method, found.description) == (
+            wanted.layer,
+            wanted.method,
+            wanted.description,
+        )
+        for one, other in zip(found.targets, wanted.targets, strict=True):
+            assert (one.target, one.name) == (other.target, names[one.target])
+            np.testing.assert_allclose(one.heatmap, other.heatmap, atol=1e-5)
+
+
+def test_the_site_of_a_heatmap_is_one_to_look_at_again() -> None:
+    model = MODELS["subclassed, training argument"]()
+    first = Explainer(model).look(make_doc(), Classes.top(1)).heatmaps()[0]
+    again = Explainer(model, layer=first.site).look(make_doc(), Classes.top(1)).heatmaps()[0]
+    assert first.path == again.path == "drop:input"
+    np.testing.assert_allclose(again.values, first.values, atol=1e-6)
+
+
+def test_a_layer_that_is_not_there_is_told_before_the_model_runs() -> None:
+    Explainer(MODELS["functional"](), layer=["conv", -1]).check_layer()
+    with pytest.raises(ValueError, match="no layer 'cone'"):
+        Explainer(MODELS["functional"](), layer=["conv", "cone"]).check_layer()
+    # Its layers may be made when it is first called.
+    Explainer(MODELS["custom layer, built late"](), layer="inside").check_layer()
+
+
+# Models whose one input has a name, or stands in a list
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "score-cam", "ablation-cam"])
+@pytest.mark.parametrize(
+    "structure",
+    [lambda x: {"image": x}, lambda x: [x], lambda x: [{"image": x}]],
+    ids=["dict", "list", "nested"],
+)
+def test_a_doc_goes_in_where_the_model_has_its_input(structure: Any, method: str) -> None:
+    plain = MODELS["functional"]()
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = inputs
+    model = keras.Model(structure(inputs), plain(x), name="structured")
+    docs = np.concatenate([make_doc(seed=seed) for seed in range(WORTH_A_TRACE)])
+    asked = {"method": method, "logits": True, "smooth": 2, "batch_size": 4}
+    for _ in range(2):
+        for one, other in zip(
+            kerasight.explain_predictions(model, docs, **asked),
+            kerasight.explain_predictions(plain, docs, **asked),
+            strict=True,
+        ):
+            assert one.layer == f"functional/{other.layer}"
+            np.testing.assert_allclose(one.targets[0].heatmap, other.targets[0].heatmap, atol=1e-4)
 
 
 # Questions

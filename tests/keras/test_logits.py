@@ -13,7 +13,7 @@ from keras import layers as kl
 from tiny_models import MODELS, doc_for, make_doc, state_of
 
 import kerasight
-from kerasight.base import Explanation
+from kerasight.base import Explanation, RunError
 from kerasight.keras.record import scores_of
 from kerasight.keras.traces import WORTH_A_TRACE
 
@@ -154,7 +154,7 @@ def test_float16_logits_come_in_float32() -> None:
     assert scores_of(model, make_doc(), logits=True).dtype == np.float32
 
 
-def test_keras_hangs_the_logits_on_what_comes_out_of_its_softmax_and_sigmoid() -> None:
+def test_keras_notes_the_logits_on_the_results_of_its_softmax_and_sigmoid() -> None:
     # Undocumented, and looked for in one place: if this fails, each first explanation with
     # logits=True takes a trace longer, and that place can go.
     from kerasight.keras.backends.tensorflow import _KERAS_LOGITS
@@ -164,7 +164,59 @@ def test_keras_hangs_the_logits_on_what_comes_out_of_its_softmax_and_sigmoid() -
         np.testing.assert_array_equal(getattr(function(logits), _KERAS_LOGITS), logits)
 
 
-def test_without_what_keras_hangs_on_them_the_graph_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_keras_notes_nothing_the_graph_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kerasight.keras.backends.tensorflow._KERAS_LOGITS", "_nothing")
     for name in ("keras.ops.softmax", "a Softmax layer", "one unit, without its axis"):
         test_the_logit_is_explained(name, Ending)
+
+
+# Where neither Keras nor a graph tells anything
+
+
+LAST: dict[str, Callable[[], list[kl.Layer]]] = {
+    "a Dense layer": lambda: [kl.Dense(3, activation="softmax")],
+    "a Dense layer, one unit": lambda: [kl.Dense(1, activation="sigmoid")],
+    "an Activation layer": lambda: [kl.Dense(3), kl.Activation("softmax")],
+    "a Softmax layer": lambda: [kl.Dense(3), kl.Softmax()],
+    "a Softmax layer in a model": lambda: [kl.Dense(3), in_a_model(kl.Softmax())],
+}
+
+
+def gated(last: list[kl.Layer]) -> keras.Model:
+    """A model with a sigmoid in its middle as well, and two dense layers with weights to read."""
+    inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(4, 3, activation="sigmoid", name="map")(inputs)
+    x = kl.Dense(4, activation="softmax", name="gate")(kl.GlobalAveragePooling2D(name="pool")(x))
+    for layer in last:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_the_last_activation_tells_the_logits_by_itself(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kerasight.keras.backends.tensorflow.logits", lambda scores: None)
+    last = LAST[name]()
+    model = gated(last)
+    features = keras.Model(model.inputs, model.get_layer("gate").output)(make_doc())
+    kernel, bias = last[0].get_weights()
+    logits = (np.asarray(features) @ kernel + bias)[0]
+    before = state_of(model)
+    for _ in range(WORTH_A_TRACE + 2):  # eager and compiled
+        assert explained(model, targets=[0]).targets[0].score == pytest.approx(logits[0], abs=1e-6)
+        np.testing.assert_allclose(scores_of(model, make_doc(), logits=True)[0], logits, atol=1e-6)
+    assert state_of(model) == before
+
+
+def test_an_activation_in_the_middle_tells_nothing_of_the_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kerasight.keras.backends.tensorflow.logits", lambda scores: None)
+    dense = kl.Dense(3)
+    model = gated([dense])
+    dense.set_weights([np.zeros((4, 3)), np.array([-1.0, 2, 3])])  # no probabilities
+    np.testing.assert_allclose(scores_of(model, make_doc(), logits=True), [[-1, 2, 3]])
+    dense.set_weights([np.zeros((4, 3)), np.array([0.2, 0.3, 0.5])])  # which may be some
+    with pytest.raises(RunError, match="cannot be found"):
+        scores_of(model, make_doc(), logits=True)

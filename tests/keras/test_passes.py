@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -7,14 +9,30 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers as kl
-from tiny_models import MODELS, Chain, backbone, doc_for, head, make_doc, scores_of, state_of
+from tiny_models import (
+    MODELS,
+    Chain,
+    backbone,
+    by_hand,
+    doc_for,
+    head,
+    make_doc,
+    scores_of,
+    state_of,
+)
 
 import kerasight
+from kerasight.cam.layout import CHANNELS_LAST
 from kerasight.keras import passes
 from kerasight.keras.anatomy import Anatomy
+from kerasight.keras.backends import tensorflow
+from kerasight.keras.passes import scores_from
 from kerasight.keras.record import record, record_batch, scorer
+from kerasight.keras.record import scores_of as scores_of_many
+from kerasight.keras.run import Run
+from kerasight.keras.sites import Site
 from kerasight.keras.targets import Classes
-from kerasight.keras.traces import WORTH_A_TRACE
+from kerasight.keras.traces import WORTH_A_TRACE, traces_of
 
 
 @pytest.fixture(params=list(MODELS))
@@ -177,3 +195,143 @@ def test_inside_a_tf_function_an_explanation_says_that_it_runs_eagerly() -> None
 
     with pytest.raises(RuntimeError, match="explanations are run eagerly"):
         explain()
+
+
+# The part of a model after a layer
+
+
+@pytest.mark.parametrize("at_input", [False, True])
+def test_a_model_goes_on_with_what_stands_in_the_place_of_what_was_seen(at_input: bool) -> None:
+    model, docs = by_hand(), np.array([[[[3.0], [1.0]], [[0.0], [0.0]]]], np.float32)
+    layer = model.layers[1] if at_input else model.layers[0]
+    anatomy = Anatomy(model)
+    scores = scores_from(anatomy, anatomy.inputs_of(docs), Site(layer, at_input, 0, CHANNELS_LAST))
+    # The scores are the means of the two channels.
+    for number in (1, 3, 2):
+        maps = np.arange(number * 8, dtype=np.float32).reshape(number, 2, 2, 2)
+        np.testing.assert_allclose(scores(maps), maps.mean(axis=(1, 2)))
+
+
+def test_maps_of_another_size_are_gone_on_with_as_well() -> None:
+    model = MODELS["dynamic shape"]()
+    anatomy = Anatomy(model)
+    site = record(model, make_doc()).site
+    assert site.layer.name == "mix"
+    scores = scores_from(anatomy, anatomy.inputs_of(make_doc()), site, logits=True)
+    kernel, bias = model.layers[-1].get_weights()
+    for side in (4, 6):
+        maps = make_doc((2, side, side, 5))
+        np.testing.assert_allclose(scores(maps), maps.mean((1, 2)) @ kernel + bias, atol=1e-5)
+
+
+# Compiled functions that fail
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
+    """Lets all functions fail that are compiled from now on."""
+
+    def fail(error: Exception) -> None:
+        compile_ = tensorflow.compiled
+
+        def compiled(function: Any, signature: Any) -> Any:
+            compile_(function, signature)
+
+            def run(*_: Any) -> Any:
+                raise error
+
+            return run
+
+        monkeypatch.setattr(tensorflow, "compiled", compiled)
+
+    return fail
+
+
+@pytest.fixture
+def eager_runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The runs that were not compiled."""
+    runs: list[Any] = []
+
+    def run(*args: Any, **kwargs: Any) -> Run:
+        if tf.executing_eagerly():
+            runs.append(args)
+        return Run(*args, **kwargs)
+
+    monkeypatch.setattr(passes, "Run", run)
+    return runs
+
+
+EXHAUSTED = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+OTHER = tf.errors.InternalError(None, None, "of the framework")
+DOCS = np.concatenate([make_doc(seed=seed) for seed in range(WORTH_A_TRACE)])
+
+
+def explained(model: keras.Model) -> Any:
+    return list(kerasight.explain_predictions(model, DOCS, targets=[1], errors="keep"))
+
+
+def scored(model: keras.Model) -> Any:
+    return scores_of_many(model, DOCS)
+
+
+def scored_often(model: keras.Model) -> Any:
+    return scorer(model, DOCS)(DOCS)
+
+
+@pytest.mark.parametrize(
+    ("ask", "eager"),
+    [(explained, 1), (scored, 0), (scored_often, 0)],  # one doc tells where to look
+)
+def test_where_memory_runs_out_nothing_is_run_again(
+    ask: Any, eager: int, failing: Any, eager_runs: list[Any]
+) -> None:
+    failing(EXHAUSTED)
+    with pytest.raises(MemoryError, match=r"'functional' ran; pass a smaller batch_size.*OOM"):
+        ask(MODELS["functional"]())
+    assert len(eager_runs) == eager
+
+
+@pytest.mark.parametrize("ask", [explained, scored, scored_often])
+def test_what_fails_otherwise_is_run_eagerly_and_logged(
+    ask: Any, failing: Any, eager_runs: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = MODELS["functional"]()
+    expected = ask(model)
+    traces_of(model)._forget()
+    failing(OTHER)
+    eager_runs.clear()
+    with caplog.at_level(logging.INFO, "kerasight"):
+        found = ask(model)
+    assert eager_runs
+    assert {one.name for one in caplog.records} == {"kerasight"}
+    assert "model 'functional' is run eagerly" in caplog.text
+    assert "of the framework" in caplog.text
+    if ask is explained:
+        found = [one.targets[0].heatmap for one in found]
+        expected = [one.targets[0].heatmap for one in expected]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_an_error_of_the_models_own_is_no_operators(failing: Any, eager_runs: list[Any]) -> None:
+    failing(KeyError("of the model"))
+    with pytest.raises(KeyError, match="of the model"):
+        scored(MODELS["functional"]())
+    assert not eager_runs
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_memory_that_runs_out_in_an_eager_pass_is_told_as_well(forward: bool) -> None:
+    @tf.custom_gradient
+    def exhausting(values: Any) -> Any:
+        def exhaust(upstream: Any) -> Any:
+            raise EXHAUSTED
+
+        return (exhaust(values) if forward else values), exhaust
+
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), kl.Conv2D(2, 3, name="map"), kl.Lambda(lambda x: x), *head()],
+        name="greedy",
+    )
+    model.layers[1].function = exhausting
+    with pytest.raises(MemoryError, match="'greedy' ran; pass a smaller batch_size"):
+        record(model, make_doc(), [0], model.get_layer("map"))

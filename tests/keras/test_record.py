@@ -8,10 +8,13 @@ import pytest
 from keras import layers as kl
 from tiny_models import MODELS, Chain, Shift, backbone, doc_for, head, make_doc, scores_of, state_of
 
+from kerasight.base import DocError, RunError
 from kerasight.cam.layout import CHANNELS_FIRST
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.record import record
+from kerasight.keras.record import record, record_batch
 from kerasight.keras.record import scores_of as scores_of_many
+from kerasight.keras.sites import Site
+from kerasight.keras.targets import Classes
 
 
 @pytest.fixture(params=list(MODELS))
@@ -287,3 +290,45 @@ def test_scores_in_batches_are_those_of_all_at_once() -> None:
 def test_scores_that_are_no_class_scores_are_refused() -> None:
     with pytest.raises(ValueError, match="must be class scores"):
         scores_of_many(keras.Sequential([kl.Conv2D(2, 1)]), make_doc())
+
+
+# Errors of one doc, and of the run
+
+
+class Logarithm(kl.Layer):
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.log(inputs)
+
+
+def test_nan_in_one_doc_of_a_batch_is_that_docs_error() -> None:
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), Logarithm(name="log"), kl.GlobalAveragePooling2D(), kl.Dense(2)]
+    )
+    docs = 1 + np.concatenate([make_doc(seed=seed) for seed in range(2)])
+    docs[0, 3, 3] = -1
+    anatomy = Anatomy(model)
+    found = record_batch(anatomy, anatomy.inputs_of(docs), Classes.top(1))
+    with pytest.raises(DocError, match="NaN or infinity in the output of layer 'log'"):
+        found.terms(0)
+    assert np.isfinite(found.terms(1)[0].gradients).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "says"),
+    [("functional", "pool", "no spatial axes"), ("two outputs", "last_of_all", "no gradient")],
+)
+def test_what_is_wrong_whatever_the_doc_is_an_error_of_the_run(
+    name: str, layer: str, says: str
+) -> None:
+    model = MODELS[name]()
+    anatomy = Anatomy(model)
+    docs = anatomy.inputs_of(np.concatenate([make_doc(), make_doc()]))
+    with pytest.raises(RunError, match=says):
+        record_batch(anatomy, docs, Classes.top(1), Site(model.get_layer(layer)))
+
+
+def test_both_kinds_of_error_are_value_errors() -> None:
+    assert issubclass(DocError, ValueError)
+    assert issubclass(RunError, ValueError)
+    assert not issubclass(DocError, RunError)
+    assert not issubclass(RunError, DocError)

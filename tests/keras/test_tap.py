@@ -16,6 +16,10 @@ from kerasight.keras.layers import children, walk
 from kerasight.keras.tap import _wrapped, tapped, untapped_attributes
 
 
+def pass_on(layer: Any, output: Any) -> Any:
+    return output
+
+
 def test_each_call_passes_through_see_in_the_order_of_the_run(model: keras.Model) -> None:
     seen = []
 
@@ -200,3 +204,74 @@ def test_ctrl_c_at_any_line_of_the_tap_leaves_no_wrapper(nth: int) -> None:
     assert not any("call" in vars(layer) for layer in layers)
     with tapped(layers, lambda _, output: output):
         assert all("call" in vars(layer) for layer in layers)
+
+
+# Activation functions
+
+
+def test_what_goes_into_an_activation_and_comes_out_is_told() -> None:
+    layer = keras.layers.Dense(2, activation="softmax")
+    inputs = make_doc((3, 4))
+    layer(inputs)
+    told: list[Any] = []
+    with tapped([], pass_on, ends=[layer], activated=lambda *both: told.append(both)):
+        output = layer(inputs)
+    ((given, made),) = told
+    kernel, bias = layer.get_weights()
+    np.testing.assert_allclose(given, inputs @ kernel + bias, atol=1e-6)
+    assert made is output
+    assert layer.activation is keras.activations.softmax
+
+
+def test_of_a_layer_that_is_an_activation_its_input_and_output_are_told() -> None:
+    layer = keras.layers.Softmax()
+    told: list[Any] = []
+    with tapped([], pass_on, ends=[layer], activated=lambda *both: told.append(both)):
+        output = layer(tf.constant([[1.0, 2.0]]))
+    ((given, made),) = told
+    np.testing.assert_array_equal(given, [[1, 2]])
+    assert made is output
+
+
+def test_an_activation_is_put_back_after_an_exception() -> None:
+    layer = keras.layers.Dense(2, activation="softmax")
+    own = vars(layer).copy()
+
+    def fail(given: Any, output: Any) -> None:
+        assert layer.activation is not keras.activations.softmax
+        raise RuntimeError("on purpose")
+
+    with (
+        pytest.raises(RuntimeError, match="on purpose"),
+        tapped([], pass_on, ends=[layer], activated=fail),
+    ):
+        layer(make_doc((1, 4)))
+    assert layer.activation is keras.activations.softmax
+    assert own.keys() <= vars(layer).keys()
+    assert not _wrapped
+
+
+def test_an_activation_is_told_of_in_its_own_thread_and_put_back_after_the_last() -> None:
+    layer = keras.layers.Dense(2, activation="softmax")
+    layer(make_doc((1, 4)))
+    told: list[str] = []
+    on, over = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with tapped([], pass_on, ends=[layer], activated=lambda *_: told.append("other")):
+            on.set()
+            over.wait(30)
+            layer(make_doc((1, 4)))
+
+    thread = threading.Thread(target=other)
+    with tapped([], pass_on, ends=[layer], activated=lambda *_: told.append("ours")):
+        thread.start()
+        on.wait(30)
+        layer(make_doc((1, 4)))
+    assert told == ["ours"]
+    assert layer.activation is not keras.activations.softmax  # the other one's is still on
+    over.set()
+    thread.join()
+    assert told == ["ours", "other"]
+    assert layer.activation is keras.activations.softmax
+    assert not _wrapped

@@ -23,7 +23,7 @@ from kerasight.keras import backends
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.backends import Linear
 from kerasight.keras.logits import HiddenLogitsError
-from kerasight.keras.run import Call, Run, Weights, changing_nothing, outputs_of
+from kerasight.keras.run import Call, Run, Weights, changing_nothing, in_plain_words, outputs_of
 from kerasight.keras.sites import Choice, Site, guessed
 from kerasight.keras.tap import tapped
 from kerasight.keras.targets import Target
@@ -446,7 +446,8 @@ def _look_eagerly(
             return _look_eagerly(anatomy, tensors, target, choice, logits, watches_all=True)
         first = position if first is None else first
         for scale in _scales(run) if seen is not None else ():
-            gradients = _gradients(linear, seen, settled, scale)
+            with in_plain_words(anatomy.model):
+                gradients = _gradients(linear, seen, settled, scale)
             if gradients is None or _is_finite(gradients):
                 break
         if gradients is not None:

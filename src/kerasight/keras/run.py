@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kerasight.keras.anatomy import Anatomy
     from kerasight.keras.sites import Site
 
-__all__ = ["Call", "Run", "Weights", "changing_nothing", "outputs_of"]
+__all__ = ["Call", "Run", "Weights", "changing_nothing", "in_plain_words", "outputs_of"]
 
 Weights = Sequence[tuple[Any, np.ndarray]]
 """Variables, and a value for each."""
@@ -313,8 +313,15 @@ def changing_nothing(weights: Weights = ()) -> Iterator[None]:
 
 def outputs_of(model: keras.Model, inputs: Inputs) -> Any:
     """What the model puts out; errors in plain words."""
-    try:
+    with in_plain_words(model):
         return model(inputs.structure, training=False)
+
+
+@contextlib.contextmanager
+def in_plain_words(model: keras.Model) -> Iterator[None]:
+    """Where errors of a framework are raised as `Backend.told` tells them."""
+    try:
+        yield
     except Exception as error:
         told = backends.current().told(error, f"model {model.name!r}")
         if told is error:
