@@ -39,7 +39,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.cache  # Not before the first call, when all names of the module are there.
     def hints() -> dict[str, Any]:
-        names = {**vars(jaxtyping), **function.__globals__}
+        names = {**vars(jaxtyping), "np": np, **function.__globals__}
         hints = function.__annotations__.items()
         return {name: eval(hint, names) for name, hint in hints if _ARRAY.search(str(hint))}
 

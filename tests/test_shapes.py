@@ -16,7 +16,7 @@ import kerasight
 from kerasight.cam import maps, methods
 
 SOURCE = Path(kerasight.__file__).parent
-FOLDERS = ("cam", "formatters", "metrics")
+FOLDERS = ("cam", "formatters", "keras", "metrics")
 
 
 def hints_of(node: ast.AST) -> list[ast.expr]:

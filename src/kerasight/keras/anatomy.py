@@ -6,10 +6,9 @@ import difflib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
-import numpy as np
 
 from kerasight.cam.inputs import Inputs
 from kerasight.cam.layout import CHANNELS_LAST, Layout
@@ -25,6 +24,10 @@ from kerasight.keras.layers import (
 from kerasight.keras.logits import ends_in_probabilities
 from kerasight.keras.sites import Site
 from kerasight.keras.traces import Traces, traces_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Shaped
 
 __all__ = ["PICTURE_CHANNELS", "Anatomy"]
 
@@ -129,7 +132,7 @@ class Anatomy:
         except (AttributeError, ValueError):
             return []
 
-    def inputs_of(self, docs: np.ndarray) -> Inputs:
+    def inputs_of(self, docs: Shaped[np.ndarray, "docs ..."]) -> Inputs:
         """Docs in the structure that the model was made with: by name, or in a list."""
         try:
             structure = self.model.input

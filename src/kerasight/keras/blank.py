@@ -14,12 +14,16 @@ from kerasight.cam.maps import normalised
 from kerasight.keras.targets import Classes
 
 if TYPE_CHECKING:
+    from jaxtyping import Shaped
+
     from kerasight.keras.explainer import Explainer
 
 __all__ = ["warn_of"]
 
 
-def warn_of(heatmap: Heatmap, label: str, explainer: Explainer, doc: np.ndarray) -> None:
+def warn_of(
+    heatmap: Heatmap, label: str, explainer: Explainer, doc: Shaped[np.ndarray, "1 _ _ _"]
+) -> None:
     """Warn of a heatmap that is blank or nearly so, if it is and anybody hears.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -15,6 +15,9 @@ from kerasight.cam.layout import Layout
 from kerasight.checks import is_real
 from kerasight.keras import passes
 from kerasight.keras.anatomy import PICTURE_CHANNELS, Anatomy
+
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
 
 __all__ = [
     "check_doc",
@@ -52,7 +55,7 @@ def check_doc(anatomy: Anatomy, doc: Any) -> None:
         raise ValueError("doc must be finite, got NaN or infinity in it")
 
 
-def check_shape(anatomy: Anatomy, docs: np.ndarray, number: int | None = 1) -> None:
+def check_shape(anatomy: Anatomy, docs: Shaped[np.ndarray, " ..."], number: int | None = 1) -> None:
     """Raise ValueError unless docs have the shape that a model declares.
 
     Args:
@@ -84,7 +87,7 @@ def readable(shape: tuple[int | None, ...]) -> str:
     return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
 
 
-def picture_of(anatomy: Anatomy, doc: np.ndarray) -> Image.Image:
+def picture_of(anatomy: Anatomy, doc: Shaped[np.ndarray, "1 _ _ _"]) -> Image.Image:
     """The picture that ``doc`` holds, in the layout that the model takes.
 
     Raises:
@@ -95,7 +98,7 @@ def picture_of(anatomy: Anatomy, doc: np.ndarray) -> Image.Image:
     return picture_in(doc, anatomy.layout_of_docs(doc.shape))
 
 
-def picture_in(doc: np.ndarray, layout: Layout) -> Image.Image:
+def picture_in(doc: Shaped[np.ndarray, "1 _ _ _"], layout: Layout) -> Image.Image:
     """The picture that ``doc`` holds, values stretched to 0..255 as in eli5."""
     channels = layout.channels(doc.shape)
     if channels not in PICTURE_CHANNELS:
@@ -107,7 +110,7 @@ def picture_in(doc: np.ndarray, layout: Layout) -> Image.Image:
     return image
 
 
-def is_for_images(anatomy: Anatomy, doc: np.ndarray, image: Any) -> bool:
+def is_for_images(anatomy: Anatomy, doc: Shaped[np.ndarray, " ..."], image: Any) -> bool:
     """Whether a model is to be explained as one for images."""
     expected = input_shape(anatomy)
     if expected is not None and len(expected) != 4:
@@ -147,7 +150,7 @@ def check_image(image: Any) -> None:
         raise ValueError(f"image must have at least one pixel, got size {image.size}")
 
 
-def hint_at_preprocessor(anatomy: Anatomy, doc: np.ndarray) -> None:
+def hint_at_preprocessor(anatomy: Anatomy, doc: Shaped[np.ndarray, "1 _ _ _"]) -> None:
     """Warn of a doc that looks as if it still had to go through the model's preprocessor.
 
     In keras-hub, ``predict`` runs it, and calling the model does not.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -17,6 +17,9 @@ from kerasight.keras.explainer import Explainer, LayerKeys, TargetNames
 from kerasight.keras.record import record
 from kerasight.keras.wanted import target_of
 
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
+
 __all__ = [
     "explain_prediction_keras",
     "explain_prediction_keras_image",
@@ -27,7 +30,7 @@ __all__ = [
 @explain_prediction.register(keras.Model)
 def explain_prediction_keras(  # noqa: D417
     model: keras.Model,
-    doc: np.ndarray,
+    doc: Shaped[np.ndarray, " ..."],
     targets: list[int] | None = None,
     layer: LayerKeys | None = None,
     image: Image.Image | None = None,
@@ -133,7 +136,7 @@ def explain_prediction_keras_not_supported(model: keras.Model, doc: Any) -> Expl
 @takes_options()
 def explain_prediction_keras_image(
     model: keras.Model,
-    doc: np.ndarray,
+    doc: Shaped[np.ndarray, "1 _ _ _"],
     image: Image.Image | None = None,
     targets: list[int] | None = None,
     layer: LayerKeys | None = None,
@@ -171,7 +174,7 @@ def explain_prediction_keras_image(
 
 def _explained(
     explainer: Explainer,
-    doc: np.ndarray,
+    doc: Shaped[np.ndarray, "1 _ _ _"],
     image: Image.Image | None,
     targets: list[int] | None,
     top_targets: int | None,

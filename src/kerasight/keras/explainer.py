@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
 import numpy as np
@@ -30,6 +30,9 @@ from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import Record, Terms, record_batch, scores_of
 from kerasight.keras.targets import Contrast, Negative, Target
 from kerasight.progress import progress_bar
+
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
 
 __all__ = ["Explainer", "LayerKey", "LayerKeys", "Look", "TargetNames", "check_names", "name_of"]
 
@@ -85,7 +88,7 @@ class Explainer:
             if key is not None and (self.model.built or not isinstance(key, str)):
                 sites.find(self.anatomy, key)
 
-    def look(self, docs: np.ndarray, target: Target) -> Look:
+    def look(self, docs: Shaped[np.ndarray, "docs _ _ _"], target: Target) -> Look:
         """Run the model on docs, and see it at each layer that is asked for.
 
         Args:

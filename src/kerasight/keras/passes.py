@@ -10,7 +10,7 @@ import hashlib
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 import numpy as np
@@ -28,6 +28,9 @@ from kerasight.keras.sites import Choice, Site, guessed
 from kerasight.keras.tap import tapped
 from kerasight.keras.targets import Target
 from kerasight.keras.traces import WORTH_A_TRACE, outer_scope, say
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 __all__ = ["Pass", "build", "check_eager", "look", "scorer", "scores", "scores_from"]
 
@@ -54,10 +57,10 @@ class Pass:
     """
 
     site: Site | None
-    activations: np.ndarray | None
-    gradients: np.ndarray | None
+    activations: Float[np.ndarray, "rows ..."] | None
+    gradients: Float[np.ndarray, "targets rows ..."] | None
     target: Target
-    scores: np.ndarray
+    scores: Float[np.ndarray, "docs classes"]
     calls: Sequence[Call] = ()
 
 
@@ -137,7 +140,9 @@ def look(
         return trace.run(found.site, tensors, target)
 
 
-def scores(anatomy: Anatomy, inputs: Inputs, *, logits: bool = False) -> np.ndarray:
+def scores(
+    anatomy: Anatomy, inputs: Inputs, *, logits: bool = False
+) -> Float[np.ndarray, "docs classes"]:
     """Run a model once: its scores.
 
     Args:
@@ -184,7 +189,7 @@ _MOST_WEIGHTS = 2**26
 
 def scorer(
     anatomy: Anatomy, docs: Inputs, *, logits: bool = False
-) -> Callable[[Inputs], np.ndarray]:
+) -> Callable[[Inputs], Float[np.ndarray, "docs classes"]]:
     """`scores` as a function of the docs, for a thousand and more; it takes time to make.
 
     Weights that do not change are worked into each other before the model runs: most of batch
@@ -257,7 +262,7 @@ def _traced_scores(
 
 def scores_from(
     anatomy: Anatomy, inputs: Inputs, site: Site, *, logits: bool = False
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Callable[[Float[np.ndarray, "outputs ..."]], Float[np.ndarray, "outputs classes"]]:
     """The scores of one doc as a function of what is seen at a site.
 
     No more of the model is run than needs to be, as far as it can be told.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -15,6 +16,9 @@ from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.sites import Choice, Site, rows_differ
 from kerasight.keras.targets import Classes, Target
 from kerasight.keras.wanted import target_index
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 __all__ = ["Record", "Terms", "record", "record_batch", "scorer", "scores_of"]
 
@@ -34,10 +38,10 @@ class Terms:
         path: What that is called: the layer's path in the model.
     """
 
-    activations: np.ndarray
-    gradients: np.ndarray
+    activations: Float[np.ndarray, "*spatial channels"]
+    gradients: Float[np.ndarray, "*spatial channels"]
     target: int
-    scores: np.ndarray
+    scores: Float[np.ndarray, " classes"]
     rivals: tuple[int, ...]
     site: Site
     path: str
@@ -68,10 +72,10 @@ class Record:
 
     site: Site
     path: str
-    activations: np.ndarray
-    gradients: np.ndarray
+    activations: Float[np.ndarray, "docs *spatial channels"]
+    gradients: Float[np.ndarray, "targets docs *spatial channels"]
     target: Target
-    scores: np.ndarray
+    scores: Float[np.ndarray, "docs classes"]
 
     def terms(self, doc: int) -> list[Terms]:
         """The terms of a doc, one for each of its targets.
@@ -117,7 +121,7 @@ class Record:
 
 def record(
     model: keras.Model,
-    doc: np.ndarray,
+    doc: Shaped[np.ndarray, "1 ..."],
     targets: list[int] | None = None,
     layer: keras.layers.Layer | Site | None = None,
 ) -> Terms:
@@ -212,11 +216,11 @@ def record_batch(
 
 def scores_of(
     model: keras.Model | Anatomy,
-    docs: np.ndarray | Inputs,
+    docs: Shaped[np.ndarray, "docs ..."] | Inputs,
     *,
     logits: bool = False,
     batch_size: int = 32,
-) -> np.ndarray:
+) -> Float[np.ndarray, "docs classes"]:
     """The scores of many inputs, a batch at a time; the fast way to run a model often.
 
     Args:
@@ -239,8 +243,8 @@ def scores_of(
 
 
 def scorer(
-    model: keras.Model, docs: np.ndarray, *, logits: bool = False
-) -> Callable[[np.ndarray], np.ndarray]:
+    model: keras.Model, docs: Shaped[np.ndarray, "docs ..."], *, logits: bool = False
+) -> Callable[[Shaped[np.ndarray, "batch ..."]], Float[np.ndarray, "batch classes"]]:
     """What gives the scores of a batch, for a thousand inputs and more.
 
     Making it takes as long as some hundred of them. It then is up to a quarter faster than

@@ -10,10 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras import ops
+
+if TYPE_CHECKING:
+    from jaxtyping import Integer
 
 __all__ = ["Classes", "Contrast", "Negative", "Target", "check_classes"]
 
@@ -54,7 +57,7 @@ class Target(ABC):
         """
         return ops.transpose(ops.sum(self.seed(scores) * scores, axis=-1))
 
-    def rivals(self) -> np.ndarray | None:
+    def rivals(self) -> Integer[np.ndarray, "docs targets rivals"] | None:
         """What the classes are compared with, ``(docs, targets, rivals)``; None if with nothing."""
         return None
 
@@ -246,7 +249,7 @@ class Contrast(Target):
     def classes(self) -> Any:
         return self.of.classes()
 
-    def rivals(self) -> np.ndarray:
+    def rivals(self) -> Integer[np.ndarray, "docs targets rivals"]:
         shape = (*self.classes().shape, self.references.shape[-1])
         rivals: np.ndarray = np.broadcast_to(self.references, shape)
         return rivals
@@ -285,7 +288,7 @@ class Negative(Target):
     def classes(self) -> Any:
         return self.of.classes()
 
-    def rivals(self) -> np.ndarray | None:
+    def rivals(self) -> Integer[np.ndarray, "docs targets rivals"] | None:
         return self.of.rivals()
 
     def check(self, classes: int) -> Negative:
@@ -298,7 +301,7 @@ def _row_for_each(indices: Any, scores: Any) -> Any:
     return indices + ops.cast(ops.zeros_like(scores[:, :1]), "int32")
 
 
-def check_classes(indices: np.ndarray, classes: int, what: str = "target") -> None:
+def check_classes(indices: Integer[np.ndarray, " ..."], classes: int, what: str = "target") -> None:
     """Raise ValueError unless a model of so many classes has all of these.
 
     Args:
