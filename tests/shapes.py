@@ -43,7 +43,6 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         hints = function.__annotations__.items()
         return {name: eval(hint, names) for name, hint in hints if _ARRAY.search(str(hint))}
 
-    @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
         values = {**signature.bind(*args, **kwargs).arguments, "return": result}
@@ -57,7 +56,10 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
                     )
         return result
 
-    return call
+    # Counted as kerasight's own code, to which no warning points.
+    names = {**globals(), "__name__": kerasight.__name__}
+    ours = types.FunctionType(call.__code__, names, closure=call.__closure__)
+    return functools.wraps(function)(ours)
 
 
 def checked_fields(cls: type) -> type:

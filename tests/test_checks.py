@@ -17,6 +17,7 @@ def test_an_integer_is_one_and_large_enough() -> None:
     for value, kind in ((2.0, "float"), (True, "bool"), ("2", "str"), (None, "NoneType")):
         with pytest.raises(TypeError, match=f"steps must be an integer, got {kind}"):
             integer("steps", value, least=0)
+    assert integer("steps", -(2**100)) == -(2**100)
 
 
 def test_a_flag_is_true_or_false() -> None:
@@ -53,6 +54,11 @@ def test_a_name_that_is_not_there_is_refused_with_those_that_are() -> None:
 )
 def test_the_nearest_names_are_told(name: str, text: str) -> None:
     assert nearest(name, ["Score-CAM", "Core", "Layer"]) == text
+
+
+def test_in_the_place_of_a_name_another_text_may_be_told_once() -> None:
+    known = {"conv": "'body/conv'", "body/conv": "'body/conv'", "pool": "'pool'"}
+    assert nearest("conv_", known) == "; the nearest name is 'body/conv'"
 
 
 def test_arrays_of_real_numbers_are_real() -> None:

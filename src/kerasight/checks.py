@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 __all__ = ["flag", "integer", "is_real", "nearest", "one_of", "plain", "plural"]
 
 
-def integer(name: str, value: Any, least: int) -> int:
+def integer(name: str, value: Any, least: float = -math.inf) -> int:
     """An argument that must be a whole number.
 
     Args:
@@ -70,17 +71,19 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
 
     Args:
         name: The name.
-        known: Those that there are.
+        known: Those that there are; of a dict, by them, what to tell in their place.
         most: How many of them to tell at most.
     """
+    told = known if isinstance(known, Mapping) else {one: one for one in known}
     by_plain: dict[str, str] = {}
-    for one in known:
-        by_plain.setdefault(plain(one), one)
+    for one, text in told.items():
+        by_plain.setdefault(plain(one), text)
     close = difflib.get_close_matches(plain(name), by_plain, n=most)
-    if not close:
+    texts = dict.fromkeys(by_plain[match] for match in close)
+    if not texts:
         return ""
-    are = "name is" if len(close) == 1 else "names are"
-    return f"; the nearest {are} {', '.join(by_plain[match] for match in close)}"
+    are = "name is" if len(texts) == 1 else "names are"
+    return f"; the nearest {are} {', '.join(texts)}"
 
 
 def plain(name: str) -> str:

@@ -60,7 +60,7 @@ class Inputs:
         return self._with_leaves([leaf[docs] for leaf in self.leaves])
 
     def repeated(self, number: int) -> Inputs:
-        """One doc, as often as this."""
+        """One doc, so many times."""
         return self._with_leaves([np.repeat(leaf, number, axis=0) for leaf in self.leaves])
 
     def with_docs(self, docs: Shaped[np.ndarray, "docs ..."]) -> Inputs:

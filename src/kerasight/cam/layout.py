@@ -17,8 +17,8 @@ __all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "Layout"]
 class Layout:
     """The order of the axes of a batch: ``(docs, *spatial, channels)``, or channels first.
 
-    Formulas see channels last, whatever the model has. `unfold` brings what a model puts out into
-    that order, and `fold` back into the model's.
+    Formulas see channels last, whatever the model has. `unfold` brings a batch from the model's
+    order into that one, and `fold` brings it back.
 
     Attributes:
         name: What Keras calls it.
@@ -33,7 +33,7 @@ class Layout:
 
     @property
     def other(self) -> Layout:
-        """The other one."""
+        """The other layout."""
         return CHANNELS_LAST if self == CHANNELS_FIRST else CHANNELS_FIRST
 
     @property

@@ -25,7 +25,7 @@ __all__ = [
     "weighted_sum",
 ]
 
-EPSILON = 1e-7  # below the line, as in eli5: keras.config.epsilon() where nobody has changed it
+EPSILON = 1e-7  # in the divisor, as in eli5: keras.config.epsilon() where nobody has changed it
 
 
 def checked_terms(activations: Any, **others: Any) -> list[Real[np.ndarray, " ..."]]:

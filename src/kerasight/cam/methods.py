@@ -98,7 +98,7 @@ def grad_cam_plus_plus(
         Evidence, float64, shape ``(*spatial)``. Never negative where no activation is.
     """
     activations, gradients = map(_float64, checked_terms(activations, gradients=gradients))
-    # A square less above and below the line: it would vanish where gradients are tiny.
+    # Divided by the squares of the gradients above and below, which vanish where these are tiny.
     space = spatial_axes(activations)
     below = 2 + activations.sum(axis=space) * gradients
     alpha = np.divide(1, below, out=np.zeros_like(below), where=(gradients != 0) & (below != 0))

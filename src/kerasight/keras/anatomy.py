@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
 from numbers import Integral
@@ -12,6 +11,7 @@ import keras
 
 from kerasight.cam.inputs import Inputs
 from kerasight.cam.layout import CHANNELS_LAST, Layout
+from kerasight.checks import nearest
 from kerasight.keras.layers import (
     IMAGE_LAYERS,
     channels_taken,
@@ -85,7 +85,7 @@ class Anatomy:
     def compiled_calls(self) -> list[keras.layers.Layer]:
         """The layers that the framework has compiled by themselves.
 
-        Under a tap they run line by line, as those inside them could not be seen else.
+        Under a tap they run uncompiled, so that the layers inside them can be seen.
         """
         return [layer for layer in self._all if hasattr(layer.call, "python_function")]
 
@@ -161,16 +161,16 @@ class Anatomy:
 
     @property
     def layout(self) -> Layout:
-        """That of the first layer that says one, else Keras's default."""
+        """The layout of the first layer that says one, else Keras's default."""
         said = (own_layout(layer) for _, layer in self.layers)
         return next(filter(None, said), _default_layout())
 
     def layout_of_docs(self, shape: tuple[int, ...]) -> Layout:
         """Where the channels of docs are, given the shape of a batch of them.
 
-        As the first layer that knows says. Where it takes fewer channels than the docs have on that
-        axis, and just as many as they have on the other, the model starts with a transposition. The
-        shape of the docs alone tells only where no layer does, or none can yet.
+        The first layer that has a layout tells. If it takes fewer channels than the docs have in
+        that layout, and just as many as they have in the other, the model starts with a
+        transposition. The shape of the docs tells only where no layer does, or none can yet.
         """
         return self._known(("layout of docs", shape[1:]), lambda: self._layout_of_docs(shape))
 
@@ -178,7 +178,7 @@ class Anatomy:
         said: Layout | None = None
         for _, layer in self.layers:
             own = own_layout(layer)
-            # Augmentation has a layout by default, which does nothing once training is over.
+            # Augmentation does nothing once training is over, and its layout is a default.
             if own is None or only_drops_or_augments(layer):
                 continue
             if said is None and isinstance(layer, keras.layers.Permute):  # it says what it makes
@@ -198,7 +198,7 @@ class Anatomy:
         return layout.other if is_other else layout
 
     def _known(self, fact: Hashable, find: Callable[[], Fact]) -> Fact:
-        """What holds for as long as the model stays as it is."""
+        """A fact, found once for as long as the model stays as it is."""
         found: Fact = self.traces.once(fact, find)
         return found
 
@@ -252,7 +252,7 @@ class Anatomy:
             held = _by_attribute([model], name) or _by_attribute([one for _, one in layers], name)
             matches = [(self.path_of(found), found) for found in held]
         if not matches:
-            raise ValueError(f"no layer {name!r} in model {model.name!r}; {_nearest(name, layers)}")
+            raise ValueError(f"no layer {name!r} in model {model.name!r}{_nearest(name, layers)}")
         if len(matches) > 1:
             paths = ", ".join(repr(path) for path, _ in matches)
             raise ValueError(
@@ -267,7 +267,7 @@ def _default_layout() -> Layout:
 
 
 def _along(layers: Iterable[keras.layers.Layer], path: str) -> list[keras.layers.Layer]:
-    """Where a path leads that starts at one of some layers, also to one that is held elsewhere."""
+    """The layers that a path leads to from some, also where `walk` has another path for them."""
     found = list(layers)
     for place, name in enumerate(path.split("/")):
         inside = found if place == 0 else [child for one in found for child in children(one)]
@@ -295,15 +295,8 @@ def _by_attribute(holders: Iterable[Any], name: str) -> list[keras.layers.Layer]
 
 
 def _nearest(name: str, layers: Sequence[tuple[str, keras.layers.Layer]]) -> str:
-    """The names to suggest for one that is not there."""
-    paths: dict[str, str] = {}
-    for path, layer in layers:
-        paths.setdefault(path.casefold(), path)
-        paths.setdefault(str(layer.name).casefold(), path)
-    close = difflib.get_close_matches(name.casefold(), paths, n=5, cutoff=0.5)
-    nearest = list(dict.fromkeys(paths[match] for match in close))
-    if nearest:
-        are = "name is" if len(nearest) == 1 else "names are"
-        return f"the nearest {are} " + ", ".join(map(repr, nearest))
-    last = [path for path, _ in layers][-5:]
-    return "its last layers are " + ", ".join(map(repr, last)) if last else "it has no layers"
+    """The end of an error about a name that is not there: those to suggest."""
+    paths = {key: repr(path) for path, layer in reversed(layers) for key in (path, layer.name)}
+    last = [repr(path) for path, _ in layers][-5:]
+    none_near = f"; its last layers are {', '.join(last)}" if last else "; it has no layers"
+    return nearest(name, paths, most=5) or none_near

@@ -24,7 +24,7 @@ __all__ = ["warn_of"]
 def warn_of(
     heatmap: Heatmap, label: str, explainer: Explainer, doc: Shaped[np.ndarray, "1 _ _ _"]
 ) -> None:
-    """Warn of a heatmap that is blank or nearly so, if it is and anybody hears.
+    """Warn if a heatmap is blank or nearly so, unless such warnings are ignored.
 
     Args:
         heatmap: The heatmap.
@@ -38,7 +38,7 @@ def warn_of(
 
 
 def _is_heard() -> bool:
-    """Whether anybody would hear of a blank heatmap: what to do about it costs a pass to find."""
+    """Whether the warning would be shown; to find out what to say in it costs a pass."""
     for action, message, category, module, line in warnings.filters:
         if issubclass(HeatmapWarning, category) and not (message or module or line):
             return bool(action != "ignore")
@@ -46,7 +46,7 @@ def _is_heard() -> bool:
 
 
 def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: np.ndarray) -> str:
-    """Why a heatmap is blank or nearly so, and what shows more, having looked."""
+    """Why a heatmap is blank or nearly so, and what shows more, which was tried."""
     request, evidence = explainer.request, heatmap.evidence
     blank = f"the heatmap of {label} at layer {heatmap.path!r} is blank or nearly so: "
     if heatmap.is_of_zeros:
@@ -66,7 +66,7 @@ def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: np.ndarray) ->
 
 
 def _remedy(heatmap: Heatmap, explainer: Explainer, doc: np.ndarray) -> tuple[str, str]:
-    """What to pass to see more: the first that shows it; empty if nothing does, and a note."""
+    """The first option that shows more, or nothing if none does; and a note."""
     request = explainer.request
 
     def peak(evidence: np.ndarray, relu: bool) -> float:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from kerasight.base import Explanation
 from kerasight.cam.request import Request, check_options, takes_options
+from kerasight.checks import plural
 from kerasight.explain import explain_predictions
 from kerasight.keras import docs as doors
 from kerasight.keras.explain_prediction import explain_prediction_keras_not_supported
@@ -336,7 +337,9 @@ def _items(
 
 
 def _wrong_length(what: str, length: int, number: int) -> ValueError:
-    return ValueError(f"{what} must hold one for each doc, and holds {length} for {number} docs")
+    return ValueError(
+        f"{what} must hold one for each doc, and holds {length} for {plural(number, 'doc')}"
+    )
 
 
 def _given(docs: Any) -> Iterator[Any]:

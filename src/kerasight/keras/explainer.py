@@ -44,8 +44,8 @@ LayerKeys: TypeAlias = LayerKey | list[LayerKey]
 # small classifiers see little but noise beyond it.
 _NOISE = 0.1
 
-# By how much of the whole a doc may differ from itself in a batch, where it is only computed in
-# another order: 1e-6 on a CPU, more on a GPU.
+# In a batch, sums are taken in another order. So a doc may differ by this share from what it gives
+# by itself: by 1e-6 on a CPU, by more on a GPU.
 _ROUNDING = 3e-3
 
 
@@ -205,8 +205,8 @@ class Look:
     def mixes_docs(self) -> bool | None:
         """Whether a doc gives something else in a batch than by itself.
 
-        Where batch normalisation runs in training mode, say. Found out with the first doc that can
-        be explained, once for a model known to be explained often; None if no doc can be.
+        As where batch normalisation runs in training mode. It is found out with the first doc that
+        can be explained, and remembered of a model that is explained often; None if no doc can be.
         """
         record = self.records[-1]
         for doc in range(len(self.inputs)):
@@ -407,7 +407,7 @@ def _description(heatmap: Heatmap, request: Request) -> str:
 
 
 def _comparisons(heatmaps: Sequence[Heatmap], explainer: Explainer) -> str:
-    """What each class was compared with, a line for each, if it was."""
+    """A line for each class that was compared with others."""
     lines = []
     for one in heatmaps:
         labels = [

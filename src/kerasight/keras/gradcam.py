@@ -37,9 +37,8 @@ def gradcam(
 
     Returns:
         float64 array of shape ``(height, width)``, or as ``activations`` have it, with values in
-        [0, 1]. All zero where no place
-        speaks for the class; below 1 everywhere if the weights are so small that the constant
-        below the line counts.
+        [0, 1]: all zero if no place speaks for the class, and all below 1 if the weights are so
+        small that the constant in the divisor counts.
 
     Raises:
         TypeError: If one of them holds something else than real numbers.

@@ -34,14 +34,14 @@ IMAGE_LAYERS = (
     keras.layers.GlobalMaxPooling2D,
 )
 
-# Nobody holds so many layers in one list, but numbers.
+# A list longer than this holds numbers, not layers.
 _MOST_HELD = 10_000
 
 _PLAIN = frozenset({bool, float, int, str, type(None)})
 
 
-# Layers that pass a picture on as it is once training is over, by the words in their class names:
-# every library has its own, and Keras adds new ones with each version.
+# Words in the class names of layers that pass a picture on as it is once training is over. There is
+# no list of the classes: every library has its own, and Keras adds new ones with each version.
 _DROPS_OR_AUGMENTS = (
     "ActivityRegularization",
     "AugMix",
@@ -69,8 +69,8 @@ def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 def hides_maps(layer: keras.layers.Layer) -> bool:
     """Whether the layers inside a layer have no map of the image, though they may look so.
 
-    Those of an attention do not: their outputs have the rank of a map, and tokens and heads for
-    axes. Nor does that of a `TimeDistributed`, which has a map of one step at a time.
+    Inside an attention, outputs have as many axes as a map, but these are heads and tokens. Inside
+    a `TimeDistributed`, the map is that of one step.
     """
     return "Attention" in type(layer).__name__ or isinstance(layer, keras.layers.TimeDistributed)
 
@@ -135,7 +135,8 @@ def only_drops_or_augments(layer: keras.layers.Layer) -> bool:
         )
     if not any(word in type(layer).__name__ for word in _DROPS_OR_AUGMENTS):
         return False
-    # A `ResidualDropoutBlock` does more than its name says. What is drawn at random is whole.
+    # A `ResidualDropoutBlock` does more than its name says: it has weights. The state of a
+    # generator of random numbers, which a layer that only drops has, is made of integers.
     return not any("float" in str(weight.dtype) for weight in layer.weights)
 
 
@@ -168,6 +169,6 @@ def own_layout(layer: keras.layers.Layer) -> Layout | None:
     if isinstance(layer, keras.layers.BatchNormalization):
         axis = layer.axis[0] if isinstance(layer.axis, (list, tuple)) else layer.axis
         return {1: CHANNELS_FIRST, 3: CHANNELS_LAST}.get(axis)
-    if isinstance(layer, keras.layers.Flatten):  # which flattens either way: nobody sets it
+    if isinstance(layer, keras.layers.Flatten):  # people leave its layout at the default
         return None
     return Layout.of(getattr(layer, "data_format", None))

@@ -15,7 +15,7 @@ __all__ = ["HiddenLogitsError", "ends_in_probabilities", "logits_of"]
 
 
 class HiddenLogitsError(RunError):
-    """The scores look like probabilities, and where they come from is not to be seen."""
+    """The scores look like probabilities, and it cannot be seen what they were made of."""
 
 
 def ends_in_probabilities(layer: keras.layers.Layer) -> bool:
@@ -38,7 +38,7 @@ def logits_of(model: keras.Model, scores: Any, ends: Sequence[tuple[Any, Any]]) 
         The logits, in the shape of the scores; the scores as they are if they came out of neither.
 
     Raises:
-        HiddenLogitsError: If that cannot be told.
+        HiddenLogitsError: If it cannot be told.
     """
     for given, output in reversed(ends):
         if output is scores:

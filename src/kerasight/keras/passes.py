@@ -36,8 +36,8 @@ __all__ = ["Pass", "build", "check_eager", "look", "scorer", "scores", "scores_f
 
 Result = TypeVar("Result")
 
-# Between 0 and 6e-8 float16 has nothing, and there the gradients of a probability often lie. So
-# they are taken of a multiple of the score, the greatest of these at which nothing overflows.
+# float16 has no numbers between 0 and 6e-8, where the gradients of a probability often lie. So the
+# score is multiplied first, by the greatest of these at which no gradient overflows.
 _FLOAT16_SCALES = (2.0**24, 2.0**15, 2.0**8, 1.0)
 
 
@@ -47,8 +47,8 @@ class Pass:
 
     Attributes:
         site: Where the model was looked at; None if there was nowhere.
-        activations: What was seen there, shape ``(docs, ...)``; None if it was no single float
-            tensor.
+        activations: What was seen there, shape ``(docs, ...)``, or with another number of rows, as
+            for several views of a doc; None if it was no single float tensor.
         gradients: Gradients of the targets with respect to it, shape ``(targets, docs, ...)``; None
             if the scores do not depend on it.
         target: What was explained, settled.
@@ -84,7 +84,7 @@ def look(
     check_eager()
     traces, wanted, docs = anatomy.traces, choice.wanted, len(inputs)
     tensors, shapes = _tensors(anatomy, inputs)
-    # What is chosen may depend on the size; where a layer is wished for, it hardly does.
+    # The choice may depend on the size of the docs; where a layer is asked for, it hardly does.
     sizes = tuple((tuple(leaf.shape[1:]), str(leaf.dtype)) for leaf in inputs.leaves)
     place = (sizes,) if wanted is None else (shapes, wanted.key())
 
@@ -190,10 +190,10 @@ _MOST_WEIGHTS = 2**26
 def scorer(
     anatomy: Anatomy, docs: Inputs, *, logits: bool = False
 ) -> Callable[[Inputs], Float[np.ndarray, "docs classes"]]:
-    """`scores` as a function of the docs, for a thousand and more; it takes time to make.
+    """A function that gives `scores`, for a thousand docs and more; it takes time to make.
 
-    Weights that do not change are worked into each other before the model runs: most of batch
-    normalisation goes into the convolutions.
+    The weights are compiled in, so that the framework can work them into each other before the
+    model runs: most of batch normalisation goes into the convolutions.
 
     Args:
         anatomy: The model, which has run.
@@ -237,7 +237,7 @@ def scorer(
 
 
 def _mark(weights: Weights) -> bytes:
-    """What tells weights from others."""
+    """What tells these values of the weights from others."""
     mark = hashlib.blake2b()
     for _, value in weights:
         mark.update(value.tobytes())
@@ -463,7 +463,7 @@ def _look_eagerly(
         source, output = run.watched[position], run.tokens[tokens]
         if source is None or output is None:
             return None
-        # Weighed unevenly: the sum of what a layer normalisation puts out never changes.
+        # Weights that differ: the plain sum over what a layer normalisation puts out never changes.
         seed = np.zeros((1, *output.shape))
         seed[0, :, number] = np.random.default_rng(0).normal(size=output.shape[2])
         found = linear.pullback(ops.convert_to_tensor(seed, output.dtype), output, source)
@@ -497,7 +497,7 @@ def _linear(
 def _gradients(linear: Linear, seen: Any, target: Target, scale: Any) -> Any:
     """Gradients of a target, shape ``(targets, docs, ...)``; None if there are none.
 
-    No doc's score depends on another doc, so that the gradient of all of one rank is that of each.
+    As no doc's score depends on another doc, the gradients of all docs come from one pullback.
     """
     scores = linear.found.scores
     seeds = target.seed(scores) * ops.cast(scale, scores.dtype)
@@ -506,7 +506,7 @@ def _gradients(linear: Linear, seen: Any, target: Target, scale: Any) -> Any:
 
 
 def _scales(run: Run) -> tuple[float, ...]:
-    """The multiples of the scores to try, the first that does not overflow to be taken."""
+    """The multiples of the scores to try, one after the other, until nothing overflows."""
     return _FLOAT16_SCALES if run.is_float16 else (1.0,)
 
 

@@ -245,9 +245,9 @@ def scores_of(
 def scorer(
     model: keras.Model, docs: Shaped[np.ndarray, "docs ..."], *, logits: bool = False
 ) -> Callable[[Shaped[np.ndarray, "batch ..."]], Float[np.ndarray, "batch classes"]]:
-    """What gives the scores of a batch, for a thousand inputs and more.
+    """A function that gives the scores of a batch, for a thousand inputs and more.
 
-    Making it takes as long as some hundred of them. It then is up to a quarter faster than
+    Making it takes as long as scoring about a hundred inputs. It is up to a quarter faster than
     `scores_of`, since the weights are compiled in, and as exact.
 
     Args:

@@ -43,7 +43,7 @@ class Call:
         number: Which of the layer's calls in the run it was, from 0.
         shape: Its shape with batch axis; empty if it was no single float tensor.
         at_input: Whether it is what went in.
-        sources: Positions in the run of what it was made of; None in the place of what was not
+        sources: Positions in the run of the tensors that it was made of; None for one that was not
             seen.
     """
 
@@ -73,7 +73,7 @@ class Call:
 
 
 class Run:
-    """One run of a model, of which all is seen that may be a map, or one site alone.
+    """One run of a model, in which either all that may be a map is seen, or one site alone.
 
     Attributes:
         calls: What was seen, in the order in which it came to be.
@@ -105,9 +105,9 @@ class Run:
             watch: What prepares a tensor for gradients; None where the scores alone are wanted,
                 and no layer is to be seen.
             wanted: Where to look; None for all that may be a map.
-            guess: Of all, those from the first call of this layer on.
-            replacement: With what to go on in the place of what is seen at ``wanted``.
-            weights: Values of variables in the place of their own.
+            guess: A layer, before whose first call nothing is watched; None watches all.
+            replacement: The tensor that goes on in the place of what is seen at ``wanted``.
+            weights: The values that variables have in this run.
         """
         self.calls: list[Call] = []
         self.watched: list[Any] = []
@@ -192,8 +192,8 @@ class Run:
         if number is None or isinstance(output, keras.KerasTensor) or self._is_foreign(output):
             return output
         is_wanted = self._wanted is not None and layer is self._wanted.layer
-        # The model is not to be looked at as a layer. What a model or layer returns of a layer
-        # inside it is noted already.
+        # The model itself counts as no layer. An output that a layer returns as it came from a
+        # layer inside it is noted already.
         is_noted = self._is_known(output) and bool(self._children(layer))
         if not is_wanted and (layer is self._model or is_noted):
             return output
@@ -219,7 +219,7 @@ class Run:
         if layer is self._guess:
             self._guess = None
         is_wanted = self._wanted is None or call.is_of(self._wanted)
-        # Of an input all uses count, also those before the layer that it is the input of.
+        # At an input all uses of the tensor count, also those before the layer runs.
         is_before_wanted = self._wanted is not None and self._wanted.at_input
         if is_wanted and self._replacement is not None:
             output = ops.cast(self._replacement, output.dtype)
@@ -256,7 +256,7 @@ class Run:
         return self._positions[id(tensor)][1] if self._is_known(tensor) else None
 
     def _before_a_cast(self, given: Any) -> int | None:
-        """The position of what a tensor is but for its type: Keras casts what goes into layers."""
+        """The position of the tensor that Keras cast to this one, to give it to a layer."""
         if self._scope is not None:  # nothing can be compared, and the site is known
             return None
         for position in reversed(range(len(self.calls))):
@@ -267,10 +267,10 @@ class Run:
         return None
 
     def _is_foreign(self, value: Any) -> bool:
-        """Whether a tensor is not of this run.
+        """Whether a tensor belongs to another run.
 
-        But of Keras's dry runs, which infer shapes to build what is not built yet, or of a function
-        that the user's code has compiled.
+        Such as a dry run, in which Keras infers shapes to build what is not built yet, or a
+        function that the user's code has compiled.
         """
         return backends.current().is_foreign(value, self._scope)
 
@@ -299,10 +299,10 @@ def _wide(values: Any) -> str:
 
 @contextlib.contextmanager
 def changing_nothing(weights: Weights = ()) -> Iterator[None]:
-    """Where what a model does to itself as it runs does not last.
+    """A block in which a model's changes to itself do not last.
 
-    Batch normalisation that the user's code runs in training mode, counters, seeds, losses. In a
-    scope of the user's, the weights are those of that scope; else those given.
+    Such as those of batch normalisation in training mode, of counters, seeds and losses. Variables
+    have the values in ``weights``; in a scope of the user's, those of that scope go first.
     """
     outer = outer_scope()
     with keras.StatelessScope(state_mapping=weights) as scope:
@@ -319,7 +319,7 @@ def outputs_of(model: keras.Model, inputs: Inputs) -> Any:
 
 @contextlib.contextmanager
 def in_plain_words(model: keras.Model) -> Iterator[None]:
-    """Where errors of a framework are raised as `Backend.told` tells them."""
+    """A block in which errors of the framework become those that `Backend.told` makes of them."""
     try:
         yield
     except Exception as error:

@@ -17,6 +17,7 @@ import numpy as np
 
 from kerasight.base import RunError
 from kerasight.cam.layout import Layout
+from kerasight.checks import plural
 from kerasight.keras import layers
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Choice", "Site", "find", "guessed", "rows_differ"]
 
-# At the end of the name of a layer: not what it puts out, but what goes into it.
+# A name that ends so stands for what goes into a layer, and not for what it puts out.
 _INPUT = ":input"
 
-# Of these, and of the layers around them, it is known that they work on pictures.
+# These work on pictures, and so do the layers around them.
 _OF_PICTURES = (
     *layers.IMAGE_LAYERS,
     keras.layers.UpSampling2D,
@@ -48,11 +49,11 @@ _OF_SEQUENCES = (
 )
 
 
-# From the calls of a run and a position among them to the positions beside it.
+# Given the calls of a run and a position among them: the positions next to it.
 _Neighbours = Callable[[Sequence["Call"], int], Sequence[int | None]]
 
-# Given the position of what to differentiate by, that of a batch of sequences, and which item of
-# the sequences: the gradient of that item, its channels weighed; None if there is no path.
+# Given the position of a map, that of a batch of sequences, and the index of an item in these: the
+# gradient of the item, a weighted sum of its channels, by the map; None if there is no path.
 GradientOfToken = Callable[[int, int, int], np.ndarray | None]
 
 
@@ -108,11 +109,11 @@ def find(anatomy: Anatomy, key: int | str | keras.layers.Layer | Site) -> Site:
 class Choice:
     """Which call of a run to look at.
 
-    Without a wish, eli5's rule: the last layer to run whose output has the rank of an image batch.
-    Where what goes on to the next layer was put out by none, being the sum of two or the like, it
-    is that sum. Not taken are maps of a single cell, of which a heatmap would be one flat colour;
-    layers that only drop out or augment; and what looks like a map, but is made of tokens and
-    heads.
+    Where no layer is asked for, eli5's rule holds: the last layer to run whose output has the rank
+    of an image batch. If the next layer takes something that no layer put out, such as the sum of
+    two outputs, that is taken instead. Passed over are maps of one cell, whose heatmap would be one
+    flat colour; layers that only drop out or augment; and tensors that look like maps, but have
+    heads and tokens for axes.
     """
 
     def __init__(self, anatomy: Anatomy, wanted: Site | None) -> None:
@@ -120,7 +121,7 @@ class Choice:
 
         Args:
             anatomy: The model.
-            wanted: The site that is wished for; None to have one chosen.
+            wanted: The site that is asked for; None to have one chosen.
         """
         self._anatomy = anatomy
         self.wanted = wanted
@@ -178,9 +179,9 @@ class Choice:
     def layout(self, calls: Sequence[Call], position: int) -> Layout:
         """Where the channels are in what was seen at a position of a run.
 
-        Only some layers know. The others have the layout that those know which take the map, or
-        else those that it was made by, through layers that keep its shape; only where no such layer
-        says anything, that of the layers before them in the model.
+        Only some layers tell it. For the others, those that take the map do, or else those that it
+        was made by, both also across layers that keep its shape; and if none of these does, the
+        layers before them in the model.
         """
         call = calls[position]
         return (
@@ -222,8 +223,8 @@ class Choice:
 def rows_differ(rows: int, docs: int) -> str:
     """Why an output that has another number of rows than there are docs cannot be explained."""
     return (
-        f"an output of {rows} rows, as for several views of a picture, for {docs} "
-        f"{'doc' if docs == 1 else 'docs'}; explain the model inside that takes one view"
+        f"an output of {rows} rows, as for several views of a picture, for {plural(docs, 'doc')}; "
+        "explain the model inside that takes one view"
     )
 
 
@@ -261,7 +262,7 @@ def _own_layout(call: Call) -> Layout | None:
 
 
 def _layout_nearby(calls: Sequence[Call], position: int, neighbours: _Neighbours) -> Layout | None:
-    """The layout that the nearest neighbour says which says one."""
+    """The layout that the nearest neighbour with one has."""
     for here, other in _nearby(calls, position, neighbours):
         call = calls[other]
         is_taker = here in call.sources
@@ -300,11 +301,11 @@ def _takers(calls: Sequence[Call], position: int) -> list[int]:
 
 
 def _is_of_a_picture(calls: Sequence[Call], position: int) -> bool:
-    """Whether what has the rank of a picture is known to be one, after there have been tokens.
+    """Whether what has the rank of a picture is one, in a run that has had tokens before.
 
-    If a layer for pictures put it out or takes it, be it through layers that keep its shape; or if
-    it is made of as many tokens as it has cells. What an attention holds has the same rank, and
-    heads and tokens for axes.
+    It is one if a layer for pictures put it out or takes it, also across layers that keep its
+    shape, or if it is made of as many tokens as it has cells. Else it may be what an attention
+    holds, which has the same rank, but heads and tokens for axes.
     """
     _, first, second, channels = calls[position].shape
     sources = [calls[at].shape for at in calls[position].sources if at is not None]
@@ -329,13 +330,13 @@ def _first(calls: Sequence[Call], holds: Callable[[Call], bool]) -> float:
 def _mixes_tokens(
     calls: Sequence[Call], position: int, layout: Layout, gradient_of_token: GradientOfToken
 ) -> bool:
-    """Whether tokens are made of a map, each of its part, and each is then made of others' too.
+    """Whether a map is cut into tokens, and each token later depends on others as well.
 
-    Attention does so, under whatever name or spelled out in operations, and so does a mixer.
-    Whether it happens is asked of the gradients: to how much of the map a token is connected.
+    Attention does that, under whatever name or spelled out in operations, and so does a mixer. The
+    gradients tell: they show on how many cells of the map a token depends, first and last.
     """
     tokens = [at for at in range(position + 1, len(calls)) if calls[at].has_tokens]
-    # What only weighs tokens, to pool them, leaves each what it was.
+    # A layer that only weighs tokens, to pool them, leaves each what it was.
     made = [at for at in tokens if not calls[at].at_input and _makes_tokens(calls[at].layer)]
     if not made or any(isinstance(call.layer, _OF_SEQUENCES) for call in calls[position:]):
         return False

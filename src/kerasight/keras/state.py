@@ -33,11 +33,11 @@ from kerasight.keras.tap import TAPPED, untapped_attributes
 
 __all__ = ["Contents", "Snapshot", "UnseenError", "random_state"]
 
-# What every layer and every model has is Keras's and TensorFlow's bookkeeping, of calls, losses,
-# graphs, signatures and training, on which no output depends; but for these.
+# The attributes that every layer and every model has are bookkeeping of Keras and TensorFlow, of
+# calls, losses, graphs, signatures and training. Outputs depend on these alone.
 _KEPT = frozenset({"_dtype_policy", "_trainable", "autocast", "name"})
 _KEPT_OF_MODELS = _KEPT | {"_layers"}
-# And this is bookkeeping of models too. Only these lists lean on names of Keras's own.
+# These are bookkeeping of models as well. Nothing but these lists leans on names of Keras's own.
 _DROPPED = frozenset(
     {
         "_nodes_by_depth",
@@ -98,9 +98,9 @@ class UnseenError(Exception):
 class Snapshot:
     """What can be reached from a model at one time.
 
-    To compare each thing by its rules is slow, to compare the identities of all is fast. The second
-    suffices as long as nothing that was remembered has died, since only then can another object
-    have come to its identity.
+    Comparing each thing by its rules is slow, and comparing the identities of all is fast.
+    Identities suffice as long as nothing that was remembered has died: only then can another object
+    have taken its identity.
     """
 
     def __init__(self, model: Any) -> None:
@@ -115,9 +115,8 @@ class Snapshot:
             self._has_lost_some = True
 
         holders = _explore(model)
-        references: dict[
-            int, Any
-        ] = {}  # by id of what is looked into; its number where it has none
+        # By id of what is looked into; where there can be no reference, its number.
+        references: dict[int, Any] = {}
         for number, holder in enumerate(holders):
             if id(holder.value) not in references:
                 reference = _reference(holder.value, note_death)
@@ -261,7 +260,7 @@ class _Node:
 
 
 def _explore(model: Any) -> list[_Holder]:
-    """All that can be reached from a model and may change, each once, nearest first.
+    """All that can be reached from a model and may change, each once, the nearest first.
 
     Raises:
         UnseenError: If that is too much, or there is something that hides how it changes.

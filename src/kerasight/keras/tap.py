@@ -25,8 +25,8 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Enter = Callable[[Any, tuple[Any, ...], dict[str, Any]], Arguments]
 Activated = Callable[[Any, Any], Any]
 
-# Keras runs a quantised layer through the second one.
-# And one under `keras.RematScope` (of Keras 3.9 and later) through what this makes of them.
+# Keras runs a quantised layer through the second. Under `keras.RematScope` (of Keras 3.9 and later)
+# it passes either to the third, and runs what that returns.
 _REMAT = "rematerialized_call"
 TAPPED = ("call", "quantized_call", _REMAT)
 _ACTIVATION = "activation"
@@ -94,8 +94,8 @@ def tapped(
             it returns are tapped as well. None taps only ``layers``.
         enter: Called as ``enter(layer, args, kwargs)`` when a tapped layer is about to run; what it
             returns are the arguments that the layer runs with. None leaves them as they are.
-        ends: Layers to tap as well, of which the activation function is of interest, be it an
-            attribute or, as in ``Softmax``, all that the layer does.
+        ends: Layers to tap as well, together with their activation functions: the attribute
+            ``activation`` or, where a layer such as ``Softmax`` has none, the layer itself.
         activated: Called as ``activated(given, output)`` when such a function has run.
     """
     session = _Session(see, children, enter, activated)
@@ -204,7 +204,7 @@ def _passing_through(layer: Any, method: Callable[..., Any]) -> Callable[..., An
 
 
 def _noting(layer: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-    """An activation function of ``layer``, of which is told what went in and what came out."""
+    """An activation function of ``layer`` that tells the session what went in and came out."""
 
     @functools.wraps(function)
     def activation(*args: Any, **kwargs: Any) -> Any:
@@ -221,7 +221,7 @@ def _noting(layer: Any, function: Callable[..., Any]) -> Callable[..., Any]:
 def _not_rematerialised(layer: Any, method: Callable[..., Any]) -> Callable[..., Any]:
     """``method`` of ``layer``, which makes its ``call`` run again when gradients are asked for.
 
-    Where a tap is on, it is left alone: what is computed twice cannot be seen once.
+    Under a tap the ``call`` runs as it is, since what is computed twice cannot be seen once.
     """
 
     @functools.wraps(method)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from keras import ops
 
+from kerasight.checks import plural
+
 if TYPE_CHECKING:
     from jaxtyping import Integer
 
@@ -53,7 +55,7 @@ class Target(ABC):
     def score(self, scores: Any) -> Any:
         """The numbers that are explained, shape ``(docs, targets)``.
 
-        The targets that there are so far are linear, so that their derivatives say it all.
+        All targets so far are linear in the scores, so that their derivatives suffice.
         """
         return ops.transpose(ops.sum(self.seed(scores) * scores, axis=-1))
 
@@ -62,7 +64,7 @@ class Target(ABC):
         return None
 
     def check(self, classes: int) -> Target:
-        """The target as far as a model of so many classes has it.
+        """The target for a model of so many classes; of more ranks than that, those that it has.
 
         Raises:
             ValueError: If it names a class that there is not.
@@ -212,10 +214,10 @@ class Contrast(Target):
     Attributes:
         of: The class.
         alpha: How strongly to compare, a number in an array of shape ``()``.
-        nearest: With how many, those whose scores are nearest to that of the class; 0 for
-            ``references``.
-        references: With which, integers of shape ``(docs, targets, rivals)``, where 1 stands for
-            any number of docs or targets. A class does not count as its own rival.
+        nearest: How many classes to compare with: those whose scores are nearest to that of the
+            class. 0 compares with ``references``.
+        references: Indices of the classes to compare with, shape ``(docs, targets, rivals)``, where
+            1 stands for any number of docs or targets. A class does not count as its own rival.
     """
 
     of: Target
@@ -313,6 +315,6 @@ def check_classes(indices: Integer[np.ndarray, " ..."], classes: int, what: str 
     outside = indices[(indices < 0) | (indices >= classes)]
     if outside.size:
         raise ValueError(
-            f"{what} {outside[0]} is out of range: the model puts out {classes} "
-            f"{'class' if classes == 1 else 'classes'}, so that a {what} lies in [0, {classes})"
+            f"{what} {outside[0]} is out of range: the model puts out {plural(classes, 'class')}, "
+            f"so that a {what} lies in [0, {classes})"
         )

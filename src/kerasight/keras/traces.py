@@ -24,12 +24,12 @@ __all__ = ["WORTH_A_TRACE", "Traces", "lasting_scope", "outer_scope", "say", "tr
 # A trace costs about as much as this many eager passes of one doc.
 WORTH_A_TRACE = 5
 
-# A model that takes any size would else gather a trace for each; the least used go first.
+# A model that takes any size would gather a trace for each size. The one unused for longest goes.
 _MOST = 16
 _MOST_FACTS = 256
 
-# A model that was seen to change as it ran is traced no more. The first time may be another
-# thread's doing.
+# A model that was seen so often to change as it ran is traced no more. The first time may be
+# another thread's doing.
 _STRIKES = 2
 
 _log = logging.getLogger("kerasight")
@@ -38,13 +38,13 @@ _log = logging.getLogger("kerasight")
 class Traces:
     """The traces of one model.
 
-    A pass is run eagerly until as many docs went through it as its trace will cost, and is traced
-    then: nobody who explains a few waits for a trace, and who explains many waits for little else.
-    Threads that ask for the same trace share it.
+    A pass runs eagerly until that has cost as much as a trace will, and is traced then: whoever
+    explains a few docs waits for no trace, and whoever explains many soon has one. Threads that ask
+    for the same trace share it.
 
-    A trace answers as the model itself would as long as Python has nothing else to say. A model of
-    which that cannot be told, since it changes itself as it runs or holds what cannot be looked
-    into, is run eagerly each time, and the log says so.
+    A trace gives the model's own answer as long as nothing changes that the model's Python code
+    reads. Where that cannot be told, since the model changes itself as it runs or holds objects
+    that cannot be looked into, it runs eagerly each time, and the log says so.
     """
 
     def __init__(self, model: Any, *, may_trace: bool = True) -> None:
@@ -60,7 +60,7 @@ class Traces:
         self._traces: OrderedDict[Hashable, Any] = OrderedDict()
 
     def refresh(self) -> bool:
-        """Forget everything if the model is no longer what it was; whether it is."""
+        """Forget everything if the model has changed; returns whether it is what it was."""
         with self._lock:
             is_same = self._snapshot is not None and self._snapshot.holds()
             if not is_same and self._snapshot is not None:
@@ -76,8 +76,8 @@ class Traces:
             docs: How many.
 
         Returns:
-            Whether the pass is worth a trace when it comes again. What is remembered of the model
-            holds from now on.
+            Whether the pass is worth a trace when it comes again. If so, the model's state is
+            remembered from now on, to be compared before each later pass.
         """
         with self._lock:
             if self._snapshot is not None and not self._snapshot.holds():
@@ -93,7 +93,7 @@ class Traces:
             return self._may_trace
 
     def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """A fact about the model that holds for as long as it stays as it is, weights aside."""
+        """A fact about the model, computed once for as long as all but its weights stays."""
         with self._lock:
             snapshot = self._snapshot
             if key not in self._facts:
@@ -148,8 +148,8 @@ class Traces:
     def _made(self, trace: Callable[[], Any]) -> Any:
         """A new trace, if there can be one, and the model as it was before.
 
-        The model's Python code runs for it, and what it keeps then are no values but the symbols of
-        a graph, which nobody can read.
+        A trace runs the model's Python code. Whatever that code stores in the model then are
+        symbols of a graph, which nobody can read, and not values.
         """
         before, at_random = self._looked_into(Contents, self._model()), random_state()
         made = None
@@ -217,8 +217,8 @@ _of_scopes: weakref.WeakKeyDictionary[Any, Traces] = weakref.WeakKeyDictionary()
 def traces_of(model: Any) -> Traces:
     """What is kept about a model. It goes when the model goes.
 
-    Inside a ``keras.StatelessScope`` of the user's nothing is kept: the weights are those of the
-    scope, which may have others next.
+    Inside a ``keras.StatelessScope`` of the user's nothing is kept, since the weights are those of
+    the scope, and the next scope may have others.
     """
     scope = outer_scope()
     if scope is not None:
@@ -233,8 +233,8 @@ def traces_of(model: Any) -> Traces:
 def lasting_scope(model: Any) -> Any:
     """A ``keras.StatelessScope`` for one model, in which traces are kept for as long as it lives.
 
-    What its variables are mapped to must be other variables, which change their values and are not
-    themselves changed for others.
+    It must map the model's variables to other variables, whose values may change, and which are
+    themselves not exchanged for others.
     """
     scope = keras.StatelessScope()
     _of_scopes[scope] = Traces(model)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasight.checks import integer
 from kerasight.keras.targets import Classes, Target
 
 __all__ = ["class_index", "class_target", "classes_of", "target_index", "target_of", "top_classes"]
@@ -39,12 +40,11 @@ def top_classes(targets: Any, top_targets: Any) -> Classes:
     """The classes with the greatest scores, or the lowest; ``targets`` must be None."""
     if targets is not None:
         raise ValueError("pass either targets or top_targets, not both")
-    if not isinstance(top_targets, Integral) or isinstance(top_targets, bool):
-        raise TypeError(f"top_targets must be an integer, got {type(top_targets).__name__}")
-    if top_targets == 0:
+    number = integer("top_targets", top_targets)
+    if number == 0:
         raise ValueError("top_targets must be at least 1, or negative for the lowest scores, got 0")
     # More than any model has: to ask for more is to ask for all.
-    return Classes.top(max(-_MOST_CLASSES, min(int(top_targets), _MOST_CLASSES)))
+    return Classes.top(max(-_MOST_CLASSES, min(number, _MOST_CLASSES)))
 
 
 _MOST_CLASSES = 2**20

@@ -16,8 +16,8 @@ import keras
 
 __all__ = ["Backend", "Linear", "Watch", "current"]
 
-# Given a tensor, the one to go on with, by which outputs can be differentiated. If the second
-# argument is True, that is the tensor itself, of which uses that came before count as well.
+# Given a tensor: the tensor to go on with, by which outputs can be differentiated. If the second
+# argument is True, it is the same tensor, so that its uses before this one count as well.
 Watch = Callable[[Any, bool], Any]
 
 
@@ -55,7 +55,7 @@ class Backend(Protocol):
     ) -> Callable[..., Any]:
         """Compile a function of tensors for their shapes and types.
 
-        What in it the result does not depend on is not run.
+        Operations that the result does not depend on are not run.
 
         Args:
             function: Takes tensors, and returns one or a tuple of them.

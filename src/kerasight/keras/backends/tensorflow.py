@@ -97,8 +97,8 @@ def is_own(error: Exception) -> bool:
     return isinstance(error, tf.errors.OpError)
 
 
-# Undocumented: Keras notes on what comes out of its softmax and sigmoid what went in. Where it does
-# not, the graph tells, which takes a trace.
+# Undocumented: Keras notes the logits on the result of its softmax and sigmoid. Where it does not,
+# the graph tells, which takes a trace.
 _KERAS_LOGITS = "_keras_logits"
 
 # Operations at the end of a graph that leave the scores what they are.
