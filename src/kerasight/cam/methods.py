@@ -2,8 +2,8 @@ r"""The methods: one formula each, in NumPy.
 
 A formula makes evidence of the terms of one layer: an array ``(*spatial)``, positive where a place
 speaks for the class, negative where it speaks against it. `maps.normalised` makes a heatmap of it.
-Space has one to three axes, as of a sequence, a picture or a volume, and no formula asks which
-places are neighbours. In all of them :math:`A^k` is what channel :math:`k` put out, :math:`g^k` the
+Space has one to three axes, for sequences, pictures and volumes, and no formula asks which places
+are neighbours. In all of them :math:`A^k` is what channel :math:`k` put out, :math:`g^k` the
 gradient of the score with respect to it, and :math:`i` one of :math:`n` places. Terms of other
 shapes, and NaN or infinity in them, are a ``ValueError``.
 
@@ -349,11 +349,11 @@ class Method:
         formula: The function: of the activations, and of what it ``needs`` beside them.
         needs: ``"gradients"``; ``"scores"`` of the image seen through each channel, as in
             `score_cam`; ``"drops"``, as in `ablation_cam`; or ``"nothing"``.
-        is_signed: Whether its evidence is negative where a place speaks against the class: with
-            ``relu=False``.
+        is_signed: Whether its evidence is negative where a place speaks against the class, which
+            ``relu=False`` shows.
         is_of_class: Whether it depends on the class.
-        has_counterfactual: Whether it can show what speaks against a class: with
-            ``counterfactual=True``.
+        has_counterfactual: Whether it can show what speaks against a class, as
+            ``counterfactual=True`` asks.
         compares: Whether it compares the score with those of other classes, as `finer_cam`.
     """
 
@@ -384,7 +384,7 @@ METHODS: dict[str, Method] = {
             is_of_class=False,
             has_counterfactual=False,
         ),
-        # It tells more from less, and not for from against.
+        # It shows how much a place matters, not whether for or against the class.
         Method(
             "eigengrad-cam",
             "EigenGrad-CAM",
@@ -457,8 +457,8 @@ def _first_eigenvector(symmetric: Float64[np.ndarray, "n n"]) -> Float64[np.ndar
     if len(symmetric) > _SMALL:
         largest: np.ndarray = np.linalg.eigh(symmetric)[1][:, -1]
         return largest
-    # Squared again and again, it is left with that vector in each column. For a last layer's few
-    # cells this takes a tenth of the time, most of which LAPACK's threads lose to TensorFlow's.
+    # A matrix that is squared again and again ends with that vector in each column. For the few
+    # cells of a last layer this takes a tenth of the time of LAPACK, whose threads wait for others.
     for _ in range(14):
         symmetric = symmetric / (np.abs(symmetric).max() or 1)
         symmetric = symmetric @ symmetric

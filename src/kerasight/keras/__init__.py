@@ -26,6 +26,6 @@ def __getattr__(name: str) -> Any:
     if name == "explain_prediction_keras":
         module = importlib.import_module("kerasight.keras.explain_prediction")
         return module.explain_prediction_keras
-    if name in ("explain_prediction", "explain_predictions", "layers"):
+    if name in ("explain_prediction", "explain_predictions"):
         return importlib.import_module(f"kerasight.keras.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from kerasight.base import outside
-from kerasight.cam.layout import Layout
 from kerasight.checks import is_real
 from kerasight.keras import passes
 from kerasight.keras.anatomy import PICTURE_CHANNELS, Anatomy
@@ -27,7 +26,6 @@ __all__ = [
     "hint_at_preprocessor",
     "input_shape",
     "is_for_images",
-    "picture_in",
     "picture_of",
     "readable",
 ]
@@ -88,18 +86,14 @@ def readable(shape: tuple[int | None, ...]) -> str:
 
 
 def picture_of(anatomy: Anatomy, doc: Shaped[np.ndarray, "1 _ _ _"]) -> Image.Image:
-    """The picture that ``doc`` holds, in the layout that the model takes.
+    """The picture that ``doc`` holds, values stretched to 0..255 as in eli5.
 
     Raises:
         ValueError: If no picture can be made of so many channels.
     """
     if not anatomy.model.built:  # its layers do not know yet what they take
         passes.build(anatomy, anatomy.inputs_of(doc))
-    return picture_in(doc, anatomy.layout_of_docs(doc.shape))
-
-
-def picture_in(doc: Shaped[np.ndarray, "1 _ _ _"], layout: Layout) -> Image.Image:
-    """The picture that ``doc`` holds, values stretched to 0..255 as in eli5."""
+    layout = anatomy.layout_of_docs(doc.shape)
     channels = layout.channels(doc.shape)
     if channels not in PICTURE_CHANNELS:
         raise ValueError(
