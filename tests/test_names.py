@@ -106,3 +106,14 @@ def test_what_is_used_in_another_module_is_offered() -> None:
             if not name.startswith("_") and name not in offered(other):
                 found.setdefault(other, set()).add(name)
     assert found == UNOFFERED
+
+
+def test_a_public_name_stands_for_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for module in TREES.keys() - PACKAGES:
+        for node in TREES[module].body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                places.setdefault(node.name, []).append(module)
+    twice = {name for name, modules in places.items() if len(modules) > 1}
+    # Each of the two commands is called so by `cli`.
+    assert {name for name in twice if not name.startswith("_")} == {"command"}

@@ -99,12 +99,12 @@ def test_a_layer_of_weights_is_chosen_whatever_its_name() -> None:
 def test_the_name_of_a_site_finds_it_again() -> None:
     anatomy = Anatomy(MODELS["functional in sequential in sequential"]())
     for name, at_input in (("middle/backbone/conv", False), ("middle/backbone/conv:input", True)):
-        site = sites.find(anatomy, name)
+        site = sites.find_site(anatomy, name)
         assert (site.layer.name, site.at_input) == ("conv", at_input)
         assert site.path(anatomy) == name
-        assert sites.find(anatomy, site) is site
+        assert sites.find_site(anatomy, site) is site
     with pytest.raises(ValueError, match="no layer 'nowhere'"):
-        sites.find(anatomy, "nowhere:input")
+        sites.find_site(anatomy, "nowhere:input")
 
 
 # What no layer put out

@@ -34,7 +34,7 @@ from kerasight.cli.console import (
     say,
     standard_output,
 )
-from kerasight.cli.files import OVERLAY, PAGE, Guard, check_writable, is_own, write_png
+from kerasight.cli.files import OVERLAY, PAGE, Guard, check_writable, is_made_here, write_png
 from kerasight.cli.pictures import Source, quiet_decoders, sources_of
 from kerasight.cli.tables import OverlayRow, print_overlays
 from kerasight.escapes import printable
@@ -707,7 +707,7 @@ def _free_path(folder: Path, name: str, guard: Guard) -> Path:
     path = next(
         path
         for path in (folder / f"{name}{ending}.png" for ending in endings)
-        if guard.what(path) is None and (guard.force or is_own(path, OVERLAY))
+        if guard.what(path) is None and (guard.force or is_made_here(path, OVERLAY))
     )
     guard.keep("an overlay of this run", path)
     return path

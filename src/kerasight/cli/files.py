@@ -28,7 +28,7 @@ __all__ = [
     "Guard",
     "check_writable",
     "is_made",
-    "is_own",
+    "is_made_here",
     "write_png",
 ]
 
@@ -94,7 +94,7 @@ class Guard:
         what = self.what(path)
         if what is not None:
             raise CliError(f"{option} {path} is {what}, and is never replaced: pass another name")
-        if not self.force and not is_own(path, marker):
+        if not self.force and not is_made_here(path, marker):
             raise CliError(
                 f"{option} {path} exists, and was not made by this command: pass --force to "
                 "replace it, or another name"
@@ -112,7 +112,7 @@ def _names_of(path: Path) -> list[Hashable]:
     return names
 
 
-def is_own(path: Path, marker: bytes) -> bool:
+def is_made_here(path: Path, marker: bytes) -> bool:
     """Whether nothing of the user's is lost if a file is replaced.
 
     Args:
@@ -247,7 +247,7 @@ class GrowingFile:
         while True:
             ending = "" if number == 1 else f"-{number}"
             free = path.with_name(f"{path.stem}-interrupted{ending}{path.suffix}")
-            if is_own(free, self._marker):
+            if is_made_here(free, self._marker):
                 return free
             number += 1
 

@@ -376,7 +376,7 @@ def find_sites(
         with failing_on_the_picture():
             passes.build(anatomy, anatomy.inputs_of(doc))
     try:
-        return [sites.find(anatomy, key) for key in keys]
+        return [sites.find_site(anatomy, key) for key in keys]
     except ValueError as error:
         raise CliError(reason(error)) from None
 

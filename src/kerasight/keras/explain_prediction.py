@@ -211,7 +211,7 @@ def _get_activation_layer(
     anatomy = Anatomy(model)
     shape = docs.input_shape(anatomy)
     if layer is not None:
-        layer = sites.find(anatomy, layer).layer
+        layer = sites.find_site(anatomy, layer).layer
     if shape is None:
         if layer is None:
             raise ValueError(

@@ -86,7 +86,7 @@ class Explainer:
         keys = self.layer if isinstance(self.layer, list) else [self.layer]
         for key in keys:
             if key is not None and (self.model.built or not isinstance(key, str)):
-                sites.find(self.anatomy, key)
+                sites.find_site(self.anatomy, key)
 
     def look(self, docs: Shaped[np.ndarray, "docs _ _ _"], target: Target) -> Look:
         """Run the model on docs, and see it at each layer that is asked for.
@@ -121,12 +121,12 @@ class Explainer:
     def _site(self, inputs: Inputs, key: LayerKey) -> sites.Site:
         """Find a site, also at a layer that is made when the model is first called."""
         try:
-            return sites.find(self.anatomy, key)
+            return sites.find_site(self.anatomy, key)
         except ValueError:
             if self.model.built:
                 raise
         passes.build(self.anatomy, inputs)
-        return sites.find(self.anatomy, key)
+        return sites.find_site(self.anatomy, key)
 
     def _record(self, inputs: Inputs, target: Target, site: sites.Site | None) -> Record:
         return record_batch(

@@ -27,12 +27,12 @@ from kerasight.keras.run import Call, Run, Weights, changing_nothing, in_plain_w
 from kerasight.keras.sites import Choice, Site, guessed
 from kerasight.keras.tap import tapped
 from kerasight.keras.targets import Target
-from kerasight.keras.traces import WORTH_A_TRACE, outer_scope, say
+from kerasight.keras.traces import WORTH_A_TRACE, log_eager, outer_scope
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["Pass", "build", "check_eager", "look", "scorer", "scores", "scores_from"]
+__all__ = ["Pass", "build", "check_eager", "frozen_scores", "look", "scores", "scores_from"]
 
 Result = TypeVar("Result")
 
@@ -187,7 +187,7 @@ def scores(
 _MOST_WEIGHTS = 2**26
 
 
-def scorer(
+def frozen_scores(
     anatomy: Anatomy, docs: Inputs, *, logits: bool = False
 ) -> Callable[[Inputs], Float[np.ndarray, "docs classes"]]:
     """A function that gives `scores`, for a thousand docs and more; it takes time to make.
@@ -562,7 +562,7 @@ def _if_it_can(anatomy: Anatomy, run: Callable[[], Result]) -> Result | None:
         told = backend.told(error, f"model {anatomy.model.name!r}")
         if isinstance(told, MemoryError):
             raise told from error
-        say(anatomy.model, f"what was compiled fails ({told})".partition("\n")[0])
+        log_eager(anatomy.model, f"what was compiled fails ({told})".partition("\n")[0])
         return None
 
 

@@ -260,7 +260,7 @@ def scorer(
     """
     anatomy = Anatomy(model)
     anatomy.refresh()
-    score = passes.scorer(anatomy, anatomy.inputs_of(docs), logits=logits)
+    score = passes.frozen_scores(anatomy, anatomy.inputs_of(docs), logits=logits)
     return lambda batch: score(anatomy.inputs_of(batch))
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kerasight.keras.anatomy import Anatomy
     from kerasight.keras.run import Call
 
-__all__ = ["Choice", "Site", "find", "guessed", "rows_differ"]
+__all__ = ["Choice", "Site", "find_site", "guessed", "rows_differ"]
 
 # A name that ends so stands for what goes into a layer, and not for what it puts out.
 _INPUT = ":input"
@@ -74,7 +74,7 @@ class Site:
     layout: Layout | None = None
 
     def path(self, anatomy: Anatomy) -> str:
-        """What it is called, as `find` takes it."""
+        """What it is called, as `find_site` takes it."""
         return anatomy.path_of(self.layer) + (_INPUT if self.at_input else "")
 
     def weak(self) -> Callable[[], Site]:
@@ -87,7 +87,7 @@ class Site:
         return (weakref.ref(self.layer), self.at_input, self.call)
 
 
-def find(anatomy: Anatomy, key: int | str | keras.layers.Layer | Site) -> Site:
+def find_site(anatomy: Anatomy, key: int | str | keras.layers.Layer | Site) -> Site:
     """Find a site in a model.
 
     Args:

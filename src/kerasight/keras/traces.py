@@ -19,7 +19,7 @@ from kerasight.keras.state import Contents, Snapshot, UnseenError, random_state
 if TYPE_CHECKING:
     from kerasight.keras.sites import Site
 
-__all__ = ["WORTH_A_TRACE", "Traces", "lasting_scope", "outer_scope", "say", "traces_of"]
+__all__ = ["WORTH_A_TRACE", "Traces", "lasting_scope", "log_eager", "outer_scope", "traces_of"]
 
 # A trace costs about as much as this many eager passes of one doc.
 WORTH_A_TRACE = 5
@@ -159,7 +159,7 @@ class Traces:
             made = trace()
         except Exception as error:  # whatever a model does that only runs eagerly
             why = f"it cannot be traced ({type(error).__name__}: {error})"
-            say(self._model(), why.partition("\n")[0])
+            log_eager(self._model(), why.partition("\n")[0])
         finally:
             is_same = self._snapshot is not None and self._snapshot.holds()
             if not is_same:
@@ -190,7 +190,7 @@ class Traces:
     def _give_up(self, why: str) -> None:
         self._forget()
         self._may_trace = False
-        say(self._model(), why)
+        log_eager(self._model(), why)
 
     def _forget(self) -> None:
         self._snapshot = None
@@ -198,7 +198,7 @@ class Traces:
             known.clear()
 
 
-def say(model: Any, why: str) -> None:
+def log_eager(model: Any, why: str) -> None:
     """Log that a model is run eagerly, and why."""
     name = getattr(model, "name", None)
     _log.info("model %r is run eagerly each time, which takes longer: %s", name, why)
