@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from keras import layers as kl
 from tiny_models import Chain, backbone, head, make_doc
 
 import kerasight
+from kerasight.base import RunError
 from kerasight.keras.record import record
 from kerasight.keras.traces import WORTH_A_TRACE
 
@@ -127,3 +129,31 @@ def test_what_a_model_does_to_itself_as_it_runs_does_not_last() -> None:
         np.testing.assert_array_equal(before, after)
     np.testing.assert_array_equal(model.drop.seed_generator.state, seed)
     np.testing.assert_allclose(maps[-1], maps[0], atol=1e-5)
+
+
+def test_an_output_that_has_not_one_row_for_each_doc_is_refused() -> None:
+    model = Making(lambda scores: keras.ops.concatenate([scores, scores]))
+    with pytest.raises(RunError, match=r"one row a doc, got shape \(2, 3\) for 1 doc$"):
+        record(model, make_doc())
+
+
+def test_a_layer_that_fails_and_is_gone_on_without_does_no_harm() -> None:
+    class Fails(kl.Layer):
+        def call(self, inputs: Any) -> Any:
+            raise RuntimeError("on purpose")
+
+    class Trying(kl.Layer):
+        def __init__(self, fails: kl.Layer) -> None:
+            super().__init__(name="trying")
+            self.fails = fails
+
+        def call(self, inputs: Any) -> Any:
+            for _ in range(2):
+                with contextlib.suppress(RuntimeError):
+                    self.fails(inputs)
+            return 2 * inputs
+
+    trying = Trying(Fails())
+    found = record(Chain([backbone(), trying, *head()], name="chain"), make_doc(), None, trying)
+    assert found.site.call == 0
+    assert found.gradients.any()

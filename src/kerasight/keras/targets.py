@@ -36,9 +36,9 @@ class Target(ABC):
     """
 
     @property
-    @abstractmethod
     def number(self) -> int:
         """How many there are of each doc."""
+        return int(self.classes().shape[1])
 
     @abstractmethod
     def settled(self, scores: Any) -> Target:
@@ -50,7 +50,10 @@ class Target(ABC):
 
     @abstractmethod
     def classes(self) -> Any:
-        """Indices of the explained classes, shape ``(docs, targets)``, once it is settled."""
+        """Indices of the explained classes, or their ranks before it is settled.
+
+        Shape ``(docs, targets)``, where one row may stand for all docs before it is settled.
+        """
 
     def score(self, scores: Any) -> Any:
         """The numbers that are explained, shape ``(docs, targets)``.
@@ -154,10 +157,6 @@ class Classes(Target):
         ranks = np.arange(abs(number))
         return Classes((ranks if number > 0 else -1 - ranks)[np.newaxis], np.array(True))
 
-    @property
-    def number(self) -> int:
-        return int(self.indices.shape[1])
-
     def settled(self, scores: Any) -> Target:
         order = ops.argsort(-scores, axis=-1)
         indices = _row_for_each(self.indices, scores)
@@ -188,10 +187,6 @@ class _Settled(Target):
     """
 
     indices: Any = _leaf("docs", "targets")
-
-    @property
-    def number(self) -> int:
-        return int(self.indices.shape[1])
 
     def settled(self, scores: Any) -> Target:
         return _Settled(_row_for_each(self.indices, scores))
@@ -224,10 +219,6 @@ class Contrast(Target):
     alpha: Any = _leaf()
     nearest: int = 0
     references: Any = _leaf("docs", "any", "any", default=None)
-
-    @property
-    def number(self) -> int:
-        return self.of.number
 
     def settled(self, scores: Any) -> Contrast:
         of = self.of.settled(scores)
@@ -276,10 +267,6 @@ class Negative(Target):
     """
 
     of: Target
-
-    @property
-    def number(self) -> int:
-        return self.of.number
 
     def settled(self, scores: Any) -> Negative:
         return Negative(self.of.settled(scores))
