@@ -335,3 +335,23 @@ def test_memory_that_runs_out_in_an_eager_pass_is_told_as_well(forward: bool) ->
     model.layers[1].function = exhausting
     with pytest.raises(MemoryError, match="'greedy' ran; pass a smaller batch_size"):
         record(model, make_doc(), [0], model.get_layer("map"))
+
+
+def test_a_layer_without_gradient_is_no_reason_to_speak_of_traces(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Chain([kl.Conv2D(2, 3, name="conv"), Stopped(), kl.GlobalAveragePooling2D()])
+    docs = np.concatenate([make_doc(seed=seed) for seed in range(6)])
+    model(docs)
+    asked = {"layer": "conv", "method": "eigen-cam"}
+    with caplog.at_level("INFO", logger="kerasight"):
+        found = list(kerasight.explain_predictions(model, docs, **asked))
+    assert len(found) == 6
+    assert not caplog.records
+
+
+class Stopped(kl.Layer):
+    """Lets no gradient through."""
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.stop_gradient(inputs)

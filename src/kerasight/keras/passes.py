@@ -118,7 +118,9 @@ def look(
         if trace is None and docs >= WORTH_A_TRACE:
             # Many at once, eagerly, would take longer than a trace, and more memory by far: Keras
             # keeps what every layer put out.
-            known = known or run_first(1).site
+            if known is None:
+                first = run_first(1)
+                known = None if first.gradients is None else first.site
             if known is not None:
                 count(known, docs)
                 trace = traced(known)
