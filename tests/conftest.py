@@ -30,6 +30,8 @@ def model() -> keras.Model:
 @pytest.fixture
 def _float64() -> Iterator[None]:
     """All layers made in the test compute in float64."""
+    if keras.config.backend() == "jax":
+        pytest.skip("Keras's convolutions on JAX put out float32, whatever goes in")
     keras.mixed_precision.set_dtype_policy("float64")
     yield
     keras.mixed_precision.set_dtype_policy("float32")

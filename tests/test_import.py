@@ -168,13 +168,20 @@ def test_a_module_imports_those_below_it_in_the_list_of_contributing() -> None:
     assert not up
 
 
-def test_tensorflow_is_imported_by_its_backend_alone() -> None:
-    assert users_of("tensorflow") == {"keras/backends/tensorflow.py"}
+@pytest.mark.parametrize("framework", ["tensorflow", "jax"])
+def test_a_framework_is_imported_by_its_backend_alone(framework: str) -> None:
+    assert users_of(framework) == {f"keras/backends/{framework}.py"}
 
 
 def test_no_private_module_of_a_framework_is_imported() -> None:
-    for library, private in {"keras": "src", "tensorflow": "python"}.items():
+    for library, private in {"jax": "_src", "keras": "src", "tensorflow": "python"}.items():
         assert not users_of(f"{library}.{private}")
+
+
+def test_nothing_else_asks_which_framework_runs() -> None:
+    asking = re.compile(r"backend\.backend\(|config\.backend\(|KERAS_BACKEND")
+    users = [path for path in SOURCE.rglob("*.py") if asking.search(path.read_text("utf-8"))]
+    assert users == [SOURCE / "keras/backends/__init__.py"]
 
 
 def test_matplotlib_is_imported_by_the_formatters_alone() -> None:

@@ -319,7 +319,7 @@ def test_a_stream_walks_once_and_once_more_for_each_trace(
     docs = np.concatenate([make_doc(seed=seed) for seed in range(40)])
     list(kerasight.explain_predictions(nested, docs, batch_size=8, method=method))
     traces = sum(trace is not None for trace in traces_of(nested)._traces.values())
-    assert 1 <= traces <= 3  # a pass; and of Score-CAM, scores and logits
+    assert 1 <= traces <= 4  # a pass; and of Score-CAM, scores and logits, on JAX for each size
     assert walked == [nested] * (1 + traces)
 
 

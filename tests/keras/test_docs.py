@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers as kl
 from PIL import Image
 from tiny_models import DOC_BY_HAND, MODELS, Chain, by_hand, head, make_doc, state_of
@@ -61,7 +60,7 @@ def test_any_type_of_number_is_taken(model: keras.Model, dtype: Any) -> None:
 
 @pytest.mark.parametrize(
     "doc",
-    [[[1.0]], "picture", None, Image.new("RGB", (8, 8)), tf.zeros((1, 8, 8, 3))],
+    [[[1.0]], "picture", None, Image.new("RGB", (8, 8)), keras.ops.zeros((1, 8, 8, 3))],
     ids=lambda doc: type(doc).__name__,
 )
 def test_a_doc_that_is_no_array_is_refused_naming_its_type(model: keras.Model, doc: Any) -> None:

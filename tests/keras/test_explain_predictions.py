@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import tf
 from keras import layers as kl
 from PIL import Image
 from tiny_models import CLASSES, MODELS, make_doc
@@ -392,7 +392,11 @@ def test_pictures_without_end_are_fine(model: keras.Model) -> None:
         ({"docs": "docs"}, TypeError, "got str"),
         ({"docs": 5}, TypeError, "got int"),
         ({"docs": np.zeros((8, 8, 3))}, ValueError, r"docs\[np.newaxis\]"),
-        ({"docs": tf.zeros((8, 8, 3))}, ValueError, r"got \(8, 8, 3\); .*docs\[np.newaxis\]"),
+        (
+            {"docs": keras.ops.zeros((8, 8, 3))},
+            ValueError,
+            r"got \(8, 8, 3\); .*docs\[np.newaxis\]",
+        ),
         ({"targets": 1}, TypeError, "targets must be a list"),
         ({"targets": []}, ValueError, "at least one"),
         ({"targets": [1.5]}, TypeError, "integer"),

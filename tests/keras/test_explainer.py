@@ -349,7 +349,7 @@ def test_ablation_runs_again_only_what_comes_after_the_layer() -> None:
 
     class Counted(kl.Layer):
         def call(self, inputs: Any) -> Any:
-            import tensorflow as tf
+            from frameworks import tf
 
             def count(_: np.ndarray) -> np.float32:
                 runs[self.name] += 1

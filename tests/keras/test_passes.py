@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import jax, tf
 from keras import layers as kl
 from tiny_models import (
     MODELS,
@@ -23,9 +23,8 @@ from tiny_models import (
 
 import kerasight
 from kerasight.cam.layout import CHANNELS_LAST
-from kerasight.keras import passes
+from kerasight.keras import backends, passes
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.backends import tensorflow
 from kerasight.keras.passes import scores_from
 from kerasight.keras.record import record, record_batch, scorer
 from kerasight.keras.record import scores_of as scores_of_many
@@ -232,17 +231,18 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
     """Lets all functions fail that are compiled from now on."""
 
     def fail(error: Exception) -> None:
-        compile_ = tensorflow.compiled
+        backend = backends.current()
+        compile_ = backend.compiled
 
-        def compiled(function: Any, signature: Any) -> Any:
-            compile_(function, signature)
+        def compiled(*args: Any) -> Any:
+            compile_(*args)
 
             def run(*_: Any) -> Any:
                 raise error
 
             return run
 
-        monkeypatch.setattr(tensorflow, "compiled", compiled)
+        monkeypatch.setattr(backend, "compiled", compiled)
 
     return fail
 
@@ -253,7 +253,7 @@ def eager_runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     runs: list[Any] = []
 
     def run(*args: Any, **kwargs: Any) -> Run:
-        if tf.executing_eagerly():
+        if backends.current().is_eager():
             runs.append(args)
         return Run(*args, **kwargs)
 
@@ -261,8 +261,17 @@ def eager_runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return runs
 
 
-EXHAUSTED = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-OTHER = tf.errors.InternalError(None, None, "of the framework")
+EXHAUSTED, OTHER = (
+    (
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: OOM when allocating tensor"),
+        jax.errors.JaxRuntimeError("INTERNAL: of the framework"),
+    )
+    if keras.config.backend() == "jax"
+    else (
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
+        tf.errors.InternalError(None, None, "of the framework"),
+    )
+)
 DOCS = np.concatenate([make_doc(seed=seed) for seed in range(WORTH_A_TRACE)])
 
 
@@ -291,6 +300,7 @@ def test_where_memory_runs_out_nothing_is_run_again(
     assert len(eager_runs) == eager
 
 
+@pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")  # its weights are random
 @pytest.mark.parametrize("ask", [explained, scored, scored_often])
 def test_what_fails_otherwise_is_run_eagerly_and_logged(
     ask: Any, failing: Any, eager_runs: list[Any], caplog: pytest.LogCaptureFixture

@@ -123,7 +123,9 @@ def test_one_call_runs_the_model_once_and_builds_no_model(name: str) -> None:
     for layer in (None, shift):
         runs.clear()
         record(model, doc, None, layer)
-        assert len(runs) == (2 if name == "shared" else 1)
+        # JAX traces a model again, to see all uses of what is no layer's output.
+        again = keras.config.backend() == "jax" and name == "subclassed, training argument"
+        assert len(runs) == (2 if name == "shared" or (again and layer is None) else 1)
     assert len(shift._inbound_nodes) == nodes
 
 
@@ -268,7 +270,7 @@ def test_nan_is_refused_naming_the_layer() -> None:
 
 
 def test_other_backends_of_keras_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    monkeypatch.setattr(keras.config, "backend", lambda: "openvino")
     with pytest.raises(NotImplementedError, match="KERAS_BACKEND=tensorflow"):
         record(MODELS["functional"](), make_doc())
 

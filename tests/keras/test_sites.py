@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from frameworks import on_tensorflow
 from keras import layers as kl
 from keras import ops
 from tiny_models import MODELS, Chain, make_doc
@@ -204,6 +205,7 @@ class OneReLU(keras.Model):
         return self.scores(self.act(self.hidden(ops.mean(x, (1, 2)))))
 
 
+@pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")  # its weights are random
 @pytest.mark.parametrize(
     "asked",
     [
@@ -384,7 +386,8 @@ def test_a_class_token_and_positions_before_the_attention_change_nothing() -> No
             self.positions = kl.Embedding(17, 8)
 
         def call(self, x: Any) -> Any:
-            x = ops.concatenate([self.token, ops.reshape(x, (-1, 16, 8))], axis=1)
+            x = ops.reshape(x, (-1, 16, 8))
+            x = ops.concatenate([ops.zeros_like(x[:, :1]) + self.token, x], axis=1)
             return x + self.positions(ops.expand_dims(ops.arange(17), 0))
 
     inputs = keras.Input((16, 16, 3))
@@ -476,6 +479,7 @@ def test_rematerialised_layers_are_explained(mode: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(keras, "remat"), reason="of later versions of Keras")
+@on_tensorflow  # on JAX the layer is not seen at all
 def test_what_runs_in_a_rematerialised_function_is_said_to() -> None:
     class Net(keras.Model):
         def __init__(self) -> None:

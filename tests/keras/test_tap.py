@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import tf
 from tiny_models import make_doc
 
 from kerasight.keras import tap
@@ -37,7 +37,7 @@ def test_what_see_returns_goes_on_in_the_place_of_the_output(model: keras.Model)
     plain = model(make_doc())
     with tapped([layer], lambda _, output: output * 0):
         silenced = model(make_doc())
-    np.testing.assert_allclose(silenced, tf.nn.softmax(model.get_layer("scores").bias[None]))
+    np.testing.assert_allclose(silenced, keras.ops.softmax(model.get_layer("scores").bias[None]))
     assert not np.allclose(plain, silenced)
     np.testing.assert_array_equal(model(make_doc()), plain)
 

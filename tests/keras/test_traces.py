@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from frameworks import on_tensorflow
 from keras import layers as kl
 from tiny_models import CLASSES, MODELS, SIDE, Shift, backbone, head, make_doc
 
@@ -79,6 +80,7 @@ def test_first_calls_are_eager_then_one_traces_and_later_ones_run_no_python() ->
         np.testing.assert_allclose(one, maps[0], atol=1e-5)
 
 
+@on_tensorflow  # JAX compiles for each size
 def test_a_batch_counts_for_its_docs() -> None:
     model, runs = counting()
     docs = np.concatenate([make_doc(seed=seed) for seed in range(12)])
@@ -89,6 +91,7 @@ def test_a_batch_counts_for_its_docs() -> None:
     assert runs.number == 4
 
 
+@on_tensorflow  # JAX compiles for each size
 def test_of_many_docs_at_once_one_is_run_eagerly_and_all_of_them_compiled() -> None:
     model, runs = counting()
     docs = np.concatenate([make_doc(seed=seed) for seed in range(12)])
@@ -114,6 +117,7 @@ def test_another_layer_has_its_own_trace() -> None:
     assert eager[0].shape != eager[1].shape or not np.allclose(*eager)
 
 
+@on_tensorflow  # JAX compiles for each size
 def test_a_batch_of_any_size_shares_the_trace() -> None:
     model, runs = counting()
     warm_up(model)
@@ -124,6 +128,7 @@ def test_a_batch_of_any_size_shares_the_trace() -> None:
     assert runs.number == before
 
 
+@on_tensorflow  # JAX compiles for each size
 def test_all_sizes_of_a_dynamic_model_share_one_trace() -> None:
     model, runs = counting(None)
     # The layer is chosen anew for each size, but the trace is one.
@@ -458,7 +463,9 @@ def values_in(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-@pytest.mark.parametrize("kind", [Keeps, Remembers, KeepsPerShape, Draws])
+@pytest.mark.parametrize(
+    "kind", [Keeps, Remembers, pytest.param(KeepsPerShape, marks=on_tensorflow), Draws]
+)
 @pytest.mark.parametrize("docs", [1, 8])
 def test_a_model_that_changes_itself_is_run_eagerly_and_holds_numbers_afterwards(
     kind: type[kl.Layer], docs: int, caplog: pytest.LogCaptureFixture, monkeypatch: Any
@@ -601,6 +608,7 @@ def test_the_weights_of_a_scope_of_the_users_are_explained_in_it() -> None:
     np.testing.assert_array_equal(record(model, make_doc(), [0]).scores, outside)
 
 
+@on_tensorflow  # whose variables are what changes, where JAX's arrays are replaced
 def test_in_a_lasting_scope_passes_are_traced_and_follow_its_variables() -> None:
     model, runs = counting()
     warm_up(model, targets=[0])

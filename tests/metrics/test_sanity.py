@@ -256,7 +256,7 @@ class OwnSoftmax(keras.Model):
         self.calls = self.add_weight(name="calls", shape=(), initializer="zeros", trainable=False)
 
     def call(self, inputs: Any) -> Any:
-        import tensorflow as tf
+        from frameworks import tf
 
         self.calls.assign(self.calls + 1)
         return tf.nn.softmax(self.rest(inputs))
@@ -400,7 +400,7 @@ def test_after_an_interrupt_the_model_has_its_weights(monkeypatch: pytest.Monkey
 
 
 def test_what_keeps_to_the_weights_that_it_has_is_refused() -> None:
-    import tensorflow as tf
+    from frameworks import tf
 
     class Embedding(keras.Model):
         def __init__(self) -> None:

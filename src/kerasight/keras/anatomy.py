@@ -21,7 +21,7 @@ from kerasight.keras.layers import (
     own_layout,
     walk,
 )
-from kerasight.keras.logits import ends_in_probabilities
+from kerasight.keras.logits import may_end_a_model
 from kerasight.keras.sites import Site
 from kerasight.keras.traces import Traces, traces_of
 
@@ -91,8 +91,8 @@ class Anatomy:
 
     @cached_property
     def ends(self) -> list[keras.layers.Layer]:
-        """The layers that may make probabilities of logits."""
-        return [layer for layer in self._all if ends_in_probabilities(layer)]
+        """The layers that may make logits, or probabilities of them."""
+        return [layer for layer in self._all if may_end_a_model(layer)]
 
     @property
     def unbuilt(self) -> list[keras.layers.Layer]:

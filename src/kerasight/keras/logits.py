@@ -11,16 +11,18 @@ from keras import ops
 from kerasight.base import RunError
 from kerasight.keras import backends
 
-__all__ = ["HiddenLogitsError", "ends_in_probabilities", "logits_of"]
+__all__ = ["HiddenLogitsError", "logits_of", "may_end_a_model"]
 
 
 class HiddenLogitsError(RunError):
     """The scores look like probabilities, and it cannot be seen what they were made of."""
 
 
-def ends_in_probabilities(layer: keras.layers.Layer) -> bool:
-    """Whether a layer puts out what a softmax or sigmoid of Keras makes."""
-    functions = (keras.activations.softmax, keras.activations.sigmoid)
+def may_end_a_model(layer: keras.layers.Layer) -> bool:
+    """Whether a layer puts out what a softmax or sigmoid of Keras makes, or a sum with weights."""
+    functions = [keras.activations.softmax, keras.activations.sigmoid]
+    if isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
+        functions.append(keras.activations.linear)
     activation = getattr(layer, "activation", None)
     return isinstance(layer, keras.layers.Softmax) or any(activation is one for one in functions)
 
@@ -31,8 +33,8 @@ def logits_of(model: keras.Model, scores: Any, ends: Sequence[tuple[Any, Any]]) 
     Args:
         model: The model.
         scores: Its first output.
-        ends: What went into the activations that make probabilities, and what came out of them, in
-            the order in which they ran.
+        ends: What went into the activations of layers that `may_end_a_model`, and what came out of
+            them, in the order in which they ran.
 
     Returns:
         The logits, in the shape of the scores; the scores as they are if they came out of neither.
@@ -46,7 +48,7 @@ def logits_of(model: keras.Model, scores: Any, ends: Sequence[tuple[Any, Any]]) 
     backend = backends.current()
     found = backend.logits(scores)
     # What lies outside of [0, 1] is no probability.
-    if found is None and backend.scope() is None and bool(ops.any((scores < 0) | (scores > 1))):
+    if found is None and backend.is_eager() and bool(ops.any((scores < 0) | (scores > 1))):
         found = scores
     if found is None:
         raise HiddenLogitsError(

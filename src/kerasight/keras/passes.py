@@ -6,9 +6,10 @@ A pass is run eagerly when a model is first seen, and compiled once it has come 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,10 +22,11 @@ from kerasight.cam.inputs import Inputs
 from kerasight.checks import plural
 from kerasight.keras import backends
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.backends import Linear
+from kerasight.keras.backends import Linear, Watch
 from kerasight.keras.logits import HiddenLogitsError
 from kerasight.keras.run import Call, Run, Weights, changing_nothing, in_plain_words, outputs_of
 from kerasight.keras.sites import Choice, Site, guessed
+from kerasight.keras.state import Contents
 from kerasight.keras.tap import tapped
 from kerasight.keras.targets import Target
 from kerasight.keras.traces import WORTH_A_TRACE, log_eager, outer_scope
@@ -88,6 +90,8 @@ def look(
     sizes = tuple((tuple(leaf.shape[1:]), str(leaf.dtype)) for leaf in inputs.leaves)
     place = (sizes,) if wanted is None else (shapes, wanted.key())
 
+    classes: int | None = traces.known(_CLASSES)
+
     def counted(site: Site) -> tuple[Any, ...]:
         return ("look", site.key(), shapes, logits, target.kind())
 
@@ -95,19 +99,32 @@ def look(
         """Note that docs went through an eager pass, and where it was looked at."""
         if traces.count(anatomy.model, counted(site), docs):
             traces.choose(place, site)
+            traces.once(_CLASSES, lambda: classes)
 
     def traced(site: Site) -> _Trace | None:
-        key = counted(site)
+        key, asked = counted(site), target
+        if not backends.current().compiles_for_any_size:
+            # There may be fewer classes than are asked for.
+            if classes is None:
+                return None
+            asked = target.check(classes)
+        arrays = [_typed(leaf) for leaf in asked.leaves()]
+        of_target = [
+            (shape, str(array.dtype)) for shape, array in zip(asked.shapes(), arrays, strict=True)
+        ]
+        signature = _signature((*shapes, *of_target), (*tensors.leaves, *arrays))
         trace: _Trace | None = traces.get(
-            (*key, *target.shapes()),
+            (*key, signature),
             key,
-            lambda: _Trace(anatomy.model, inputs, shapes, site, target, logits),
+            lambda: _Trace(anatomy.model, inputs, signature, site, asked, logits),
         )
         return trace
 
     def run_first(docs: int) -> Pass:
         """Run some of the docs eagerly, which tells where to look."""
+        nonlocal classes
         found = _look_eagerly(anatomy, tensors[:docs], target.of_docs(slice(docs)), choice, logits)
+        classes = found.scores.shape[1]
         if found.gradients is not None and found.site is not None:
             count(found.site, docs)
         return found
@@ -118,7 +135,8 @@ def look(
         if trace is None and docs >= WORTH_A_TRACE:
             # Many at once, eagerly, would take longer than a trace, and more memory by far: Keras
             # keeps what every layer put out.
-            if known is None:
+            needs_classes = classes is None and not backends.current().compiles_for_any_size
+            if known is None or needs_classes:
                 first = run_first(1)
                 known = None if first.gradients is None else first.site
             if known is not None:
@@ -135,6 +153,7 @@ def look(
         found = _look_eagerly(anatomy, tensors, target, choice, logits=False)
         if found.gradients is None or found.site is None:
             return found
+        classes = found.scores.shape[1]
         count(found.site, WORTH_A_TRACE)
         trace = traced(found.site)
         if trace is None:
@@ -164,7 +183,10 @@ def scores(
     key = ("scores", shapes, logits)
 
     def traced() -> Any:
-        return traces.get(key, key, lambda: _traced_scores(model, inputs, shapes, logits))
+        signature = _signature(shapes, tensors.leaves)
+        return traces.get(
+            (*key, signature), key, lambda: _traced_scores(model, inputs, signature, logits)
+        )
 
     if len(inputs) >= WORTH_A_TRACE and model.built:
         traces.count(model, key, len(inputs))  # for the reason given in `look`
@@ -214,25 +236,30 @@ def frozen_scores(
     weights = [(variable, ops.convert_to_numpy(variable)) for variable in model.variables]
     if not model.built or sum(value.nbytes for _, value in weights) > _MOST_WEIGHTS:
         return as_ever
-    _, shapes = _tensors(anatomy, docs[:1])
+    tensors, shapes = _tensors(anatomy, docs[:1])
     traces.count(model, key := ("scorer", shapes, logits), WORTH_A_TRACE)
     mark = _mark(weights)
 
-    def traced() -> Any:
-        return mark, _traced_scores(model, docs, shapes, logits, weights)
+    def traced(tensors: Inputs) -> Any:
+        signature = _signature(shapes, tensors.leaves)
 
-    found = traces.get(key, key, traced)
-    if found is not None and found[0] != mark:
-        traces.drop(key)
-        found = traces.get(key, key, traced)
-    weights = []  # which the trace holds by now
-    if found is None:
-        return as_ever
-    _, trace = found
+        def trace() -> Any:
+            return mark, _traced_scores(model, docs, signature, logits, weights)
+
+        found = traces.get((*key, signature), key, trace)
+        if found is not None and found[0] != mark:
+            traces.drop((*key, signature))
+            found = traces.get((*key, signature), key, trace)
+        return None if found is None else found[1]
+
+    for_all = traced(tensors) if backends.current().compiles_for_any_size else None
+    if for_all is not None:
+        weights = []  # which the trace holds by now
 
     def run(inputs: Inputs) -> np.ndarray:
-        leaves = map(ops.convert_to_tensor, inputs.leaves)
-        found = _if_it_can(anatomy, lambda: trace(*leaves))
+        tensors, _ = _tensors(anatomy, inputs)
+        trace = for_all or traced(tensors)
+        found = None if trace is None else _if_it_can(anatomy, lambda: trace(*tensors.leaves))
         return as_ever(inputs) if found is None else _as_array(found)
 
     return run
@@ -259,7 +286,8 @@ def _traced_scores(
         given = _packed(inputs, leaves)
         return Run(Anatomy(weak_model()), given, logits=logits, weights=weights).scores
 
-    return backends.current().compiled(run, shapes)
+    variables = () if weights else model.variables
+    return backends.current().compiled(run, shapes, variables)
 
 
 def scores_from(
@@ -295,12 +323,11 @@ def scores_from(
             replacement=outputs,
         ).scores
 
-    def compiled(outputs: np.ndarray) -> Any:
+    def compiled(signature: Any) -> Any:
         def run(outputs: Any, *leaves: Any) -> Any:
             return rest(Anatomy(weak_model()), weak_site(), outputs, *leaves)
 
-        signature = [((None, *outputs.shape[1:]), str(outputs.dtype)), *shapes]
-        return backends.current().compiled(run, signature)
+        return backends.current().compiled(run, signature, model.variables)
 
     traces.count(model, key, WORTH_A_TRACE)  # there are many outputs to come
     repeated = inputs
@@ -310,7 +337,9 @@ def scores_from(
         if len(repeated) != len(outputs):
             repeated = inputs.repeated(len(outputs))
         given = [ops.convert_to_tensor(leaf) for leaf in (outputs, *repeated.leaves)]
-        trace = traces.get((*key, outputs.shape[1:]), key, lambda: compiled(outputs))
+        of_outputs = ((None, *outputs.shape[1:]), str(outputs.dtype))
+        signature = _signature((of_outputs, *shapes), given)
+        trace = traces.get((*key, signature), key, lambda: compiled(signature))
         found = None if trace is None else _if_it_can(anatomy, lambda: trace(*given))
         return _as_array(rest(anatomy, site, *given) if found is None else found)
 
@@ -350,11 +379,11 @@ def build(
 
 def check_eager() -> None:
     """Raise RuntimeError inside of a compiled function, where there are no numbers to explain."""
-    if backends.current().scope() is not None:
+    if not backends.current().is_eager():
         raise RuntimeError(
-            "explanations are run eagerly, and this is inside of a tf.function, or of a dry run in "
-            "which Keras infers shapes; explain outside of it, or pass the function that explains "
-            "to tf.numpy_function"
+            "explanations are run eagerly, and this is inside of a compiled function (tf.function, "
+            "jax.jit), or of a dry run in which Keras infers shapes; explain outside of it, or "
+            "pass the function that explains to tf.numpy_function or jax.pure_callback"
         )
 
 
@@ -365,7 +394,7 @@ class _Trace:
         self,
         model: keras.Model,
         inputs: Inputs,
-        shapes: Sequence[Any],
+        signature: Sequence[Any],
         site: Site,
         target: Target,
         logits: bool,
@@ -375,7 +404,7 @@ class _Trace:
         Args:
             model: The model.
             inputs: Inputs of its structure.
-            shapes: Their shapes and types, as the backend takes them.
+            signature: Shapes and types of the inputs, and of the arrays of the target.
             site: Where to look.
             target: A target of this kind, of the same shapes.
             logits: As in `look`.
@@ -384,22 +413,21 @@ class _Trace:
         weak_model, weak_site = weakref.ref(model), site.weak()
 
         def run(scale: Any, *given: Any) -> tuple[Any, ...]:
-            leaves, arrays = given[: len(shapes)], given[len(shapes) :]
+            number = len(inputs.leaves)
+            leaves, arrays = given[:number], given[number:]
             anatomy, site = Anatomy(weak_model()), weak_site()
-            linear = _linear(anatomy, _packed(inputs, leaves), logits, site)
-            scores, seen = linear.found.scores, linear.found.at(site)
-            self._classes = _check_scores(tuple(scores.shape))
-            self._scales = _scales(linear.found)
-            self._settled = target.with_leaves(arrays).settled(scores)
-            gradients = _gradients(linear, seen, self._settled, scale)
+            seen, linear = _linear(anatomy, _packed(inputs, leaves), logits, site)
+            self._classes = _check_scores(tuple(seen.scores.shape))
+            self._scales = _scales(seen)
+            self._settled = target.with_leaves(arrays).settled(seen.scores)
+            position = seen.position(site)
+            gradients = _gradients(seen, linear, position, self._settled, scale)
             if gradients is None:
                 raise RunError("no gradient")  # which the eager pass reports as it should be
-            return (seen, gradients, scores, *self._settled.leaves())
+            return (seen.watched[position], gradients, seen.scores, *self._settled.leaves())
 
-        of_target = zip(target.shapes(), map(_typed, target.leaves()), strict=True)
         self._function = backends.current().compiled(
-            run,
-            [((), "float32"), *shapes, *((shape, str(leaf.dtype)) for shape, leaf in of_target)],
+            run, [((), "float32"), *signature], model.variables
         )
 
     def run(self, site: Site, tensors: Inputs, target: Target) -> Pass:
@@ -424,6 +452,28 @@ class _Trace:
 
 
 def _look_eagerly(
+    anatomy: Anatomy, tensors: Inputs, target: Target, choice: Choice, logits: bool
+) -> Pass:
+    """Run a pass operation by operation, which takes no preparation."""
+    with _keeping_no_symbols(anatomy.model):
+        return _look_at_each_operation(anatomy, tensors, target, choice, logits)
+
+
+@contextlib.contextmanager
+def _keeping_no_symbols(model: keras.Model) -> Iterator[None]:
+    """Where a model holds afterwards what it held before, if a run would leave symbols in it."""
+    before = None
+    if backends.current().runs_on_symbols:
+        with contextlib.suppress(Exception):  # what cannot be looked into
+            before = Contents(model)
+    try:
+        yield
+    finally:
+        if before is not None:
+            before.put_back()
+
+
+def _look_at_each_operation(
     anatomy: Anatomy,
     tensors: Inputs,
     target: Target,
@@ -431,12 +481,10 @@ def _look_eagerly(
     logits: bool,
     watches_all: bool = False,
 ) -> Pass:
-    """Run a pass operation by operation, which takes no preparation."""
     guess = guessed(anatomy) if choice.wanted is None and not watches_all else None
-    linear = _once_built(
+    run, linear = _once_built(
         anatomy, tensors, lambda: _linear(anatomy, tensors, logits, choice.wanted, guess)
     )
-    run: Run = linear.found
     classes = _check_scores(tuple(run.scores.shape))
     if len(run.scores) != len(tensors):
         raise RunError(
@@ -450,11 +498,13 @@ def _look_eagerly(
         seen = run.watched[position]
         if seen is None and run.calls[position].shape:
             # Guessed wrong, and not watched: once more, with an eye on all.
-            return _look_eagerly(anatomy, tensors, target, choice, logits, watches_all=True)
+            return _look_at_each_operation(
+                anatomy, tensors, target, choice, logits, watches_all=True
+            )
         first = position if first is None else first
         for scale in _scales(run) if seen is not None else ():
             with in_plain_words(anatomy.model):
-                gradients = _gradients(linear, seen, settled, scale)
+                gradients = _gradients(run, linear, position, settled, scale)
             if gradients is None or _is_finite(gradients):
                 break
         if gradients is not None:
@@ -462,13 +512,14 @@ def _look_eagerly(
             break
 
     def gradient_of_token(position: int, tokens: int, number: int) -> np.ndarray | None:
-        source, output = run.watched[position], run.tokens[tokens]
-        if source is None or output is None:
+        output = run.tokens[tokens]
+        if run.watched[position] is None or output is None:
             return None
         # Weights that differ: the plain sum over what a layer normalisation puts out never changes.
         seed = np.zeros((1, *output.shape))
         seed[0, :, number] = np.random.default_rng(0).normal(size=output.shape[2])
-        found = linear.pullback(ops.convert_to_tensor(seed, output.dtype), output, source)
+        seeds = ops.convert_to_tensor(seed, output.dtype)
+        found = linear.pullback(seeds, 1 + tokens, position)
         return None if found is None else _as_array(found[0])
 
     site = None if first is None else choice.site(run.calls, first, gradient_of_token)
@@ -489,21 +540,28 @@ def _linear(
     logits: bool,
     wanted: Site | None,
     guess: keras.layers.Layer | None = None,
-) -> Linear:
-    """A run of the model, and its derivative there."""
-    return backends.current().linearise(
-        lambda watch: Run(anatomy, inputs, logits=logits, watch=watch, wanted=wanted, guess=guess)
-    )
+) -> tuple[Run, Linear]:
+    """A run of the model, and the derivative there of its scores and its tokens."""
+    run: Run | None = None
+
+    def outputs_and_sources(watch: Watch) -> tuple[list[Any], list[Any]]:
+        nonlocal run
+        run = Run(anatomy, inputs, logits=logits, watch=watch, wanted=wanted, guess=guess)
+        return [run.scores, *run.tokens], run.watched
+
+    linear = backends.current().linearise(outputs_and_sources)
+    assert run is not None
+    (run.scores, *run.tokens), run.watched = linear.outputs, list(linear.sources)
+    return run, linear
 
 
-def _gradients(linear: Linear, seen: Any, target: Target, scale: Any) -> Any:
+def _gradients(run: Run, linear: Linear, position: int, target: Target, scale: Any) -> Any:
     """Gradients of a target, shape ``(targets, docs, ...)``; None if there are none.
 
     As no doc's score depends on another doc, the gradients of all docs come from one pullback.
     """
-    scores = linear.found.scores
-    seeds = target.seed(scores) * ops.cast(scale, scores.dtype)
-    found = linear.pullback(seeds, scores, seen)
+    seeds = target.seed(run.scores) * ops.cast(scale, run.scores.dtype)
+    found = linear.pullback(seeds, 0, position)
     return None if found is None else found / ops.cast(scale, found.dtype)
 
 
@@ -581,6 +639,17 @@ def _tensors(anatomy: Anatomy, inputs: Inputs) -> tuple[Inputs, tuple[Any, ...]]
         ((None, *size), str(leaf.dtype)) for size, leaf in zip(sizes, leaves, strict=True)
     )
     return _packed(inputs, [ops.convert_to_tensor(leaf) for leaf in leaves]), shapes
+
+
+def _signature(open_sizes: Sequence[Any], arrays: Sequence[Any]) -> tuple[Any, ...]:
+    """The shapes and types to compile for: those given, or else those of the arrays at hand."""
+    if backends.current().compiles_for_any_size:
+        return tuple(open_sizes)
+    return tuple((tuple(array.shape), str(array.dtype)) for array in arrays)
+
+
+# Under which it is kept how many classes a model has.
+_CLASSES = "classes"
 
 
 def _packed(inputs: Inputs, leaves: Sequence[Any]) -> Inputs:

@@ -272,6 +272,7 @@ def _why_nothing(anatomy: Anatomy, choice: Choice, found: passes.Pass) -> str:
     if not anatomy.holds(choice.wanted.layer):
         return f"layer {name!r} is not in model {model!r}, nor does the model call it"
     return (
-        f"layer {name!r} is never reached when model {model!r} runs, or only inside a "
-        "tf.function, where it cannot be seen"
+        f"layer {name!r} is never reached when model {model!r} runs, or only inside a function "
+        "that is compiled or rematerialised by itself (tf.function, jax.jit, keras.remat), where "
+        "it cannot be seen"
     )

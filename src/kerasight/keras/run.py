@@ -152,11 +152,11 @@ class Run:
         wanted = [] if self._wanted is None else [self._wanted.layer]
         return [anatomy.model, *anatomy.compiled_calls, *wanted]
 
-    def at(self, site: Site) -> Any:
-        """What is watched at a site; raises ValueError if nothing is."""
-        for call, watched in zip(self.calls, self.watched, strict=True):
+    def position(self, site: Site) -> int:
+        """Where a site is among the calls; raises ValueError if it is not."""
+        for position, call in enumerate(self.calls):
             if call.is_of(site):
-                return watched
+                return position
         raise RunError(f"layer {site.layer.name!r} is not reached")
 
     def _see_inputs(
@@ -171,6 +171,12 @@ class Run:
         self._numbers[id(layer)] = number + 1
         tensors = [one for one in given if _is_floating(one)]
         if layer is self._model:
+            if self._wanted is not None and self._wanted.at_input and self._watch is not None:
+                watched = {id(one): self._watch(one, True) for one in tensors}
+                args, kwargs = tree.map_structure(
+                    lambda one: watched.get(id(one), one), (args, kwargs)
+                )
+                tensors = list(watched.values())
             for one in tensors:
                 self._positions[id(one)] = (weakref.ref(one), None)
         if len(tensors) == 1 and self._is_worth_seeing(layer, tensors[0]):
@@ -257,7 +263,7 @@ class Run:
 
     def _before_a_cast(self, given: Any) -> int | None:
         """The position of the tensor that Keras cast to this one, to give it to a layer."""
-        if self._scope is not None:  # nothing can be compared, and the site is known
+        if not backends.current().is_eager():  # nothing can be compared, and the site is known
             return None
         for position in reversed(range(len(self.calls))):
             seen = self.watched[position]

@@ -105,6 +105,11 @@ class Traces:
             _keep_most(self._facts, _MOST_FACTS)
             return self._facts[key]
 
+    def known(self, key: Hashable) -> Any:
+        """A fact that was found out before; None if it was not."""
+        with self._lock:
+            return self._facts.get(key)
+
     def choose(self, key: Hashable, site: Site) -> None:
         """Remember the site that was chosen for inputs of a shape."""
         with self._lock:

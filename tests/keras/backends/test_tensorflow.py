@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from frameworks import tf
 from keras import layers as kl
 from tiny_models import Chain, backbone, head, make_doc
 
@@ -38,7 +38,7 @@ def test_a_layer_inside_a_tf_function_of_the_users_is_said_to_be_hidden() -> Non
             return self.rest(self.features(inputs))
 
     model = Hidden()
-    with pytest.raises(ValueError, match=r"'body/conv'|'backbone/conv'.*inside a tf.function"):
+    with pytest.raises(ValueError, match=r"'body/conv'|'backbone/conv'.*inside a function"):
         record(model, make_doc(), None, model.body.get_layer("conv"))
     # What can be seen is explained, and no tensor of the trace has leaked into it.
     assert record(model, make_doc()).layer.name == "mix"

@@ -26,32 +26,47 @@ class Linear:
     """A run of a function, and its derivative there.
 
     Attributes:
-        found: What the function returned.
-        pullback: ``pullback(seeds, output, source)``: the gradients of a tensor ``output`` of the
-            run, weighed by each of ``seeds``, shape ``(seeds, *output.shape)``, with respect to a
-            tensor ``source`` that was watched: shape ``(seeds, *source.shape)``; None if the one
-            does not depend on the other.
+        outputs: What the function returned to be differentiated, with values where operations run
+            at once.
+        sources: What it returned to differentiate by, so too.
+        pullback: ``pullback(seeds, output, source)``: the gradients of the output at a position,
+            weighed by each of ``seeds``, shape ``(seeds, *output.shape)``, with respect to the
+            source at a position: shape ``(seeds, *source.shape)``; None if the one does not depend
+            on the other.
     """
 
-    found: Any
-    pullback: Callable[[Any, Any, Any], Any]
+    outputs: Sequence[Any]
+    sources: Sequence[Any]
+    pullback: Callable[[Any, int, int], Any]
 
 
 class Backend(Protocol):
-    """What each backend module offers."""
+    """What each backend module offers.
 
-    def linearise(self, function: Callable[[Watch], Any]) -> Linear:
+    Attributes:
+        compiles_for_any_size: Whether what it compiles takes tensors of any size where the
+            signature says None; else each size must be given.
+        runs_on_symbols: Whether tensors of a linearised run mean nothing outside of it.
+    """
+
+    compiles_for_any_size: bool
+    runs_on_symbols: bool
+
+    def linearise(self, function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) -> Linear:
         """Run a function so that its outputs can be differentiated by what it watches.
 
         Args:
             function: Called with a function ``watch``, through which it passes each tensor that
-                the outputs are to be differentiated by.
+                the outputs are to be differentiated by. It returns its outputs and what it watched,
+                each with None in the place of what is not wanted. While it runs, the tensors may
+                be symbols that have values (``bool(tensor)``) but are no arrays.
         """
 
     def compiled(
         self,
         function: Callable[..., Any],
         signature: Sequence[tuple[tuple[int | None, ...], str]],
+        variables: Sequence[Any] = (),
     ) -> Callable[..., Any]:
         """Compile a function of tensors for their shapes and types.
 
@@ -60,6 +75,7 @@ class Backend(Protocol):
         Args:
             function: Takes tensors, and returns one or a tuple of them.
             signature: The shape and type of each, with None for a size that may be any.
+            variables: Those of Keras's that the function reads: it has their values at each run.
 
         Raises:
             Exception: Whatever the function raises; `NotImplementedError` if the framework
@@ -69,8 +85,11 @@ class Backend(Protocol):
     def is_tensor(self, value: Any) -> bool:
         """Whether something is a dense tensor of the framework's."""
 
+    def is_eager(self) -> bool:
+        """Whether operations run at once; else they are noted, to be compiled."""
+
     def scope(self) -> Any:
-        """What operations are noted in instead of being run; None where they run at once."""
+        """What operations are noted in, or by what they are transformed; compared by ``==``."""
 
     def is_foreign(self, value: Any, scope: Any) -> bool:
         """Whether a tensor belongs to another scope than this, and so has no value in it."""
@@ -104,9 +123,13 @@ def current() -> Backend:
         NotImplementedError: If there is none for it.
     """
     name = keras.config.backend()
-    if name != "tensorflow":
+    if name not in _NAMES:
         raise NotImplementedError(
-            f"kerasight explains models on Keras's tensorflow backend, and Keras runs on {name!r}; "
-            "set the environment variable KERAS_BACKEND=tensorflow before importing keras"
+            f"kerasight explains models on Keras's {' and '.join(_NAMES)} backends, and Keras runs "
+            f"on {name!r}; set the environment variable KERAS_BACKEND={_NAMES[0]} before importing "
+            "keras"
         )
     return cast(Backend, importlib.import_module(f"{__name__}.{name}"))
+
+
+_NAMES = ("tensorflow", "jax")

@@ -13,10 +13,25 @@ import tensorflow as tf
 
 from kerasight.keras.backends import Linear, Watch
 
-__all__ = ["compiled", "is_foreign", "is_own", "is_tensor", "linearise", "logits", "scope", "told"]
+__all__ = [
+    "compiled",
+    "compiles_for_any_size",
+    "is_eager",
+    "is_foreign",
+    "is_own",
+    "is_tensor",
+    "linearise",
+    "logits",
+    "runs_on_symbols",
+    "scope",
+    "told",
+]
+
+compiles_for_any_size = True
+runs_on_symbols = False
 
 
-def linearise(function: Callable[[Watch], Any]) -> Linear:
+def linearise(function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) -> Linear:
     """Run a function under a tape."""
     # Persistent, so that it can be asked for several gradients. Variables need no watching: the
     # gradients end at what is watched.
@@ -29,25 +44,30 @@ def linearise(function: Callable[[Watch], Any]) -> Linear:
             tape.watch(seen)
             return seen
 
-        found = function(watch)
+        outputs, sources = function(watch)
 
-    def pullback(seeds: tf.Tensor, output: tf.Tensor, source: tf.Tensor) -> tf.Tensor | None:
+    def pullback(seeds: tf.Tensor, output: int, source: int) -> tf.Tensor | None:
         def gradient(seed: tf.Tensor) -> tf.Tensor | None:
-            found = tape.gradient(output, source, output_gradients=seed)
+            found = tape.gradient(outputs[output], sources[source], output_gradients=seed)
             return None if found is None else tf.convert_to_tensor(found)  # it may be in slices
 
         if seeds.shape[0] is None:
-            return tf.map_fn(gradient, seeds, fn_output_signature=source.dtype)
+            return tf.map_fn(gradient, seeds, fn_output_signature=sources[source].dtype)
         each = [gradient(seed) for seed in tf.unstack(seeds)]
         return None if each[0] is None else tf.stack(each)
 
-    return Linear(found, pullback)
+    return Linear(outputs, sources, pullback)
 
 
 def compiled(
-    function: Callable[..., Any], signature: Sequence[tuple[tuple[int | None, ...], str]]
+    function: Callable[..., Any],
+    signature: Sequence[tuple[tuple[int | None, ...], str]],
+    variables: Sequence[Any] = (),
 ) -> Callable[..., Any]:
-    """Compile a function as a graph; TensorFlow prunes what its outputs do not need."""
+    """Compile a function as a graph; TensorFlow prunes what its outputs do not need.
+
+    A graph reads each variable when it runs, whichever they are.
+    """
     specs = [tf.TensorSpec(shape, dtype) for shape, dtype in signature]
     made: Callable[..., Any] = tf.function(function, specs, autograph=False).get_concrete_function()
     return made
@@ -56,6 +76,11 @@ def compiled(
 def is_tensor(value: Any) -> bool:
     """Whether something is neither ragged nor sparse."""
     return isinstance(value, tf.Tensor)
+
+
+def is_eager() -> bool:
+    """Whether no graph is being traced."""
+    return bool(tf.executing_eagerly())
 
 
 def scope() -> Any:

@@ -1,0 +1,36 @@
+"""What tests ask of one framework by name: on another, the test that does so is skipped."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import keras
+import pytest
+
+__all__ = ["jax", "on_tensorflow", "tf"]
+
+
+class _Absent:
+    """Stands for whatever is in a framework that Keras does not run on; to call it skips."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, name: str) -> _Absent:
+        return _Absent(f"{self.name}.{name}")
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        pytest.skip(f"{self.name}: Keras runs on {keras.config.backend()}")
+
+
+def _framework(name: str) -> Any:
+    return importlib.import_module(name) if keras.config.backend() == name else _Absent(name)
+
+
+tf = _framework("tensorflow")
+jax = _framework("jax")
+
+on_tensorflow = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason=f"Keras runs on {keras.config.backend()}"
+)
