@@ -294,7 +294,7 @@ def _type_of(tensor: Any) -> str:
     try:
         name: str = keras.backend.standardize_dtype(tensor.dtype)
     except ValueError:  # a type that Keras does not know
-        return str(tensor.dtype)
+        return str(getattr(tensor.dtype, "name", tensor.dtype))
     return name
 
 
