@@ -35,17 +35,24 @@ def interrupted(
         f"import os, signal, sys; signal.signal(signal.SIGINT, signal.{handler.name}); "
         "os.execv(sys.argv[1], sys.argv[1:])"
     )
+    return interrupted_at("importing", [reset, *command], folder, PYTHONPATH=str(folder))
+
+
+def interrupted_at(
+    line: str, command: list[str], folder: Path, **environment: str
+) -> tuple[int, str]:
+    """Interrupt Python code once it has printed a line; its exit code, and standard error."""
     with subprocess.Popen(
-        [sys.executable, "-c", reset, *command],
+        [sys.executable, "-c", *command],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout
-        assert process.stdout.readline() == "importing\n"
+        assert process.stdout.readline() == f"{line}\n"
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
     return process.returncode, told
@@ -98,16 +105,4 @@ def test_once_all_is_said_an_interrupt_ends_python_without_a_word(tmp_path: Path
         "atexit.register(lambda: print('ending', flush=True) or sys.stdin.read())\n"
         "main()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "ending\n"
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-    assert (process.returncode, told) == (-signal.SIGINT, "")
+    assert interrupted_at("ending", [code], tmp_path) == (-signal.SIGINT, "")

@@ -314,7 +314,7 @@ class Look:
 
         def scores(channels: slice) -> np.ndarray:
             maps = np.moveaxis(terms.activations[..., channels], -1, 0)
-            masks = [stretched(resized(one - one.min(), size)) for one in maps]
+            masks = [stretched(resized(one, size)) for one in maps]
             seen = doc * layout.fold(np.asarray(masks, doc.dtype)[..., np.newaxis])
             masked = inputs.with_docs(seen)
             return scores_of(anatomy, masked, logits=request.logits, batch_size=request.batch_size)

@@ -14,7 +14,6 @@ import keras
 import numpy as np
 
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.layers import children
 from kerasight.keras.passes import build
 
 if TYPE_CHECKING:
@@ -58,15 +57,15 @@ def groups_of(
     Raises:
         ValueError: If no layer has weights, or the weights of one cannot be replaced.
     """
-    _check_functions(model)
     anatomy = Anatomy(model)
+    _check_functions(anatomy)
     paths = {id(layer): path for path, layer in anatomy.layers}
     layers = [*(layer for _, layer in anatomy.layers), model]
     ran = build(anatomy, anatomy.inputs_of(doc), layers)
     last_call = {id(layer): place for place, layer in enumerate(ran)}
     units = []
     for layer in sorted(layers, key=lambda layer: last_call.get(id(layer), -1), reverse=True):
-        inside = {id(weight) for child in children(layer) for weight in child.weights}
+        inside = {id(weight) for child in anatomy.children(layer) for weight in child.weights}
         own = [
             # Not trainable, as functions with gradients of their own would ask for its gradient.
             (weight, keras.Variable(weight, trainable=False, dtype=weight.dtype, name="random"))
@@ -84,11 +83,12 @@ def groups_of(
     return [units[start:end] for start, end in itertools.pairwise([0, *ends])]
 
 
-def _check_functions(model: keras.Model) -> None:
+def _check_functions(anatomy: Anatomy) -> None:
     """Raise ValueError if a layer holds a function that runs with the weights of its trace."""
     # Of these, a pass reaches only `call`, and runs that line by line.
     known = {*dir(keras.Model), "predict_function", "test_function", "train_function"}
-    for path, layer in [(model.name, model), *Anatomy(model).layers]:
+    model = anatomy.model
+    for path, layer in [(model.name, model), *anatomy.layers]:
         theirs = [kind for kind in type(layer).__mro__ if not kind.__module__.startswith("keras.")]
         held = dict(itertools.chain(*(vars(owner).items() for owner in (*theirs[::-1], layer))))
         for name, value in held.items():

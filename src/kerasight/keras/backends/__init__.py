@@ -8,13 +8,22 @@ imported only when Keras runs on it.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import keras
 
-__all__ = ["Backend", "Linear", "Watch", "current"]
+__all__ = [
+    "Backend",
+    "Linear",
+    "Watch",
+    "current",
+    "of_wrong_shape",
+    "out_of_memory",
+    "without_colours",
+]
 
 # Given a tensor: the tensor to go on with, by which outputs can be differentiated. If the second
 # argument is True, it is the same tensor, so that its uses before this one count as well.
@@ -133,3 +142,25 @@ def current() -> Backend:
 
 
 _NAMES = ("tensorflow", "jax")
+
+
+# What backends say of errors, in the same words.
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def without_colours(message: str) -> str:
+    """A message of Keras, as it is shown where there is no terminal."""
+    return _COLOURS.sub("", message)
+
+
+def out_of_memory(what: str, message: str) -> MemoryError:
+    """The error of a run for which the memory did not suffice, and what to do about it."""
+    return MemoryError(
+        f"memory ran out as {what} ran; pass a smaller batch_size, or smaller docs ({message})"
+    )
+
+
+def of_wrong_shape(what: str, message: str) -> ValueError:
+    """The error of a run on docs of a shape that does not fit."""
+    return ValueError(f"{what} cannot be run on a doc of this shape: {message}")

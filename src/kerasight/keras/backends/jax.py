@@ -14,7 +14,13 @@ import keras
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Literal
 
-from kerasight.keras.backends import Linear, Watch
+from kerasight.keras.backends import (
+    Linear,
+    Watch,
+    of_wrong_shape,
+    out_of_memory,
+    without_colours,
+)
 
 try:
     from jax.extend.core import get_opaque_trace_state
@@ -169,19 +175,16 @@ def is_foreign(value: Any, scope: Any) -> bool:
 
 
 _OF_SHAPES = re.compile(r"\bshapes?\b|\bdimensions?\b|\bsizes?\b")
-_NOISE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def told(error: Exception, what: str) -> Exception:
     """An error without colours, and of a shape that does not fit as a ``ValueError``."""
-    message = _NOISE.sub("", str(error))
+    message = without_colours(str(error))
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in message:
-        return MemoryError(
-            f"memory ran out as {what} ran; pass a smaller batch_size, or smaller docs ({message})"
-        )
+        return out_of_memory(what, message)
     if isinstance(error, TypeError) and _OF_SHAPES.search(message):
-        return ValueError(f"{what} cannot be run on a doc of this shape: {message}")
-    error.args = tuple(_NOISE.sub("", one) if isinstance(one, str) else one for one in error.args)
+        return of_wrong_shape(what, message)
+    error.args = tuple(without_colours(one) if isinstance(one, str) else one for one in error.args)
     return error
 
 

@@ -11,7 +11,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasight.keras.backends import Linear, Watch
+from kerasight.keras.backends import (
+    Linear,
+    Watch,
+    of_wrong_shape,
+    out_of_memory,
+    without_colours,
+)
 
 __all__ = [
     "compiled",
@@ -93,19 +99,16 @@ def is_foreign(value: Any, scope: Any) -> bool:
     return tf.is_symbolic_tensor(value) and value.graph is not scope
 
 
-# Where an operation ran, as TensorFlow names it, and the colours of Keras.
-_NOISE = re.compile(r"\x1b\[[0-9;]*m|\{\{function_node [^}]*\}\} ?")
+# Where an operation ran, as TensorFlow names it.
+_NODE = re.compile(r"\{\{function_node [^}]*\}\} ?")
 
 
 def told(error: Exception, what: str) -> Exception:
     """An error without colours and names of nodes."""
     if isinstance(error, tf.errors.ResourceExhaustedError):
-        return MemoryError(
-            f"memory ran out as {what} ran; pass a smaller batch_size, or smaller docs "
-            f"({_plain(error.message)})"
-        )
+        return out_of_memory(what, _plain(error.message))
     if isinstance(error, tf.errors.InvalidArgumentError):
-        return ValueError(f"{what} cannot be run on a doc of this shape: {_plain(error.message)}")
+        return of_wrong_shape(what, _plain(error.message))
     if isinstance(error, tf.errors.OpError):
         plain: Exception = type(error)(error.node_def, error.op, _plain(error.message))
         return plain
@@ -114,7 +117,7 @@ def told(error: Exception, what: str) -> Exception:
 
 
 def _plain(message: str) -> str:
-    return _NOISE.sub("", message)
+    return _NODE.sub("", without_colours(message))
 
 
 def is_own(error: Exception) -> bool:
