@@ -13,13 +13,14 @@ import kerasight
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def lower_bounds() -> dict[str, str]:
-    """The least version of each dependency, from the installed metadata."""
+def lower_bounds(extra: str = "") -> dict[str, str]:
+    """The least version of each dependency, or of those of an extra, from the metadata."""
     bounds = {}
     for requirement in metadata.requires("kerasight") or ():
-        match = re.fullmatch(r"([\w.-]+)>=([\d.]+)", requirement)
+        match = re.fullmatch(r"([\w.-]+)>=([\d.]+)(?:; extra == ['\"](\w+)['\"])?", requirement)
         assert match, f"{requirement} has no lower bound alone"
-        bounds[match[1]] = match[2]
+        if extra == (match[3] or ""):
+            bounds[match[1]] = match[2]
     return bounds
 
 
@@ -52,6 +53,10 @@ def test_tox_installs_exactly_the_lower_bounds() -> None:
     tox.read(ROOT / "tox.ini", encoding="utf-8")
     pins = dict(re.findall(r"^([\w.-]+)==([\d.]+)$", tox["testenv:lowest"]["deps"], re.MULTILINE))
     assert pins == lower_bounds()
+
+
+def test_each_framework_beside_tensorflow_is_an_extra() -> None:
+    assert set(lower_bounds("jax")) == {"jax"}
 
 
 def test_types_and_data_are_part_of_the_package() -> None:
