@@ -464,14 +464,15 @@ class _Run:
 
     def __init__(self, classifier: Classifier, request: _Request, guard: Guard, told: Told) -> None:
         """The classes asked for are looked up at once."""
-        from kerasight.keras.explainer import Explainer
+        from kerasight.keras.explainer import Batches, Explainer
         from kerasight.keras.wanted import class_target, top_classes
 
         self.model = classifier.model
         self.names = classifier.names
         self.to_doc = classifier.to_doc
         self.request = request
-        self.explainer = Explainer(self.model, request.of(classifier), names=self.names)
+        asked = request.of(classifier)
+        self.looks = Batches(Explainer(self.model, asked, names=self.names))
         self.guard = guard
         self.told = told
         self.bar: Any = None
@@ -480,13 +481,11 @@ class _Run:
         else:
             self.target = class_target(_class_index("--target", request.target, classifier))
         # A slow method runs the model on many inputs for each picture, in batches of its own.
-        asked = self.explainer.request
         is_slow = asked.smooth or asked.method.needs in ("scores", "drops")
         self._most_at_once = 1 if is_slow else _AT_ONCE
         self._at_once = 1
         self.is_over = False
         self._is_checked = False
-        self._mixes: bool | None = None
         self._is_top_told = False
 
     def explanations(self, jobs: Sequence[_Job], pool: Executor) -> Iterator[Explanation]:
@@ -556,14 +555,16 @@ class _Run:
         """Explain pictures that have inputs; what fails has its error noted."""
         if not jobs:
             return
+        docs, look = np.concatenate([job.doc for job in jobs if job.doc is not None]), None
         try:
-            look = self._look(np.concatenate([job.doc for job in jobs if job.doc is not None]))
+            self._check(docs[:1])
+            with models.failing_on_the_picture():
+                look = self.looks.look(docs, self.target)
         except PictureError as error:
             if len(jobs) == 1:
                 jobs[0].fail(error)
                 return
-            look = None
-        if look is None:  # one of them, or all: only one by one can it be told
+        if look is None:
             for job in jobs:
                 self._explain([job])
             return
@@ -573,25 +574,14 @@ class _Run:
             except PictureError as error:
                 job.fail(error)
 
-    def _look(self, docs: np.ndarray) -> Look | None:
-        """A pass over docs; None if they depend on each other, and are to be run one by one."""
-        self._check(docs[:1])
-        with models.failing_on_the_picture():
-            look = self.explainer.look(docs, self.target)
-        if len(docs) > 1 and self._mixes is None:
-            self._mixes = look.mixes_docs()
-            if self._mixes:
-                self._at_once = self._most_at_once = 1
-                return None
-        return look
-
     def _check(self, doc: np.ndarray) -> None:
         """What is wrong with the model, or with what is asked of it, shows here."""
         if self._is_checked:
             return
+        explainer = self.looks.explainer
         layers = models.find_sites(self.model, doc, self.request.layers)
-        models.check_scores(self.model, doc, self.explainer.request)
-        self.explainer = replace(self.explainer, layer=layers)
+        models.check_scores(self.model, doc, explainer.request)
+        self.looks = replace(self.looks, explainer=replace(explainer, layer=layers))
         self._is_checked = True
 
     def _answer(self, job: _Job, look: Look, place: int) -> None:

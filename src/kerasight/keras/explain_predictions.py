@@ -18,7 +18,7 @@ from kerasight.checks import plural
 from kerasight.explain import explain_predictions
 from kerasight.keras import docs as doors
 from kerasight.keras.explain_prediction import explain_prediction_keras_not_supported
-from kerasight.keras.explainer import Explainer, LayerKeys, Look, TargetNames
+from kerasight.keras.explainer import Batches, Explainer, LayerKeys, TargetNames
 from kerasight.keras.targets import Classes, Target
 from kerasight.keras.wanted import classes_of, top_classes
 from kerasight.progress import check_progress, progress_bar
@@ -157,14 +157,15 @@ class _Stream:
         targets: The classes to explain of each.
         keeps_errors: Whether to go on after a doc that cannot be explained.
         is_for_images: Whether the model is one for images, once a doc has told.
-        mixes_docs: Whether docs of a batch depend on each other, once a batch has told.
     """
 
     explainer: Explainer
     targets: Iterator[Target]
     keeps_errors: bool
     is_for_images: bool | None = None
-    mixes_docs: bool | None = None
+
+    def __post_init__(self) -> None:
+        self._batches = Batches(self.explainer)
 
     def run(self, batches: Iterator[list[_Item]]) -> Iterator[Explanation]:
         for items in batches:
@@ -216,9 +217,14 @@ class _Stream:
 
     def _explain(self, group: Sequence[_Item], found: dict[int, Explanation]) -> None:
         """Add the explanations of docs that share a pass to those that were found."""
-        look = self._look(group)
-        if look is None:  # one of them, or all: only one by one can it be told
-            for item in group if len(group) > 1 else ():
+        try:
+            look = self._batches.look(_stacked(group), _joined([item.target for item in group]))
+        except (TypeError, ValueError) as error:
+            (item,) = group
+            item.error = error
+            return
+        if look is None:
+            for item in group:
                 self._explain([item], found)
             return
         for place, item in enumerate(group):
@@ -227,22 +233,6 @@ class _Stream:
                 found[item.position] = look.explanation(place, item.image)
             except ValueError as error:
                 item.error = error
-
-    def _look(self, group: Sequence[_Item]) -> Look | None:
-        """A pass over docs; None if they are to be run one by one, or the only one has failed."""
-        if len(group) > 1 and self.mixes_docs:
-            return None
-        try:
-            look = self.explainer.look(_stacked(group), _joined([item.target for item in group]))
-        except (TypeError, ValueError) as error:
-            if len(group) == 1:
-                group[0].error = error
-            return None
-        if len(group) > 1 and self.mixes_docs is None:
-            self.mixes_docs = look.mixes_docs()
-            if self.mixes_docs:
-                return None
-        return look
 
     def _failed(self, item: _Item) -> Explanation:
         """The explanation of a doc that cannot be explained; raises if it is to be raised."""

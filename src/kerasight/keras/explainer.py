@@ -34,7 +34,16 @@ from kerasight.progress import progress_bar
 if TYPE_CHECKING:
     from jaxtyping import Shaped
 
-__all__ = ["Explainer", "LayerKey", "LayerKeys", "Look", "TargetNames", "check_names", "name_of"]
+__all__ = [
+    "Batches",
+    "Explainer",
+    "LayerKey",
+    "LayerKeys",
+    "Look",
+    "TargetNames",
+    "check_names",
+    "name_of",
+]
 
 TargetNames: TypeAlias = Sequence[str] | Mapping[int, str]
 LayerKey: TypeAlias = int | str | keras.layers.Layer | sites.Site
@@ -138,6 +147,38 @@ class Explainer:
             # Where the site is chosen, that it has a gradient is what tells it from others.
             needs_gradients=site is None or self.request.method.needs == "gradients",
         )
+
+
+@dataclass
+class Batches:
+    """Looks at docs in batches, as far as each then gives what it gives by itself.
+
+    Attributes:
+        explainer: What is asked of every doc.
+    """
+
+    explainer: Explainer
+    _mixes_docs: bool | None = field(default=None, init=False)
+
+    def look(self, docs: Shaped[np.ndarray, "docs _ _ _"], target: Target) -> Look | None:
+        """`Explainer.look`; None if the docs are to be looked at one by one.
+
+        That is where they depend on each other, or something is wrong with one of them or all.
+
+        Raises:
+            ValueError: As in `Explainer.look`, of one doc.
+        """
+        if len(docs) == 1:
+            return self.explainer.look(docs, target)
+        if self._mixes_docs:
+            return None
+        try:
+            look = self.explainer.look(docs, target)
+        except (TypeError, ValueError):
+            return None
+        if self._mixes_docs is None:
+            self._mixes_docs = look.mixes_docs()
+        return None if self._mixes_docs else look
 
 
 @dataclass(frozen=True)
