@@ -95,6 +95,18 @@ def test_the_doc_itself_as_the_heatmap_deletes_the_greatest_pixels_first() -> No
     np.testing.assert_allclose(curve.scores[0], left, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8])
+def test_pixels_go_with_all_their_channels_whatever_their_type(dtype: Any) -> None:
+    colours = keras.layers.Dense(1, use_bias=False)
+    model = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(), colours])
+    colours.set_weights([10.0 ** np.arange(-6, 6).reshape(12, 1)])
+    doc = np.arange(1, 13).reshape(1, 2, 2, 3).astype(dtype)
+    curve = deletion(model, doc, np.array([[0.4, 0.3], [0.2, 0.1]]), baseline=0, steps=4)
+    left = np.arange(12) >= 3 * np.arange(5)[:, np.newaxis]
+    expected = (left * doc.ravel() * 10.0 ** np.arange(-6, 6)).sum(axis=1)
+    np.testing.assert_allclose(curve.scores, [expected], rtol=1e-6)
+
+
 def test_the_ends_are_the_doc_and_the_baseline() -> None:
     doc = np.random.default_rng(0).random((1, 8, 8, 1), dtype=np.float32)
     whole, corner = float(doc.mean()), float(doc[:, :4, :4].mean())

@@ -14,29 +14,37 @@ from kerasight.metrics.common import docs_of
 from kerasight.metrics.trial import Plan, Trial, Version, _made, digest
 
 
-def test_pictures_are_made_in_order_and_only_a_batch_ahead() -> None:
+def test_batches_are_made_in_order_and_only_two_ahead() -> None:
     asked: list[int] = []
 
     def pictures() -> Iterator[tuple[int, Any]]:
-        for number in range(100):
+        for number in range(98):
             asked.append(number)
             yield number, lambda number=number: np.full(3, number)
 
-    made = _made(pictures(), 4)
-    for number in range(10):
-        key, picture = next(made)
-        assert key == picture[0] == number
-        assert len(asked) == number + 5
-    made.close()
-    assert len(asked) == 14
+    made = _made(pictures(), 4, (3,), np.dtype(np.float32))
+    for first in range(0, 40, 4):
+        keys, batch = next(made)
+        assert keys == [first, first + 1, first + 2, first + 3]
+        np.testing.assert_array_equal(batch, np.repeat(keys, 3).reshape(4, 3))
+        assert batch.dtype == np.float32
+        assert len(asked) == first + 12
+    *_, (keys, batch) = made
+    assert keys == [96, 97]
+    np.testing.assert_array_equal(batch, [[96] * 3, [97] * 3])
+    closed = _made(pictures(), 4, (3,), np.dtype(np.float32))
+    next(closed)
+    closed.close()
+    assert len(asked) == 98 + 12
 
 
 def test_what_fails_as_a_picture_is_made_is_raised() -> None:
     def fails() -> np.ndarray:
         raise RuntimeError("no such colour")
 
-    made = _made(iter([(0, lambda: np.zeros(1)), (1, fails), (2, fails)]), 2)
-    assert next(made)[0] == 0
+    pictures = iter([(0, lambda: np.zeros(1)), (1, lambda: np.ones(1)), (2, fails), (3, fails)])
+    made = _made(pictures, 2, (1,), np.dtype(np.float64))
+    assert next(made)[0] == [0, 1]
     with pytest.raises(RuntimeError, match="no such colour"):
         next(made)
 

@@ -256,7 +256,7 @@ def curve(
         doc = trial.docs.values[position]
         empty = trial.once((name, position), lambda: baseline_of(position))
         order = trial.order(place, seed)
-        before, after = (doc, empty) if deletes else (empty, doc)
+        before, after = map(np.ascontiguousarray, (doc, empty) if deletes else (empty, doc))
         # The score of the untouched doc is known already.
         for count in counts[1:] if deletes else counts[:-1]:
             mask = order < count
@@ -279,9 +279,20 @@ def _chosen(
     inside: Float[np.ndarray, "height width channels"],
     outside: Float[np.ndarray, "height width channels"],
 ) -> Float[np.ndarray, "height width channels"]:
-    # Written out for all channels, NumPy chooses twice as fast.
-    channels = np.repeat(mask, inside.shape[-1]).reshape(inside.shape)
-    return np.where(channels, inside, outside)
+    # NumPy copies whole pixels much faster than the channels of each.
+    chosen: np.ndarray = outside.copy()
+    np.copyto(_pixels(chosen), _pixels(inside), where=mask)
+    return chosen
+
+
+def _pixels(
+    picture: Float[np.ndarray, "height width channels"],
+) -> Shaped[np.ndarray, "height width"]:
+    """A view in which a pixel is one item."""
+    height, width, channels = picture.shape
+    whole = np.dtype((np.void, channels * picture.itemsize))
+    pixels: np.ndarray = picture.view(whole).reshape(height, width)
+    return pixels
 
 
 @dataclass(frozen=True, eq=False, repr=False)

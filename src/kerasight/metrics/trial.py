@@ -49,6 +49,8 @@ _MANY = 1000
 
 # NumPy releases Python's lock for a part of the time only; more threads would only wait.
 _THREADS = min(4, os.cpu_count() or 1)
+# How many batches are made, or are ready, while the model runs on another.
+_AHEAD = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,10 +235,10 @@ class Trial:
             found[number][place, column] = row[self.targets[place]]
             done.append(where)
 
-        with closing(_made(pictures(), self.batch_size)) as made:
-            while batch := list(itertools.islice(made, self.batch_size)):
-                scores = score(np.stack([picture for _, picture in batch]))
-                for (key, _), row in zip(batch, scores, strict=True):
+        values = self.docs.values
+        with closing(_made(pictures(), self.batch_size, values.shape[1:], values.dtype)) as made:
+            for keys, batch in made:
+                for key, row in zip(keys, score(batch), strict=True):
                     for where in waiting.pop(key):
                         fill(where, row)
                     if self.is_shared:
@@ -263,21 +265,35 @@ def digest(values: Shaped[np.ndarray, " ..."]) -> bytes:
 
 
 def _made(
-    pictures: Iterator[Version], number: int
-) -> Generator[tuple[Hashable, np.ndarray], None, None]:
-    """Pictures, made by threads, at most ``number`` of them ahead."""
+    pictures: Iterator[Version], number: int, shape: tuple[int, ...], dtype: np.dtype
+) -> Generator[tuple[list[Hashable], np.ndarray], None, None]:
+    """Batches of ``number`` pictures with their keys, made by threads, some batches ahead."""
     pool = ThreadPoolExecutor(_THREADS)
+
+    def begun() -> Iterator[tuple[list[Hashable], np.ndarray, list[Future[None]]]]:
+        while some := list(itertools.islice(pictures, number)):
+            keys, makes = zip(*some, strict=True)
+            batch = np.empty((len(some), *shape), dtype)
+            parts = [slice(first, None, _THREADS) for first in range(_THREADS)]
+            yield [*keys], batch, [pool.submit(_make, makes[part], batch[part]) for part in parts]
+
     try:
-        ahead: deque[tuple[Hashable, Future[np.ndarray]]] = deque()
-        for key, make in pictures:
-            ahead.append((key, pool.submit(make)))
-            if len(ahead) > number:
-                key, future = ahead.popleft()
-                yield key, future.result()
-        for key, future in ahead:
-            yield key, future.result()
+        batches = begun()
+        ahead = deque(itertools.islice(batches, _AHEAD))
+        while ahead:
+            ahead.extend(itertools.islice(batches, 1))
+            keys, batch, parts = ahead.popleft()
+            for part in parts:
+                part.result()
+            yield keys, batch
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _make(makes: Sequence[Callable[[], np.ndarray]], places: np.ndarray) -> None:
+    """Make pictures where they are to be."""
+    for place, make in zip(places, makes, strict=True):
+        place[...] = make()
 
 
 def _scores(
