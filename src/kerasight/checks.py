@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["flag", "integer", "is_real", "nearest", "one_of", "plain", "plural"]
+__all__ = ["flag", "integer", "is_real", "nearest", "one_of", "plain", "plural", "readable"]
 
 
 def integer(name: str, value: Any, least: float = -math.inf) -> int:
@@ -101,3 +101,8 @@ def plural(number: int, thing: str) -> str:
     if number == 1:
         return f"1 {thing}"
     return f"{number} {thing}{'es' if thing.endswith('s') else 's'}"
+
+
+def readable(shape: Iterable[int | None]) -> str:
+    """A shape as text, with ``any`` for an axis that may have any size."""
+    return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"

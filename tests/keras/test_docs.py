@@ -155,14 +155,6 @@ def test_a_doc_that_is_not_finite_is_refused(model: keras.Model, value: float) -
         kerasight.explain_prediction(model, doc)
 
 
-def test_a_model_of_several_inputs_is_refused() -> None:
-    left, right = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
-    x = kl.GlobalAveragePooling2D()(kl.Conv2D(2, 3)(kl.Add()([left, right])))
-    model = keras.Model([left, right], kl.Dense(2)(x), name="pair")
-    with pytest.raises(ValueError, match="'pair' has 2 inputs"):
-        kerasight.explain_prediction(model, make_doc())
-
-
 @pytest.mark.parametrize("image", ["picture.png", np.zeros((8, 8, 3), np.uint8)])
 def test_an_image_that_is_no_pillow_image_is_refused(model: keras.Model, image: Any) -> None:
     with pytest.raises(TypeError, match=f"PIL.Image.Image, got {type(image).__name__}"):

@@ -283,7 +283,7 @@ def test_errors_may_be_kept_in_the_place_of_explanations(
         (make_doc()[0].tolist(), TypeError, "got list of list"),
         ([make_doc()[0], 1], TypeError, "got list of int and ndarray"),
         ([make_doc(), np.zeros(1)], TypeError, r"make a tuple \(docs, labels\)"),
-        ({"image": make_doc()[0]}, TypeError, "got dict"),
+        ({"picture": make_doc()[0]}, ValueError, "no input .*got 'picture'"),
     ],
 )
 def test_what_is_no_doc_is_refused_with_its_position(

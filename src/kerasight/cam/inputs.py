@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from jaxtyping import Shaped
 
-__all__ = ["Inputs"]
+__all__ = ["Inputs", "names_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,12 @@ class Inputs:
             docs: The docs, shape ``(docs, ...)``.
         """
         return Inputs(_packed(structure, iter([docs] * len(list(_leaves(structure))))))
+
+    @staticmethod
+    def joined(parts: Sequence[Inputs]) -> Inputs:
+        """The docs of several, one after the other."""
+        each = zip(*(part.leaves for part in parts), strict=True)
+        return parts[0]._with_leaves([np.concatenate(leaves) for leaves in each])
 
     @property
     def leaves(self) -> list[Any]:
@@ -79,6 +85,17 @@ class Inputs:
         return replace(self, structure=self.packed(leaves))
 
 
+def names_of(structure: Any) -> list[str]:
+    """What tells the arrays of a structure apart: names of dicts, and positions, with slashes."""
+    if isinstance(structure, dict):
+        parts = [(str(name), structure[name]) for name in sorted(structure)]
+    elif isinstance(structure, (list, tuple)):
+        parts = [(str(place), part) for place, part in enumerate(structure)]
+    else:
+        return [""]
+    return [f"{name}/{rest}".rstrip("/") for name, part in parts for rest in names_of(part)]
+
+
 def _leaves(structure: Any) -> Iterator[Any]:
     if isinstance(structure, dict):
         for name in sorted(structure):
@@ -95,5 +112,7 @@ def _packed(structure: Any, leaves: Iterator[Any]) -> Any:
         packed = {name: _packed(structure[name], leaves) for name in sorted(structure)}
         return {name: packed[name] for name in structure}
     if isinstance(structure, (list, tuple)):
-        return type(structure)([_packed(part, leaves) for part in structure])
+        parts = [_packed(part, leaves) for part in structure]
+        of_names = getattr(structure, "_make", None)
+        return type(structure)(parts) if of_names is None else of_names(parts)
     return next(leaves)

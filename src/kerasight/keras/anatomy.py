@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 
-from kerasight.cam.inputs import Inputs
+from kerasight.cam.inputs import Inputs, names_of
 from kerasight.cam.layout import CHANNELS_LAST, Layout
-from kerasight.checks import nearest
+from kerasight.checks import nearest, readable
 from kerasight.keras.layers import (
     IMAGE_LAYERS,
     channels_taken,
@@ -105,7 +105,14 @@ class Anatomy:
 
     def forget(self) -> None:
         """To be called when layers were made or built, as when a model is first called."""
-        for known in ("layers", "compiled_calls", "ends", "inputs"):
+        for known in (
+            "layers",
+            "compiled_calls",
+            "ends",
+            "inputs",
+            "input_structure",
+            "input_names",
+        ):
             self.__dict__.pop(known, None)
         self._children.clear()
 
@@ -132,13 +139,48 @@ class Anatomy:
         except (AttributeError, ValueError):
             return []
 
-    def inputs_of(self, docs: Shaped[np.ndarray, "docs ..."]) -> Inputs:
-        """Docs in the structure that the model was made with: by name, or in a list."""
+    @cached_property
+    def input_structure(self) -> Any:
+        """The symbolic inputs in the structure that the model was made with; None if it tells none.
+
+        A Sequential model has one input, and does not tell it as others do before it is called.
+        """
         try:
-            structure = self.model.input
-        except (AttributeError, ValueError):  # a subclassed model, or a Sequential one
+            return self.model.input if self.inputs else None
+        except (AttributeError, ValueError):
+            return self.inputs[0]
+
+    @cached_property
+    def input_names(self) -> list[str]:
+        """What the symbolic inputs are called: by their names in a dict, else by their layers."""
+        named = names_of(self.input_structure) if self.inputs else []
+        return [
+            tensor.name if name.rpartition("/")[2].isdecimal() or not name else name
+            for name, tensor in zip(named, self.inputs, strict=True)
+        ]
+
+    def inputs_of(self, docs: Shaped[np.ndarray, "docs ..."]) -> Inputs:
+        """Docs of the one input in the structure that the model was made with, as in a dict.
+
+        Raises:
+            ValueError: If the model has several inputs.
+        """
+        if not self.inputs:  # a subclassed model, or a Sequential one
             return Inputs(docs)
-        return Inputs.like(structure, docs)
+        if len(self.inputs) > 1:
+            raise ValueError(
+                f"model {self.model.name!r} has {len(self.inputs)} inputs, "
+                f"{self.inputs_in_words()}: pass a dict of arrays by these names, or a list of "
+                "arrays in this order"
+            )
+        return Inputs.like(self.input_structure, docs)
+
+    def inputs_in_words(self) -> str:
+        """The names and shapes of the inputs."""
+        return ", ".join(
+            f"{name!r} of shape {readable(tensor.shape)}"
+            for name, tensor in zip(self.input_names, self.inputs, strict=True)
+        )
 
     def is_for_images(self) -> bool:
         """Whether the model has a layer, at any depth, that only images have."""

@@ -10,27 +10,24 @@ import numpy as np
 
 from kerasight.base import FAINT, HeatmapWarning, outside
 from kerasight.cam.heatmap import Heatmap
+from kerasight.cam.inputs import Inputs
 from kerasight.cam.maps import normalised
 from kerasight.keras.targets import Classes
 
 if TYPE_CHECKING:
-    from jaxtyping import Shaped
-
     from kerasight.keras.explainer import Explainer
 
 __all__ = ["warn_of"]
 
 
-def warn_of(
-    heatmap: Heatmap, label: str, explainer: Explainer, doc: Shaped[np.ndarray, "1 _ _ _"]
-) -> None:
+def warn_of(heatmap: Heatmap, label: str, explainer: Explainer, doc: Inputs) -> None:
     """Warn if a heatmap is blank or nearly so, unless such warnings are ignored.
 
     Args:
         heatmap: The heatmap.
         label: What a person calls its class.
         explainer: What was asked.
-        doc: The doc, shape ``(1, ...)``.
+        doc: The doc.
     """
     if heatmap.peak < FAINT and _is_heard():
         message = _why(heatmap, label, explainer, doc)
@@ -45,7 +42,7 @@ def _is_heard() -> bool:
     return True
 
 
-def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: np.ndarray) -> str:
+def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: Inputs) -> str:
     """Why a heatmap is blank or nearly so, and what shows more, which was tried."""
     request, evidence = explainer.request, heatmap.evidence
     blank = f"the heatmap of {label} at layer {heatmap.path!r} is blank or nearly so: "
@@ -65,7 +62,7 @@ def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: np.ndarray) ->
     return f"{blank}{reason}; {remedy or 'try another class, or another layer'}{note}"
 
 
-def _remedy(heatmap: Heatmap, explainer: Explainer, doc: np.ndarray) -> tuple[str, str]:
+def _remedy(heatmap: Heatmap, explainer: Explainer, doc: Inputs) -> tuple[str, str]:
     """The first option that shows more, or nothing if none does; and a note."""
     request = explainer.request
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
 from PIL import Image
 
 from kerasight.base import outside
-from kerasight.checks import is_real
+from kerasight.cam.inputs import Inputs, names_of
+from kerasight.checks import integer, is_real, nearest, plural, readable
 from kerasight.keras import passes
 from kerasight.keras.anatomy import PICTURE_CHANNELS, Anatomy
-
-if TYPE_CHECKING:
-    from jaxtyping import Shaped
 
 __all__ = [
     "check_doc",
@@ -25,52 +25,158 @@ __all__ = [
     "check_type",
     "hint_at_preprocessor",
     "input_shape",
+    "inputs_of",
     "is_for_images",
     "picture_of",
-    "readable",
+    "rows_of",
 ]
 
 
-def check_type(doc: Any) -> None:
-    """Raise TypeError unless ``doc`` is an array of real numbers."""
+def inputs_of(anatomy: Anatomy, doc: Any, seen: str | int | None = None) -> Inputs:
+    """What a user passed, in the structure that the model takes.
+
+    Args:
+        anatomy: The model.
+        doc: An array; or a dict, list or tuple of arrays, for a model of several inputs.
+        seen: Which of them heatmaps belong over: its name in a dict or that of its input layer, or
+            its position; None for the one that can be a picture.
+
+    Raises:
+        TypeError: If something else than real numbers is in it, or ``seen`` is of another type.
+        ValueError: If an input is missing, or ``seen`` names none, or is needed.
+    """
+    names, declared = anatomy.input_names, anatomy.inputs
+    if not isinstance(doc, (dict, list, tuple)):
+        check_type(doc)
+        inputs = anatomy.inputs_of(doc)
+        names = names or [""]
+    elif not declared:
+        inputs, names = Inputs(doc), names_of(doc)
+    elif isinstance(doc, dict):
+        flat = dict(zip(names_of(doc), Inputs(doc).leaves, strict=True))
+        for name in names:
+            if name not in flat:
+                raise ValueError(
+                    f"doc has no input {name!r} for model {anatomy.model.name!r}, which takes "
+                    f"{anatomy.inputs_in_words()}; got {', '.join(map(repr, flat)) or 'none'}"
+                )
+        inputs = Inputs(Inputs(anatomy.input_structure).packed([flat[name] for name in names]))
+    else:
+        leaves = Inputs(doc).leaves
+        by_name = isinstance(anatomy.input_structure, dict)
+        if len(leaves) != len(names) or by_name:
+            asked = "takes a dict of" if by_name else "has"
+            raise ValueError(
+                f"model {anatomy.model.name!r} {asked} {plural(len(names), 'input')}, "
+                f"{anatomy.inputs_in_words()}; got a {type(doc).__name__} of "
+                f"{plural(len(leaves), 'array')}"
+            )
+        inputs = Inputs(Inputs(anatomy.input_structure).packed(leaves))
+    for name, leaf in zip(names, inputs.leaves, strict=True):
+        check_type(leaf, _called(name, names))
+    return replace(inputs, seen=_seen(anatomy, names, inputs.leaves, seen))
+
+
+def _seen(anatomy: Anatomy, names: Sequence[str], leaves: Sequence[Any], seen: Any) -> int:
+    """The place of the input that heatmaps belong over."""
+    shapes = [one.shape for one in anatomy.inputs or leaves]
+    known = ", ".join(
+        f"{name!r} of shape {readable(shape)}" for name, shape in zip(names, shapes, strict=True)
+    )
+    if isinstance(seen, str):
+        if seen not in names:
+            raise ValueError(
+                f"model {anatomy.model.name!r} has no input {seen!r}{nearest(seen, names)}; it has "
+                f"{known}"
+            )
+        return list(names).index(seen)
+    if seen is not None:
+        place = integer("seen, if it is no name,", seen)
+        if not -len(names) <= place < len(names):
+            raise ValueError(
+                f"seen must be the position of one of {plural(len(names), 'input')}, {known}; got "
+                f"{place}"
+            )
+        return place % len(names)
+    able = [place for place, shape in enumerate(shapes) if len(shape) == 4]
+    if len(able) > 1:
+        raise ValueError(
+            f"several inputs of model {anatomy.model.name!r} may be the picture: pass seen=, the "
+            f"name or the position of one; the inputs are {known}"
+        )
+    return able[0] if able else 0
+
+
+def _called(name: str, names: Sequence[str]) -> str:
+    """What errors call an input."""
+    return "doc" if len(names) < 2 else f"input {name!r} of doc"
+
+
+def check_type(doc: Any, what: str = "doc") -> None:
+    """Raise TypeError unless ``doc``, which errors call ``what``, is an array of real numbers."""
     if not isinstance(doc, np.ndarray):
         raise TypeError(
-            "doc must be a numpy.ndarray of shape (1, height, width, channels), got "
+            f"{what} must be a numpy.ndarray of shape (1, height, width, channels), got "
             f"{type(doc).__module__}.{type(doc).__qualname__}; numpy.asarray(...) makes one of a "
             "tensor, a list or a Pillow image"
         )
     if not is_real(doc) or doc.dtype.itemsize > 8:
         raise TypeError(
-            f"doc must be an array of numbers, real and of at most 64 bits, got dtype {doc.dtype}"
+            f"{what} must be an array of numbers, real and of at most 64 bits, got dtype "
+            f"{doc.dtype}"
         )
 
 
-def check_doc(anatomy: Anatomy, doc: Any) -> None:
-    """Raise unless ``doc`` is one input that fits ``model``, finite throughout."""
-    check_type(doc)
-    check_shape(anatomy, doc)
-    if not np.isfinite(doc).all():
-        raise ValueError("doc must be finite, got NaN or infinity in it")
+def check_doc(anatomy: Anatomy, inputs: Inputs) -> None:
+    """Raise ValueError unless ``inputs`` is one doc that fits the model, finite throughout."""
+    check_shape(anatomy, inputs)
+    names = _names(anatomy, inputs)
+    for name, leaf in zip(names, inputs.leaves, strict=True):
+        if not np.isfinite(leaf).all():
+            raise ValueError(f"{_called(name, names)} must be finite, got NaN or infinity in it")
 
 
-def check_shape(anatomy: Anatomy, docs: Shaped[np.ndarray, " ..."], number: int | None = 1) -> None:
+def check_shape(anatomy: Anatomy, inputs: Inputs, number: int | None = 1) -> None:
     """Raise ValueError unless docs have the shape that a model declares.
 
     Args:
         anatomy: The model.
-        docs: One input with its batch axis, or several.
+        inputs: One input with its batch axis, or several.
         number: How many there must be; None for any number.
     """
-    name = "docs" if number is None else "doc"
-    expected = input_shape(anatomy) or (None, None, None, None)
-    wanted = (number, *expected[1:])
-    if not _fits(docs.shape, wanted):
-        advice = ""
-        if _fits(docs.shape, wanted[1:]):
-            advice = f"; add the batch axis with np.expand_dims({name}, axis=0)"
-        elif number is not None and _fits(docs.shape[1:], wanted[1:]):
-            advice = "; one input is explained at a time, for example doc[:1]"
-        raise ValueError(f"{name} must have shape {readable(wanted)}, got {docs.shape}{advice}")
+    names = _names(anatomy, inputs)
+    for place, (name, leaf) in enumerate(zip(names, inputs.leaves, strict=True)):
+        what = _called(name, names)
+        if number is None:
+            what = what.replace("doc", "docs")
+        expected = input_shape(anatomy, place)
+        if expected is None:
+            is_seen = place == inputs.seen
+            expected = (None,) * (4 if is_seen and len(names) == 1 else max(leaf.ndim, 1))
+        wanted = (number, *expected[1:])
+        if not _fits(leaf.shape, wanted):
+            advice = ""
+            if _fits(leaf.shape, wanted[1:]):
+                advice = f"; add the batch axis with np.expand_dims({what}, axis=0)"
+                advice = advice if len(names) == 1 else "; add the batch axis with np.expand_dims"
+            elif number is not None and _fits(leaf.shape[1:], wanted[1:]):
+                advice = "; one input is explained at a time, for example doc[:1]"
+            raise ValueError(f"{what} must have shape {readable(wanted)}, got {leaf.shape}{advice}")
+
+
+def rows_of(inputs: Inputs) -> int:
+    """How many docs there are; raises ValueError if inputs differ in that."""
+    rows = {len(leaf) for leaf in inputs.leaves}
+    if len(rows) > 1:
+        raise ValueError(
+            "all inputs of a batch must have as many rows, got shapes "
+            f"{', '.join(str(leaf.shape) for leaf in inputs.leaves)}"
+        )
+    return rows.pop()
+
+
+def _names(anatomy: Anatomy, inputs: Inputs) -> list[str]:
+    return anatomy.input_names or names_of(inputs.structure)
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
@@ -80,19 +186,15 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     )
 
 
-def readable(shape: tuple[int | None, ...]) -> str:
-    """A shape as text, with ``any`` for an axis that may have any size."""
-    return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
-
-
-def picture_of(anatomy: Anatomy, doc: Shaped[np.ndarray, "1 _ _ _"]) -> Image.Image:
-    """The picture that ``doc`` holds, values stretched to 0..255 as in eli5.
+def picture_of(anatomy: Anatomy, inputs: Inputs) -> Image.Image:
+    """The picture that one doc holds, values stretched to 0..255 as in eli5.
 
     Raises:
         ValueError: If no picture can be made of so many channels.
     """
     if not anatomy.model.built:  # its layers do not know yet what they take
-        passes.build(anatomy, anatomy.inputs_of(doc))
+        passes.build(anatomy, inputs)
+    doc = inputs.docs
     layout = anatomy.layout_of_docs(doc.shape)
     channels = layout.channels(doc.shape)
     if channels not in PICTURE_CHANNELS:
@@ -104,36 +206,24 @@ def picture_of(anatomy: Anatomy, doc: Shaped[np.ndarray, "1 _ _ _"]) -> Image.Im
     return image
 
 
-def is_for_images(anatomy: Anatomy, doc: Shaped[np.ndarray, " ..."], image: Any) -> bool:
+def is_for_images(anatomy: Anatomy, inputs: Inputs, image: Any) -> bool:
     """Whether a model is to be explained as one for images."""
-    expected = input_shape(anatomy)
+    expected = input_shape(anatomy, inputs.seen)
     if expected is not None and len(expected) != 4:
         return False
     if image is not None or anatomy.is_for_images():
         return True
     model = anatomy.model
-    if model.built or isinstance(model, keras.Sequential) or doc.ndim != 4:
+    if model.built or isinstance(model, keras.Sequential) or inputs.docs.ndim != 4:
         return False
     # Layers may be made when a model is first called.
-    passes.build(anatomy, anatomy.inputs_of(doc))
+    passes.build(anatomy, inputs)
     return anatomy.is_for_images()
 
 
-def input_shape(anatomy: Anatomy) -> tuple[int | None, ...] | None:
-    """The shape of the model's one input with batch axis; None if the model does not tell.
-
-    Raises:
-        ValueError: If the model has several inputs.
-    """
-    inputs = anatomy.inputs
-    if not inputs:
-        return None
-    if len(inputs) > 1:
-        raise ValueError(
-            f"model {anatomy.model.name!r} has {len(inputs)} inputs; kerasight explains models of "
-            "one image. Wrap it in a model that takes the image alone and fixes the rest."
-        )
-    return tuple(inputs[0].shape)
+def input_shape(anatomy: Anatomy, place: int = 0) -> tuple[int | None, ...] | None:
+    """The shape of one of the model's inputs with batch axis; None if the model does not tell."""
+    return tuple(anatomy.inputs[place].shape) if anatomy.inputs else None
 
 
 def check_image(image: Any) -> None:
@@ -144,16 +234,18 @@ def check_image(image: Any) -> None:
         raise ValueError(f"image must have at least one pixel, got size {image.size}")
 
 
-def hint_at_preprocessor(anatomy: Anatomy, doc: Shaped[np.ndarray, "1 _ _ _"]) -> None:
+def hint_at_preprocessor(anatomy: Anatomy, inputs: Inputs) -> None:
     """Warn of a doc that looks as if it still had to go through the model's preprocessor.
 
     In keras-hub, ``predict`` runs it, and calling the model does not.
     """
-    model = anatomy.model
+    model, doc = anatomy.model, inputs.docs
     preprocess = getattr(model, "preprocessor", None)
     if not callable(preprocess) or doc.min() < 0 or doc.max() <= _PREPROCESSED:
         return
     if anatomy.holds(preprocess):  # the model runs it itself
+        return
+    if len(inputs.leaves) > 1:  # which only a preprocessor makes of a picture
         return
     with contextlib.suppress(Exception):  # whatever it does, it is asked for a hint alone
         if np.array_equal(keras.ops.convert_to_numpy(preprocess(doc)), doc):

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 from PIL import Image
 
 from kerasight.base import Explanation
+from kerasight.cam.inputs import Inputs
 from kerasight.cam.request import Request, check_options, takes_options
+from kerasight.checks import readable
 from kerasight.explain import explain_prediction
 from kerasight.keras import docs, sites
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.explainer import Explainer, LayerKeys, TargetNames
 from kerasight.keras.record import record
 from kerasight.keras.wanted import target_of
-
-if TYPE_CHECKING:
-    from jaxtyping import Shaped
 
 __all__ = [
     "explain_prediction_keras",
@@ -30,13 +29,14 @@ __all__ = [
 @explain_prediction.register(keras.Model)
 def explain_prediction_keras(  # noqa: D417
     model: keras.Model,
-    doc: Shaped[np.ndarray, " ..."],
+    doc: Any,
     targets: list[int] | None = None,
     layer: LayerKeys | None = None,
     image: Image.Image | None = None,
     *,
     top_targets: int | None = None,
     target_names: TargetNames | None = None,
+    seen: str | int | None = None,
     method: str = "grad-cam",
     logits: bool = False,
     relu: bool = True,
@@ -50,7 +50,7 @@ def explain_prediction_keras(  # noqa: D417
 ) -> Explanation:
     """Explain the prediction of a Keras image classifier with Grad-CAM or one of its relatives.
 
-    Works on models of one image, however they are built: Functional, Sequential, subclassed, and
+    Works on models of images, however they are built: Functional, Sequential, subclassed, and
     models inside models. The model runs as it is, in inference mode, and stays as it was.
 
     Args:
@@ -59,7 +59,8 @@ def explain_prediction_keras(  # noqa: D417
             ``model.outputs``: of a dict, the first by name). A head of one sigmoid unit has the one
             class 0.
         doc: The preprocessed input of the model: a NumPy array ``(1, height, width, channels)``,
-            or ``(1, channels, height, width)`` for a channels-first model.
+            or ``(1, channels, height, width)`` for a channels-first model. For a model of several
+            inputs a dict, list or tuple of such arrays, one for each, as the model takes them.
         targets: The class to explain: its index in the model's output, as a list of one, such as
             ``[243]``. None explains the class with the highest score.
         layer: The layer to explain; the heatmap has the resolution of its output. A name; a path
@@ -77,6 +78,9 @@ def explain_prediction_keras(  # noqa: D417
         top_targets: Explain this many classes in one pass: those with the highest scores, the best
             first; if negative, those with the lowest. Not together with ``targets``.
         target_names: Names of the classes: a list with one for each, or a dict from index to name.
+        seen: Of several inputs, the one that heatmaps belong over: its name, or its position. None
+            takes the one that can be a picture. The others stay as they are, whatever a method
+            does to the picture.
 
     The other arguments say how to explain: `kerasight.cam.request.Request` tells what each of them
     means, and which go together.
@@ -91,7 +95,8 @@ def explain_prediction_keras(  # noqa: D417
     Raises:
         TypeError: If an argument has the wrong type: ``doc`` is no NumPy array of numbers,
             ``targets`` is neither None nor a list of integers, or ``image`` is no Pillow image.
-        ValueError: If ``doc`` does not fit the model's input shape, or holds NaN or infinity; if
+        ValueError: If ``doc`` does not fit the model's inputs, or holds NaN or infinity; if there
+            is no input ``seen``, or several could be the picture; if
             ``targets`` does not hold exactly one class of the model; if there is no such layer, or
             it has no map, does not run, or has no gradient to the score; if no picture can be made
             from ``doc``; if the model's output is not class scores; if the method is unknown or
@@ -101,11 +106,11 @@ def explain_prediction_keras(  # noqa: D417
         HeatmapWarning: If the heatmap is blank or nearly so; it says why, and what shows more.
     """
     request = Request.of(locals())
-    docs.check_type(doc)
     explainer = Explainer(model, request, layer, target_names)
-    if not docs.is_for_images(explainer.anatomy, doc, image):
+    inputs = docs.inputs_of(explainer.anatomy, doc, seen)
+    if not docs.is_for_images(explainer.anatomy, inputs, image):
         return explain_prediction_keras_not_supported(model, doc)
-    return _explained(explainer, doc, image, targets, top_targets)
+    return _explained(explainer, inputs, image, targets, top_targets)
 
 
 def explain_prediction_keras_not_supported(model: keras.Model, doc: Any) -> Explanation:
@@ -118,9 +123,12 @@ def explain_prediction_keras_not_supported(model: keras.Model, doc: Any) -> Expl
     Returns:
         An ``Explanation`` with the model's name, and what to pass.
     """
-    declared = Anatomy(model).inputs
+    anatomy = Anatomy(model)
+    declared = anatomy.inputs
     if len(declared) == 1 and len(declared[0].shape) != 4:
-        advice = f"This one takes inputs of shape {docs.readable(declared[0].shape)}."
+        advice = f"This one takes inputs of shape {readable(declared[0].shape)}."
+    elif len(declared) > 1:
+        advice = f"This one takes {anatomy.inputs_in_words()}; seen= says which is the picture."
     else:
         advice = (
             'If this is one, pass the "image" argument: the Pillow image to lay the heatmap over.'
@@ -136,25 +144,27 @@ def explain_prediction_keras_not_supported(model: keras.Model, doc: Any) -> Expl
 @takes_options()
 def explain_prediction_keras_image(
     model: keras.Model,
-    doc: Shaped[np.ndarray, "1 _ _ _"],
+    doc: Any,
     image: Image.Image | None = None,
     targets: list[int] | None = None,
     layer: LayerKeys | None = None,
     *,
     top_targets: int | None = None,
     target_names: TargetNames | None = None,
+    seen: str | int | None = None,
     **options: Any,
 ) -> Explanation:
     """Explain the prediction of a Keras image classifier, whatever layers it has.
 
     Args:
         model: As in `explain_prediction_keras`, and so all others.
-        doc: One input, shape ``(1, height, width, channels)``, or channels first.
+        doc: One input, shape ``(1, height, width, channels)``, or channels first; or several.
         image: The picture to lay the heatmap over; None makes one from ``doc``.
         targets: The class to explain, as a list of one; None for the top class.
         layer: The layer to explain, or a list of them; None to have it chosen.
         top_targets: How many classes to explain, not together with ``targets``.
         target_names: Names of the classes.
+        seen: Of several inputs, the picture.
         **options: As in `kerasight.cam.request.Request`.
 
     Returns:
@@ -169,24 +179,25 @@ def explain_prediction_keras_image(
     """
     check_options(options)
     explainer = Explainer(model, Request.of(options), layer, target_names)
-    return _explained(explainer, doc, image, targets, top_targets)
+    inputs = docs.inputs_of(explainer.anatomy, doc, seen)
+    return _explained(explainer, inputs, image, targets, top_targets)
 
 
 def _explained(
     explainer: Explainer,
-    doc: Shaped[np.ndarray, "1 _ _ _"],
+    inputs: Inputs,
     image: Image.Image | None,
     targets: list[int] | None,
     top_targets: int | None,
 ) -> Explanation:
     anatomy = explainer.anatomy
-    docs.check_doc(anatomy, doc)
+    docs.check_doc(anatomy, inputs)
     target = target_of(targets, top_targets)
     if image is None:
-        image = docs.picture_of(anatomy, doc)
+        image = docs.picture_of(anatomy, inputs)
     docs.check_image(image)
-    docs.hint_at_preprocessor(anatomy, doc)
-    return explainer.look(doc, target).explanation(0, image)
+    docs.hint_at_preprocessor(anatomy, inputs)
+    return explainer.look(inputs, target).explanation(0, image)
 
 
 # Names of eli5's own, private there and here, for its tests and for code that leans on them.
@@ -194,7 +205,8 @@ def _explained(
 
 def _validate_doc(model: keras.Model, doc: Any) -> None:
     """Raise unless ``doc`` is one input that fits ``model``."""
-    docs.check_doc(Anatomy(model), doc)
+    anatomy = Anatomy(model)
+    docs.check_doc(anatomy, docs.inputs_of(anatomy, doc))
 
 
 def _get_activation_layer(

@@ -13,10 +13,12 @@ import numpy as np
 from PIL import Image
 
 from kerasight.base import Explanation
+from kerasight.cam.inputs import Inputs
 from kerasight.cam.request import Request, check_options, takes_options
 from kerasight.checks import plural
 from kerasight.explain import explain_predictions
 from kerasight.keras import docs as doors
+from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.explain_prediction import explain_prediction_keras_not_supported
 from kerasight.keras.explainer import Batches, Explainer, LayerKeys, TargetNames
 from kerasight.keras.targets import Classes, Target
@@ -35,6 +37,7 @@ def explain_predictions_keras(
     targets: list[int] | list[list[int]] | None = None,
     top_targets: int | None = None,
     target_names: TargetNames | None = None,
+    seen: str | int | None = None,
     layer: LayerKeys | None = None,
     images: Iterable[Image.Image | None] | None = None,
     progress: bool | None = None,
@@ -54,11 +57,14 @@ def explain_predictions_keras(
             width, channels)`` or batches: a list, a generator, a ``tf.data.Dataset``, a
             ``keras.utils.PyDataset``. A batch is an array, or a list of docs; a tuple, such as
             ``(docs, labels)``, stands for its first item. Channels first if the model has them so.
+            For a model of several inputs, a dict of arrays by name takes the place of an array; so
+            does a list or tuple, if the model tells its inputs.
         targets: The classes to explain for each doc, a list of indices; or a list with one such
             list for each doc. None explains the class with the highest score.
         top_targets: Explain this many classes: those with the highest scores; if negative, those
             with the lowest. Not together with ``targets``.
         target_names: As in `explain_prediction_keras`.
+        seen: As in `explain_prediction_keras`.
         layer: As in `explain_prediction_keras`.
         images: The pictures to lay the heatmaps over, an iterable with one for each doc. None, for
             one doc or for all, makes the picture from the doc.
@@ -82,7 +88,7 @@ def explain_predictions_keras(
     Warns:
         HeatmapWarning: If a heatmap is blank or nearly so.
     """
-    if isinstance(docs, (str, bytes, dict, Image.Image)) or not (
+    if isinstance(docs, (str, bytes, Image.Image)) or not (
         isinstance(docs, Iterable) or hasattr(docs, "__getitem__")
     ):
         raise TypeError(
@@ -115,7 +121,7 @@ def explain_predictions_keras(
     for what, length in lengths.items():
         if number is not None and length != number:
             raise _wrong_length(what, length, number)
-    items = _items(docs, images, lengths)
+    items = _items(_Door(explainer.anatomy, seen), docs, images, lengths)
     batches = _batches(items, request.batch_size, ends_at_error=errors == "raise")
     return _with_progress(stream.run(batches), number, bool(progress))
 
@@ -129,7 +135,7 @@ class _Item:
 
     Attributes:
         position: Its place in the stream, from 0.
-        doc: The doc, shape ``(1, height, width, channels)``.
+        inputs: The doc, with its batch axis.
         batch: The batch that it came in, if it came in one.
         row: Its place in that.
         image: The picture to lay the heatmap over, if one was given.
@@ -139,8 +145,8 @@ class _Item:
     """
 
     position: int = 0
-    doc: np.ndarray | None = None
-    batch: np.ndarray | None = None
+    inputs: Inputs | None = None
+    batch: Inputs | None = None
     row: int = 0
     image: Image.Image | None = None
     target: Target = _TOP
@@ -183,16 +189,16 @@ class _Stream:
         anatomy = self.explainer.anatomy
         try:
             item.target = next(self.targets)
-            if item.doc is None:
+            if item.inputs is None:
                 return
             if self.is_for_images is None:
-                self.is_for_images = doors.is_for_images(anatomy, item.doc, item.image)
+                self.is_for_images = doors.is_for_images(anatomy, item.inputs, item.image)
             if self.is_for_images:
-                doors.check_doc(anatomy, item.doc)
+                doors.check_doc(anatomy, item.inputs)
                 if item.image is None:
-                    item.image = doors.picture_of(anatomy, item.doc)
+                    item.image = doors.picture_of(anatomy, item.inputs)
                 if item.position == 0:
-                    doors.hint_at_preprocessor(anatomy, item.doc)
+                    doors.hint_at_preprocessor(anatomy, item.inputs)
         except StopIteration:
             item.error = item.error or ValueError("targets has no list for this doc")
         except (TypeError, ValueError) as error:
@@ -203,7 +209,7 @@ class _Stream:
         if not self.is_for_images:
             model = self.explainer.model
             return {
-                item.position: explain_prediction_keras_not_supported(model, item.doc)
+                item.position: explain_prediction_keras_not_supported(model, item.inputs)
                 for item in items
             }
         found: dict[int, Explanation] = {}
@@ -246,7 +252,7 @@ class _Stream:
         raise kind(message) from item.error
 
 
-def _stacked(group: Sequence[_Item]) -> np.ndarray:
+def _stacked(group: Sequence[_Item]) -> Inputs:
     """The docs as a batch; without a copy if that is how they came."""
     first = group[0]
     if first.batch is not None and all(
@@ -254,7 +260,7 @@ def _stacked(group: Sequence[_Item]) -> np.ndarray:
         for place, item in enumerate(group)
     ):
         return first.batch[first.row : first.row + len(group)]
-    return np.concatenate([item.doc for item in group if item.doc is not None])
+    return Inputs.joined([item.inputs for item in group if item.inputs is not None])
 
 
 def _joined(targets: Sequence[Target]) -> Target:
@@ -289,12 +295,100 @@ def _are_of_docs(targets: list[Any]) -> bool:
     return any(isinstance(item, (list, tuple, np.ndarray)) for item in targets)
 
 
+@dataclass(frozen=True)
+class _Door:
+    """Makes inputs of a model of what comes.
+
+    Attributes:
+        anatomy: The model.
+        seen: Which input is the picture, as the user says it.
+    """
+
+    anatomy: Anatomy
+    seen: str | int | None
+
+    def items(self, given: Any) -> Iterator[_Item]:
+        """The docs in what was given: itself, or each of a batch; or why there is none."""
+        if self.is_structure(given):
+            yield from self._items_of_structure(given)
+            return
+        if isinstance(given, tuple) and given:
+            given = given[0]  # (docs, labels)
+        if isinstance(given, tuple) or self.is_structure(given):
+            yield from self._items_of_structure(given)
+            return
+        if isinstance(given, list) and given and all(map(_is_array, given)):
+            if len({np.ndim(one) for one in given}) == 1:
+                for one in given:
+                    yield from self.items(one)
+            else:
+                shapes = ", ".join(str(np.shape(one)) for one in given)
+                why = (
+                    f"a list of docs must hold arrays of one rank, got shapes {shapes}; of docs "
+                    "with labels make a tuple (docs, labels)"
+                )
+                yield _Item(error=TypeError(why))
+            return
+        if not _is_array(given):
+            kinds = sorted({type(one).__name__ for one in given}) if isinstance(given, list) else []
+            holding = f" of {' and '.join(kinds)}" if kinds else ""
+            why = (
+                "a doc must be an array of shape (height, width, channels), and a batch an array "
+                f"or a list of docs, got {type(given).__name__}{holding}"
+            )
+            yield _Item(error=TypeError(why))
+            return
+        array = np.asarray(given)
+        try:
+            whole = doors.inputs_of(
+                self.anatomy, array if array.ndim == 4 else array[np.newaxis], self.seen
+            )
+        except (TypeError, ValueError) as error:
+            yield from (_Item(error=error) for _ in range(len(array) if array.ndim == 4 else 1))
+            return
+        yield from _rows(whole)
+
+    def is_structure(self, given: Any) -> bool:
+        """Whether it holds the several inputs of a model: in a dict, or as many as it declares."""
+        if isinstance(given, dict):
+            return True
+        ranks = [len(tensor.shape) for tensor in self.anatomy.inputs]
+        return (
+            isinstance(given, (list, tuple))
+            and len(ranks) > 1
+            and not isinstance(self.anatomy.input_structure, dict)
+            and all(map(_is_array, given))
+            and [np.ndim(one) for one in given] in (ranks, [rank - 1 for rank in ranks])
+        )
+
+    def _items_of_structure(self, given: Any) -> Iterator[_Item]:
+        """The docs in the inputs of one, or of a batch of them."""
+        try:
+            as_arrays = Inputs(given).packed([np.asarray(leaf) for leaf in Inputs(given).leaves])
+            whole = doors.inputs_of(self.anatomy, as_arrays, self.seen)
+            expected = doors.input_shape(self.anatomy, whole.seen)
+            if whole.docs.ndim == (4 if expected is None else len(expected)) - 1:
+                leaves = [leaf[np.newaxis] for leaf in whole.leaves]
+                whole = replace(whole, structure=whole.packed(leaves))
+            doors.rows_of(whole)
+        except (TypeError, ValueError) as error:
+            yield _Item(error=error)
+            return
+        yield from _rows(whole)
+
+
+def _rows(batch: Inputs) -> Iterator[_Item]:
+    for row in range(len(batch)):
+        yield _Item(inputs=batch[row : row + 1], batch=batch, row=row)
+
+
 def _items(
-    docs: Any, images: Iterable[Image.Image | None] | None, lengths: Mapping[str, int]
+    door: _Door, docs: Any, images: Iterable[Image.Image | None] | None, lengths: Mapping[str, int]
 ) -> Iterator[_Item]:
     """The docs one by one, with their pictures.
 
     Args:
+        door: Makes inputs of them.
         docs: As in `explain_predictions_keras`.
         images: As there.
         lengths: The names of the arguments that hold something for each doc, and how much they
@@ -303,8 +397,8 @@ def _items(
     pictures = itertools.repeat(None) if images is None else iter(images)
     position = 0
     try:
-        for given in _given(docs):
-            for item in _items_in(given):
+        for given in [docs] if door.is_structure(docs) else _given(docs):
+            for item in door.items(given):
                 item.position = position
                 try:
                     picture = next(pictures)
@@ -345,46 +439,12 @@ def _given(docs: Any) -> Iterator[Any]:
     yield from iterator
 
 
-def _items_in(given: Any) -> Iterator[_Item]:
-    """The docs in what was given: itself, or each of a batch; or why there is none."""
-    if isinstance(given, tuple) and given:
-        given = given[0]  # (docs, labels)
-    if isinstance(given, list) and given and all(map(_is_array, given)):
-        if len({np.ndim(one) for one in given}) == 1:
-            for one in given:
-                yield from _items_in(one)
-        else:
-            shapes = ", ".join(str(np.shape(one)) for one in given)
-            why = (
-                f"a list of docs must hold arrays of one rank, got shapes {shapes}; of docs with "
-                "labels make a tuple (docs, labels)"
-            )
-            yield _Item(error=TypeError(why))
-        return
-    if not _is_array(given):
-        kinds = sorted({type(one).__name__ for one in given}) if isinstance(given, list) else []
-        holding = f" of {' and '.join(kinds)}" if kinds else ""
-        why = (
-            "a doc must be an array of shape (height, width, channels), and a batch an array or a "
-            f"list of docs, got {type(given).__name__}{holding}"
-        )
-        yield _Item(error=TypeError(why))
-        return
-    array = np.asarray(given)
-    if array.ndim == 4:
-        for row in range(len(array)):
-            yield _Item(doc=array[row : row + 1], batch=array, row=row)
-    else:
-        yield _Item(doc=array[np.newaxis])
-
-
 def _batches(items: Iterator[_Item], batch_size: int, ends_at_error: bool) -> Iterator[list[_Item]]:
     """Docs of one shape and type together, up to ``batch_size`` of them."""
     batch: list[_Item] = []
     for item in items:
-        if item.doc is not None and any(
-            other.doc is not None
-            and (other.doc.shape, other.doc.dtype) != (item.doc.shape, item.doc.dtype)
+        if item.inputs is not None and any(
+            other.inputs is not None and _kinds(other.inputs) != _kinds(item.inputs)
             for other in batch[-1:]
         ):
             yield batch
@@ -398,6 +458,10 @@ def _batches(items: Iterator[_Item], batch_size: int, ends_at_error: bool) -> It
         yield batch
 
 
+def _kinds(inputs: Inputs) -> list[Any]:
+    return [(leaf.shape, leaf.dtype) for leaf in inputs.leaves]
+
+
 def _is_array(given: Any) -> bool:
     return hasattr(given, "__array__") and not isinstance(given, Image.Image)
 
@@ -406,6 +470,8 @@ def _length(docs: Any) -> int | None:
     """How many docs there are, where that can be told."""
     if _is_array(docs):
         return len(docs)
+    if isinstance(docs, dict):
+        return min((len(leaf) for leaf in Inputs(docs).leaves), default=0)
     if isinstance(docs, (list, tuple)) and all(
         _is_array(doc) and np.ndim(doc) == 3 for doc in docs
     ):

@@ -97,11 +97,12 @@ class Explainer:
             if key is not None and (self.model.built or not isinstance(key, str)):
                 sites.find_site(self.anatomy, key)
 
-    def look(self, docs: Shaped[np.ndarray, "docs _ _ _"], target: Target) -> Look:
+    def look(self, docs: Shaped[np.ndarray, "docs _ _ _"] | Inputs, target: Target) -> Look:
         """Run the model on docs, and see it at each layer that is asked for.
 
         Args:
-            docs: Inputs, shape ``(docs, height, width, channels)``, or channels first, checked.
+            docs: Inputs, shape ``(docs, height, width, channels)``, or channels first, checked; or
+                several for each doc.
             target: The classes to explain.
 
         Raises:
@@ -109,7 +110,7 @@ class Explainer:
             ValueError: If there is no such layer, or the model cannot be run on the docs.
         """
         self.anatomy.refresh()
-        inputs = self.anatomy.inputs_of(docs)
+        inputs = docs if isinstance(docs, Inputs) else self.anatomy.inputs_of(docs)
         target = self._asked(target)
         keys = self.layer if isinstance(self.layer, list) else [self.layer]
         chosen = [None if key is None else self._site(inputs, key) for key in keys]
@@ -160,7 +161,7 @@ class Batches:
     explainer: Explainer
     _mixes_docs: bool | None = field(default=None, init=False)
 
-    def look(self, docs: Shaped[np.ndarray, "docs _ _ _"], target: Target) -> Look | None:
+    def look(self, docs: Shaped[np.ndarray, "docs _ _ _"] | Inputs, target: Target) -> Look | None:
         """`Explainer.look`; None if the docs are to be looked at one by one.
 
         That is where they depend on each other, or something is wrong with one of them or all.
@@ -232,7 +233,7 @@ class Look:
                 and bool((heatmap.scores >= 0).all() and (heatmap.scores <= 1).all()),
             )
             targets.append(target)
-            blank.warn_of(heatmap, target.label, explainer, self.inputs[doc : doc + 1].docs)
+            blank.warn_of(heatmap, target.label, explainer, self.inputs[doc : doc + 1])
         return Explanation(
             explainer.model.name,
             description=_description(heatmaps[0], request) + _comparisons(heatmaps, explainer),

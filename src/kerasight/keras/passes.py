@@ -88,7 +88,7 @@ def look(
     tensors, shapes = _tensors(anatomy, inputs)
     # The choice may depend on the size of the docs; where a layer is asked for, it hardly does.
     sizes = tuple((tuple(leaf.shape[1:]), str(leaf.dtype)) for leaf in inputs.leaves)
-    place = (sizes,) if wanted is None else (shapes, wanted.key())
+    place = (inputs.seen, *((sizes,) if wanted is None else (shapes, wanted.key())))
 
     classes: int | None = traces.known(_CLASSES)
 
@@ -481,6 +481,8 @@ def _look_at_each_operation(
     logits: bool,
     watches_all: bool = False,
 ) -> Pass:
+    is_ambiguous = _may_be_of_others(tensors)
+    watches_all |= is_ambiguous
     guess = guessed(anatomy) if choice.wanted is None and not watches_all else None
     run, linear = _once_built(
         anatomy, tensors, lambda: _linear(anatomy, tensors, logits, choice.wanted, guess)
@@ -494,7 +496,10 @@ def _look_at_each_operation(
     settled = target.check(classes).settled(run.scores)
     first: int | None = None
     gradients = None
-    for position in choice.positions(run.calls, len(tensors)):
+    positions = list(choice.positions(run.calls, len(tensors)))
+    if is_ambiguous:
+        positions = _of_seen(anatomy, tensors, run, choice.wanted, positions)
+    for position in positions:
         seen = run.watched[position]
         if seen is None and run.calls[position].shape:
             # Guessed wrong, and not watched: once more, with an eye on all.
@@ -532,6 +537,42 @@ def _look_at_each_operation(
         scores=_as_array(run.scores),
         calls=run.calls,
     )
+
+
+def _may_be_of_others(tensors: Inputs) -> bool:
+    """Whether maps may be those of another input than that which is seen."""
+    rank = len(tensors.docs.shape)
+    return sum(len(leaf.shape) == rank for leaf in tensors.leaves) > 1
+
+
+def _of_seen(
+    anatomy: Anatomy, tensors: Inputs, run: Run, wanted: Site | None, positions: Sequence[int]
+) -> list[int]:
+    """Those of some positions of a run at which what is seen depends on the input that is seen.
+
+    That is found out by another run, on zeros in its place.
+
+    Raises:
+        RunError: If it does at none, and that is where to look.
+    """
+    blank = tensors.with_docs(ops.zeros_like(tensors.docs))
+    other = Run(anatomy, blank, watch=lambda tensor, _: tensor, wanted=wanted)
+
+    def depends(position: int) -> bool:
+        if len(other.watched) != len(run.watched):
+            return True
+        one, there = run.watched[position], other.watched[position]
+        return (
+            one is None or there is None or one.shape != there.shape or bool(ops.any(one != there))
+        )
+
+    found = [position for position in positions if depends(position)]
+    if positions and not found and wanted is not None:
+        raise RunError(
+            f"layer {wanted.path(anatomy)!r} does not depend on the input that heatmaps are to "
+            "belong over; pass another layer, or another input as seen="
+        )
+    return found
 
 
 def _linear(

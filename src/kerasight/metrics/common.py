@@ -228,7 +228,7 @@ def docs_of(model: keras.Model, docs: Any) -> Docs:
     if docs.size == 0:
         raise ValueError(f"there must be at least one doc, got shape {docs.shape}")
     anatomy = Anatomy(model)
-    check_shape(anatomy, docs, number=None)
+    check_shape(anatomy, anatomy.inputs_of(docs), number=None)
     if not np.isfinite(docs).all():
         raise ValueError("docs must be finite, got NaN or infinity in them")
     layout = anatomy.layout_of_docs(docs.shape)

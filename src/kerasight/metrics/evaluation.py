@@ -148,11 +148,12 @@ class Study:
             ValueError: If the doc does not fit the model, or cannot be explained or judged.
         """
         from kerasight.keras.anatomy import Anatomy
-        from kerasight.keras.docs import check_doc
+        from kerasight.keras.docs import check_doc, inputs_of
         from kerasight.keras.explainer import name_of
         from kerasight.keras.record import scores_of
 
-        check_doc(Anatomy(self.model), doc)
+        anatomy = Anatomy(self.model)
+        check_doc(anatomy, inputs_of(anatomy, doc))
         scores = scores_of(self.model, doc)[0]
         targets = [int(scores.argmax())] if targets is None else list(targets)
         masks = [None] * len(targets) if masks is None else list(masks)

@@ -281,7 +281,8 @@ def sanity_check(
     from kerasight.keras.traces import lasting_scope
     from kerasight.metrics.random_weights import groups_of
 
-    check_shape(Anatomy(model), docs, number=None)
+    anatomy = Anatomy(model)
+    check_shape(anatomy, anatomy.inputs_of(docs), number=None)
     explain_kwargs["progress"] = False  # the bar that counts steps is enough
     wanted = None if targets is None else class_of_each(targets, len(docs))
     with _without_warnings():
