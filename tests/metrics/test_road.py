@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
+from kerasight import demo
+from kerasight.cam.maps import resized
 from kerasight.metrics import Road, road
 from kerasight.metrics.road import (
+    NOISE,
     _framed,
     _multigrid,
     _neighbours,
@@ -49,7 +52,8 @@ def test_removed_pixels_solve_the_equations(size: tuple[int, int], share: float)
     doc = 100 * rng.random((*size, 3))
     removed = rng.random(size) < share
     removed[0, 0] = False
-    np.testing.assert_allclose(impute(doc, removed), imputed_densely(doc, removed), atol=1e-4)
+    error = np.abs(impute(doc, removed) - imputed_densely(doc, removed))
+    assert error.max() < 0.01 * NOISE * doc.std()
 
 
 def test_a_hole_at_the_edge_is_filled_from_within_the_picture() -> None:
@@ -64,7 +68,21 @@ def test_ramps_are_filled_exactly() -> None:
     doc = np.stack([3.0 * x + 1, 2.0 * y - x, np.full((40, 50), 7)], axis=-1)
     removed = np.zeros((40, 50), bool)
     removed[5:30, 1:49] = True
-    np.testing.assert_allclose(impute(doc, removed), doc, atol=1e-4)
+    np.testing.assert_allclose(impute(doc, removed), doc, atol=1e-3)
+
+
+def test_the_widest_holes_are_filled_within_a_tenth_of_the_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = sys.modules[road.__module__]
+    doc = 100 * demo.preprocess(demo.draw_picture(1, size=224).image)[0]
+    heat = resized(np.random.default_rng(0).random((7, 7)), doc.shape[:2])
+    removed = heat > np.quantile(heat, 0.2)
+    filled = impute(doc, removed)
+    monkeypatch.setattr(module, "_TOLERANCE", 1e-7)
+    error = np.abs(filled - impute(doc, removed))
+    assert 0 < error.max() < 0.1 * NOISE * doc.std()
+    assert np.sqrt((error**2).mean()) < 0.03 * NOISE * doc.std()
 
 
 def test_what_stays_is_left_and_a_single_pixel_fills_all() -> None:
