@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import os
 import platform
 import statistics
@@ -18,6 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -425,7 +427,21 @@ def importing() -> Iterator[Row]:
     )
 
 
+def frameworks() -> Iterator[Row]:
+    for name in filter(importlib.util.find_spec, ("tensorflow", "jax", "torch")):
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("frameworks.py"))],
+            env={**os.environ, "KERAS_BACKEND": name},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        for line in done.stdout.splitlines():
+            yield tuple(line.split(" | "))
+
+
 PARTS = {
+    "frameworks": frameworks,
     "later": later,
     "first": first_calls,
     "cold": cold_calls,

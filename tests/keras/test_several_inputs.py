@@ -12,12 +12,14 @@ from keras import layers as kl
 from tiny_models import make_doc
 
 import kerasight
+from kerasight import metrics
 from kerasight.cam.methods import METHODS
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.docs import inputs_of
 from kerasight.keras.record import record_batch
 from kerasight.keras.targets import Classes
 from kerasight.keras.traces import WORTH_A_TRACE
+from kerasight.metrics.evaluation import evaluate
 
 IMAGE, AGE = make_doc(), np.array([[3.0]], np.float32)
 
@@ -242,3 +244,54 @@ def test_a_keras_dataset_of_several_inputs_is_a_stream() -> None:
 
     model = aged(as_dict)
     assert len(list(kerasight.explain_predictions(model, Pairs(workers=1)))) == 5
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.deletion,
+        metrics.insertion,
+        metrics.average_drop,
+        metrics.increase,
+        metrics.road,
+    ],
+)
+def test_a_metric_changes_the_picture_of_each_doc_alone(metric: Any) -> None:
+    model, docs = aged(as_dict), as_dict(IMAGES, AGES)
+    heatmaps = [make_doc((4, 4), seed=seed) for seed in range(5)]
+    found = metric(model, docs, heatmaps, targets=[0], batch_size=2)
+    for place, heatmap in enumerate(heatmaps):
+        one = as_dict(IMAGES[place : place + 1], AGES[place : place + 1])
+        alone = metric(model, one, heatmap, targets=[0])
+        for name in ("scores", "before", "after", "morf"):
+            if hasattr(found, name):
+                np.testing.assert_allclose(
+                    getattr(found, name)[place], getattr(alone, name)[0], rtol=1e-5
+                )
+
+
+def test_metrics_want_to_know_which_of_two_pictures() -> None:
+    model, pictures = siamese(), [IMAGES, IMAGES[::-1]]
+    with pytest.raises(ValueError, match="pass seen="):
+        metrics.deletion(model, pictures, np.ones((5, 4, 4)))
+    left, right = (
+        metrics.deletion(model, pictures, IMAGES[..., 0], seen=seen, steps=3, targets=[0])
+        for seen in ("left", "right")
+    )
+    np.testing.assert_allclose(left.scores[:, 0], right.scores[:, 0], rtol=1e-5)
+    assert not np.isclose(left.scores[:, -1], right.scores[:, -1]).any()
+
+
+@pytest.mark.parametrize("docs", [as_dict(IMAGES, AGES), [as_dict(*pair) for pair in PAIRS]])
+def test_methods_are_evaluated_on_docs_of_several_inputs(docs: Any) -> None:
+    found = evaluate(
+        aged(as_dict),
+        docs,
+        methods=["grad-cam", "score-cam"],
+        metrics=["deletion"],
+        targets=[0] * 5,
+        steps=4,
+        random=False,
+    )
+    assert len(found.rows) == 10
+    assert all(np.isfinite(row.values["deletion"]) for row in found.rows)

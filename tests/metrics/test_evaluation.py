@@ -13,6 +13,7 @@ from keras import layers
 
 import kerasight
 from kerasight import metrics
+from kerasight.cam.inputs import Inputs
 from kerasight.keras.explainer import Explainer
 from kerasight.metrics import evaluation, trial
 from kerasight.metrics.columns import METRICS
@@ -100,9 +101,9 @@ def test_no_picture_is_scored_twice(docs: np.ndarray, monkeypatch: pytest.Monkey
     batches: list[np.ndarray] = []
     run = trial._scores
 
-    def counted(of: keras.Model, checked: Any, batch: np.ndarray, logits: bool) -> np.ndarray:
-        batches.append(batch)
-        return run(of, checked, batch, logits)
+    def counted(of: keras.Model, batch: Inputs, logits: bool) -> np.ndarray:
+        batches.append(batch.docs)
+        return run(of, batch, logits)
 
     monkeypatch.setattr(trial, "_scores", counted)
     names = ["deletion", "insertion", "average_drop", "increase", "road"]

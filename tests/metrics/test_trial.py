@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from kerasight.cam.inputs import Inputs
 from kerasight.metrics import road, trial
 from kerasight.metrics.common import docs_of
 from kerasight.metrics.trial import Plan, Trial, Version, _made, digest
@@ -66,9 +67,9 @@ def test_pictures_of_all_metrics_are_spread_over_all_batches(
     batches: list[list[float]] = []
     run = trial._scores
 
-    def noted(of: keras.Model, docs: Any, batch: np.ndarray, logits: bool) -> np.ndarray:
-        batches.append(batch[:, 0, 0, 0].tolist())
-        return run(of, docs, batch, logits)
+    def noted(of: keras.Model, batch: Inputs, logits: bool) -> np.ndarray:
+        batches.append(batch.docs[:, 0, 0, 0].tolist())
+        return run(of, batch, logits)
 
     def metric(first: int, each: int) -> Plan[np.ndarray]:
         def changed(place: int) -> Iterator[Version]:
@@ -97,7 +98,7 @@ def test_many_scores_are_what_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
     heatmaps = np.random.default_rng(1).random((2, 4, 4))
     few = road(model, docs, heatmaps, batch_size=3)
     monkeypatch.setattr(trial, "_MANY", 16)
-    monkeypatch.setattr(trial, "_scores", lambda model, docs, batch, logits: untouched)
+    monkeypatch.setattr(trial, "_scores", lambda model, batch, logits: untouched)
     untouched = model.predict(docs, verbose=0)
     many = road(model, docs, heatmaps, batch_size=3)
     np.testing.assert_allclose(many.morf, few.morf, rtol=1e-4)

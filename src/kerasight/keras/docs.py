@@ -19,6 +19,7 @@ from kerasight.keras import passes
 from kerasight.keras.anatomy import PICTURE_CHANNELS, Anatomy
 
 __all__ = [
+    "batch_of",
     "check_doc",
     "check_image",
     "check_shape",
@@ -162,6 +163,21 @@ def check_shape(anatomy: Anatomy, inputs: Inputs, number: int | None = 1) -> Non
             elif number is not None and _fits(leaf.shape[1:], wanted[1:]):
                 advice = "; one input is explained at a time, for example doc[:1]"
             raise ValueError(f"{what} must have shape {readable(wanted)}, got {leaf.shape}{advice}")
+
+
+def batch_of(anatomy: Anatomy, given: Any, seen: str | int | None = None) -> Inputs:
+    """One doc or a batch, in the structure that the model takes; of one, the batch axis is added.
+
+    Raises:
+        TypeError: As in `inputs_of`.
+        ValueError: As in `inputs_of`.
+    """
+    inputs = inputs_of(anatomy, given, seen)
+    expected = input_shape(anatomy, inputs.seen)
+    if inputs.docs.ndim == (4 if expected is None else len(expected)) - 1:
+        leaves = [leaf[np.newaxis] for leaf in inputs.leaves]
+        inputs = replace(inputs, structure=inputs.packed(leaves))
+    return inputs
 
 
 def rows_of(inputs: Inputs) -> int:

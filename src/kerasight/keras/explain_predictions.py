@@ -365,11 +365,7 @@ class _Door:
         """The docs in the inputs of one, or of a batch of them."""
         try:
             as_arrays = Inputs(given).packed([np.asarray(leaf) for leaf in Inputs(given).leaves])
-            whole = doors.inputs_of(self.anatomy, as_arrays, self.seen)
-            expected = doors.input_shape(self.anatomy, whole.seen)
-            if whole.docs.ndim == (4 if expected is None else len(expected)) - 1:
-                leaves = [leaf[np.newaxis] for leaf in whole.leaves]
-                whole = replace(whole, structure=whole.packed(leaves))
+            whole = doors.batch_of(self.anatomy, as_arrays, self.seen)
             doors.rows_of(whole)
         except (TypeError, ValueError) as error:
             yield _Item(error=error)

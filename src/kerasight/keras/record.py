@@ -243,8 +243,8 @@ def scores_of(
 
 
 def scorer(
-    model: keras.Model, docs: Shaped[np.ndarray, "docs ..."], *, logits: bool = False
-) -> Callable[[Shaped[np.ndarray, "batch ..."]], Float[np.ndarray, "batch classes"]]:
+    model: keras.Model, docs: Inputs, *, logits: bool = False
+) -> Callable[[Inputs], Float[np.ndarray, "batch classes"]]:
     """A function that gives the scores of a batch, for a thousand inputs and more.
 
     Making it takes as long as scoring about a hundred inputs. It is up to a quarter faster than
@@ -260,8 +260,7 @@ def scorer(
     """
     anatomy = Anatomy(model)
     anatomy.refresh()
-    score = passes.frozen_scores(anatomy, anatomy.inputs_of(docs), logits=logits)
-    return lambda batch: score(anatomy.inputs_of(batch))
+    return passes.frozen_scores(anatomy, docs, logits=logits)
 
 
 def _why_nothing(anatomy: Anatomy, choice: Choice, found: passes.Pass) -> str:

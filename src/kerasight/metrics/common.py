@@ -8,14 +8,16 @@ from collections.abc import (
     Callable,
     Iterable,
     Mapping,
+    Sequence,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from kerasight.base import Explanation, TargetExplanation
+from kerasight.cam.inputs import Inputs
 from kerasight.cam.layout import Layout
 from kerasight.cam.maps import resized
 from kerasight.checks import is_real
@@ -174,23 +176,29 @@ class Docs:
     """Inputs of a model, channels last.
 
     Attributes:
-        values: Floats, shape ``(docs, height, width, channels)``.
+        values: The pictures, floats ``(docs, height, width, channels)``.
         layout: The layout that the model takes.
+        inputs: The docs as the model takes them, with whatever else it takes.
     """
 
     values: Float[np.ndarray, "docs height width channels"]
     layout: Layout
+    inputs: Inputs
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width."""
         return self.values.shape[1], self.values.shape[2]
 
-    def as_the_model_takes(
-        self, batch: Float[np.ndarray, "batch height width channels"]
-    ) -> Float[np.ndarray, "batch _ _ _"]:
-        """A batch, channels last, in the layout of the model."""
-        return self.layout.fold(batch)
+    def with_pictures(
+        self, batch: Float[np.ndarray, "batch height width channels"], places: Sequence[int]
+    ) -> Inputs:
+        """What the model takes for other pictures, of the docs at some places."""
+        leaves = self.inputs.leaves
+        if len(leaves) > 1:
+            leaves = [leaf[np.asarray(places)] for leaf in leaves]
+        leaves[self.inputs.seen] = self.layout.fold(batch)
+        return replace(self.inputs, structure=self.inputs.packed(leaves))
 
 
 def check_model(model: Any) -> None:
@@ -200,19 +208,31 @@ def check_model(model: Any) -> None:
         raise TypeError(not_supported(model).error)
 
 
-def docs_of(model: keras.Model, docs: Any) -> Docs:
+def docs_of(model: keras.Model, docs: Any, seen: str | int | None = None) -> Docs:
     """Inputs, checked.
 
+    Args:
+        model: The classifier.
+        docs: A NumPy array; or a dict, list or tuple of such, for a model of several inputs; or
+            inputs.
+        seen: Which of them is the picture.
+
     Raises:
-        TypeError: If they are no NumPy array of numbers, or the model is no Keras model.
+        TypeError: If they are no NumPy arrays of numbers, or the model is no Keras model.
         ValueError: If they have another rank than 4, another size than the model declares, or NaN
             or infinity in them, or there is none.
     """
     check_model(model)
     # Imported only now, as they need Keras.
     from kerasight.keras.anatomy import Anatomy
-    from kerasight.keras.docs import check_shape
+    from kerasight.keras.docs import check_shape, inputs_of, rows_of
 
+    anatomy = Anatomy(model)
+    inputs = docs if isinstance(docs, Inputs) else None
+    if isinstance(docs, (dict, list, tuple)) and len(anatomy.inputs) != 1:
+        inputs = inputs_of(anatomy, docs, seen)
+        rows_of(inputs)
+    docs = docs if inputs is None else inputs.docs
     if not isinstance(docs, np.ndarray):
         raise TypeError(
             "docs must be a numpy.ndarray of shape (docs, height, width, channels), got "
@@ -227,16 +247,16 @@ def docs_of(model: keras.Model, docs: Any) -> Docs:
         )
     if docs.size == 0:
         raise ValueError(f"there must be at least one doc, got shape {docs.shape}")
-    anatomy = Anatomy(model)
-    check_shape(anatomy, anatomy.inputs_of(docs), number=None)
-    if not np.isfinite(docs).all():
-        raise ValueError("docs must be finite, got NaN or infinity in them")
-    layout = anatomy.layout_of_docs(docs.shape)
     if not np.issubdtype(docs.dtype, np.floating):
         docs = docs.astype(np.float32)  # a mean of two whole numbers is none
     elif docs.dtype.itemsize > 8:
         docs = docs.astype(np.float64)  # no framework takes more
-    return Docs(layout.unfold(docs), layout)
+    inputs = inputs_of(anatomy, docs, seen) if inputs is None else inputs.with_docs(docs)
+    check_shape(anatomy, inputs, number=None)
+    if not all(np.isfinite(leaf).all() for leaf in inputs.leaves):
+        raise ValueError("docs must be finite, got NaN or infinity in them")
+    layout = anatomy.layout_of_docs(docs.shape)
+    return Docs(layout.unfold(docs), layout, inputs)
 
 
 def baselines(
@@ -263,7 +283,7 @@ def baselines(
     if isinstance(baseline, np.ndarray):
         if not is_real(baseline):
             raise TypeError(f"baseline must hold real numbers, got dtype {baseline.dtype}")
-        one = docs.as_the_model_takes(docs.values[:1]).shape
+        one = docs.inputs.docs[:1].shape
         if baseline.shape not in (one[1:], one, (len(docs.values), *one[1:])):
             raise ValueError(
                 f"baseline must have the shape of a doc, {one[1:]}, or of all docs, "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from kerasight.cam.inputs import Inputs
 from kerasight.cam.methods import METHODS
 from kerasight.cam.request import Request, check_options, takes_options
 from kerasight.checks import flag, integer
@@ -24,7 +25,7 @@ from kerasight.progress import check_progress, progress_bar
 
 if TYPE_CHECKING:
     import keras
-    from jaxtyping import Bool, Float64, Shaped
+    from jaxtyping import Bool, Float64
 
     from kerasight.cam.heatmap import Heatmap
     from kerasight.keras.explainer import Explainer, LayerKeys, TargetNames
@@ -58,6 +59,7 @@ class Study:
         progress: Whether slow methods and metrics show a progress bar.
         tell: Called with the name of the next method, or with "metrics", and with the share of the
             doc that is done; may be None.
+        seen: Of several inputs, the picture, as the user says it.
     """
 
     model: keras.Model
@@ -72,6 +74,7 @@ class Study:
     logits: bool | None
     progress: bool | None = None
     tell: Callable[[str, float], None] | None = None
+    seen: str | int | None = None
     _warm: dict[bool, list[Explainer]] = field(default_factory=dict, init=False, repr=False)
     _first: dict[str, tuple[list[Heatmap], float]] = field(
         default_factory=dict, init=False, repr=False
@@ -92,6 +95,7 @@ class Study:
         seed: int = 0,
         progress: bool | None = None,
         tell: Callable[[str, float], None] | None = None,
+        seen: str | int | None = None,
         **options: Any,
     ) -> Study:
         """A study of what the user passed, checked; the arguments are those of `evaluate`."""
@@ -118,11 +122,12 @@ class Study:
             logits=logits,
             progress=progress,
             tell=tell,
+            seen=seen,
         )
 
     def rows(
         self,
-        doc: Shaped[np.ndarray, "1 _ _ _"],
+        doc: Any,
         *,
         targets: Sequence[int] | None = None,
         masks: Sequence[Bool[np.ndarray, "_ _"] | None] | None = None,
@@ -133,7 +138,7 @@ class Study:
         """Explain a doc by every method, and judge the heatmaps by every metric.
 
         Args:
-            doc: One input, shape ``(1, height, width, channels)``, or channels first.
+            doc: One input, shape ``(1, height, width, channels)``, or channels first; or several.
             targets: The classes to explain; None for the class with the greatest score.
             masks: The mask of the object of each class, booleans ``(height, width)``, or None.
             target_names: Names of all classes.
@@ -148,13 +153,14 @@ class Study:
             ValueError: If the doc does not fit the model, or cannot be explained or judged.
         """
         from kerasight.keras.anatomy import Anatomy
-        from kerasight.keras.docs import check_doc, inputs_of
+        from kerasight.keras.docs import batch_of, check_doc
         from kerasight.keras.explainer import name_of
         from kerasight.keras.record import scores_of
 
         anatomy = Anatomy(self.model)
-        check_doc(anatomy, inputs_of(anatomy, doc))
-        scores = scores_of(self.model, doc)[0]
+        inputs = batch_of(anatomy, doc, self.seen)
+        check_doc(anatomy, inputs)
+        scores = scores_of(self.model, inputs)[0]
         targets = [int(scores.argmax())] if targets is None else list(targets)
         masks = [None] * len(targets) if masks is None else list(masks)
         if len(masks) != len(targets):
@@ -162,13 +168,13 @@ class Study:
                 f"there must be a mask for each of the {len(targets)} classes, got {len(masks)}"
             )
         if self.logits is None:
-            self.logits = _has_logits(self.model, doc)
+            self.logits = _has_logits(self.model, inputs)
         requests = [
             replace(request, logits=self.logits)
             for request in self.requests
             if not (self.leaves_out and request.method.compares and len(scores) == 1)
         ]
-        explainers = self._ready(doc, targets, requests)
+        explainers = self._ready(inputs, targets, requests)
         steps = len(explainers) + len(self.metrics)
         found: dict[str, tuple[list[Heatmap], float]] = {}
         for explainer in explainers:
@@ -177,7 +183,7 @@ class Study:
             if method in self._first:
                 found[method] = self._first.pop(method)
             else:
-                found[method] = _timed(explainer, doc, targets)
+                found[method] = _timed(explainer, inputs, targets)
         # All heatmaps, class by class: rank of the class, method, heatmap, layer, seconds.
         shown: list[tuple[int, str, np.ndarray, str, float]] = []
         for rank, target in enumerate(targets):
@@ -191,7 +197,7 @@ class Study:
         ranks, _, maps, _, _ = zip(*shown, strict=True)
         trial = Trial.of(
             self.model,
-            docs_of(self.model, doc),
+            docs_of(self.model, inputs),
             maps,
             [targets[rank] for rank in ranks],
             self.batch_size,
@@ -221,7 +227,7 @@ class Study:
             self.tell(what, done / steps)
 
     def _ready(
-        self, doc: np.ndarray, targets: Sequence[int], requests: Sequence[Request]
+        self, doc: Inputs, targets: Sequence[int], requests: Sequence[Request]
     ) -> list[Explainer]:
         """An explainer for each method, once it has run for the first time.
 
@@ -235,7 +241,7 @@ class Study:
         several = len(targets) > 1
         if several not in self._warm:
             layer, explainers = self.layer, []
-            docs = np.repeat(doc, WORTH_A_TRACE, axis=0)
+            docs = doc.repeated(WORTH_A_TRACE)
             for request in requests:
                 if request.method.needs in ("gradients", "nothing"):
                     first, *_ = _heatmaps(Explainer(self.model, request, layer), docs, targets)
@@ -276,21 +282,21 @@ class Study:
 
 
 def _timed(
-    explainer: Explainer, doc: np.ndarray, targets: Sequence[int]
+    explainer: Explainer, doc: Inputs, targets: Sequence[int]
 ) -> tuple[list[Heatmap], float]:
     start = time.perf_counter()
     heatmaps = _heatmaps(explainer, doc, targets)
     return heatmaps, time.perf_counter() - start
 
 
-def _heatmaps(explainer: Explainer, docs: np.ndarray, targets: Sequence[int]) -> list[Heatmap]:
+def _heatmaps(explainer: Explainer, docs: Inputs, targets: Sequence[int]) -> list[Heatmap]:
     """The heatmaps of the first doc, one for each class; the other docs are as it is."""
     from kerasight.keras.targets import Classes
 
     return explainer.look(docs, Classes(np.array([targets]))).heatmaps()
 
 
-def _has_logits(model: keras.Model, doc: np.ndarray) -> bool:
+def _has_logits(model: keras.Model, doc: Inputs) -> bool:
     """Whether the score before the final softmax or sigmoid can be found."""
     from kerasight.keras.record import scores_of
 
@@ -304,7 +310,7 @@ def _has_logits(model: keras.Model, doc: np.ndarray) -> bool:
 @takes_options(*_NO_OPTIONS)
 def evaluate(
     model: keras.Model,
-    docs: Iterable[Shaped[np.ndarray, " ..."]],
+    docs: Iterable[Any],
     *,
     methods: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
@@ -321,6 +327,7 @@ def evaluate(
     seed: int = 0,
     errors: Literal["raise", "keep"] = "raise",
     progress: bool | None = None,
+    seen: str | int | None = None,
     **options: Any,
 ) -> Evaluation:
     """Explain docs by several methods, and judge the heatmaps by several metrics.
@@ -334,7 +341,8 @@ def evaluate(
         docs: Its inputs, preprocessing done: an array ``(docs, height, width, channels)``, or
             anything to iterate over that holds docs, each ``(height, width, channels)`` or
             ``(1, height, width, channels)``; channels first for a channels-first model. They may
-            differ in size if the model takes that.
+            differ in size if the model takes that. For a model of several inputs, docs are dicts,
+            lists or tuples of arrays; or one dict of batches.
         methods: Names of methods, as in `kerasight.explain_prediction`; None for all.
         metrics: Names of metrics: ``"pointing_game"``, ``"energy_in_mask"``, ``"deletion"``,
             ``"insertion"``, ``"average_drop"``, ``"increase"`` and ``"road"``; None for all. The
@@ -355,6 +363,7 @@ def evaluate(
         errors: What to do with the error of a doc: ``"raise"`` it with the name of the doc, or
             ``"keep"`` it in the ``errors`` of the result, and go on.
         progress: Whether to show a progress bar, by tqdm; None shows it on a terminal.
+        seen: Of several inputs, the picture, as `kerasight.explain_prediction` takes it.
         **options: ``relu``, ``alpha``, ``references`` and ``smooth``, as in
             `kerasight.cam.request.Request`. Each goes to all methods that can do with it: ``alpha``
             and ``references`` to those that compare classes, ``relu=False`` to those whose heatmaps
@@ -403,6 +412,7 @@ def evaluate(
         batch_size=batch_size,
         seed=seed,
         progress=None if progress is None else False,  # the bar that counts docs is enough
+        seen=seen,
         **options,
     )
     # Imported only now, as it needs Keras.
@@ -417,7 +427,7 @@ def evaluate(
         ):
             try:
                 rows += study.rows(
-                    _batch_of_one(doc),
+                    doc,
                     targets=of_doc,
                     masks=where,
                     target_names=target_names,
@@ -456,6 +466,9 @@ def _together(
         (what, _one_by_one(what, values))
         for what, values in (("names", names), ("targets", targets), ("masks", masks))
     ]
+    if isinstance(docs, dict):
+        batch = Inputs(docs)
+        docs = [batch[row : row + 1].structure for row in range(len(batch))]
     for position, doc in enumerate(docs):
         found: list[Any] = []
         for what, values in given:
@@ -487,7 +500,3 @@ def _one_by_one(what: str, values: Any) -> Iterator[Any] | None:
 
 def _is_array(value: Any, rank: int) -> bool:
     return isinstance(value, np.ndarray) and value.ndim == rank
-
-
-def _batch_of_one(doc: Any) -> Any:
-    return doc[np.newaxis] if _is_array(doc, 3) else doc

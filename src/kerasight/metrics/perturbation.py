@@ -110,7 +110,7 @@ class Curve:
 
 def deletion(
     model: keras.Model,
-    docs: Shaped[np.ndarray, "docs _ _ _"],
+    docs: Any,
     explanations: Heatmaps,
     *,
     targets: Sequence[int] | None = None,
@@ -120,6 +120,7 @@ def deletion(
     logits: bool = False,
     seed: int = 0,
     progress: bool | None = None,
+    seen: str | int | None = None,
 ) -> Curve:
     """Delete pixels, the hottest first, and watch the score fall.
 
@@ -150,6 +151,7 @@ def deletion(
         logits: Whether to watch the score before the final softmax or sigmoid.
         seed: Seed of the order of equally hot pixels, and of noise.
         progress: Whether to show a progress bar; None shows it on a terminal, after a second.
+        seen: Of several inputs, the picture, as `kerasight.explain_prediction` takes it.
 
     Returns:
         A `Curve`. The first point is the doc, the last the baseline.
@@ -172,7 +174,7 @@ def deletion(
     """
     steps = integer("steps", steps, least=1)
     trial, baseline_of = _checked(
-        model, docs, explanations, targets, baseline, batch_size, logits, seed, progress
+        model, docs, explanations, targets, baseline, batch_size, logits, seed, progress, seen
     )
     name = name_of_baseline(baseline)
     return trial.result(curve("deletion", trial, baseline_of, steps, seed, name))
@@ -180,7 +182,7 @@ def deletion(
 
 def insertion(
     model: keras.Model,
-    docs: Shaped[np.ndarray, "docs _ _ _"],
+    docs: Any,
     explanations: Heatmaps,
     *,
     targets: Sequence[int] | None = None,
@@ -190,6 +192,7 @@ def insertion(
     logits: bool = False,
     seed: int = 0,
     progress: bool | None = None,
+    seen: str | int | None = None,
 ) -> Curve:
     """Insert pixels into a baseline, the hottest first, and watch the score rise.
 
@@ -204,7 +207,7 @@ def insertion(
     """
     steps = integer("steps", steps, least=1)
     trial, baseline_of = _checked(
-        model, docs, explanations, targets, baseline, batch_size, logits, seed, progress
+        model, docs, explanations, targets, baseline, batch_size, logits, seed, progress, seen
     )
     name = name_of_baseline(baseline)
     return trial.result(curve("insertion", trial, baseline_of, steps, seed, name))
@@ -212,7 +215,7 @@ def insertion(
 
 def _checked(
     model: keras.Model,
-    docs: np.ndarray,
+    docs: Any,
     explanations: Heatmaps,
     targets: Sequence[int] | None,
     baseline: Baseline,
@@ -220,9 +223,10 @@ def _checked(
     logits: bool,
     seed: int,
     progress: bool | None,
+    seen: str | int | None,
 ) -> tuple[Trial, Callable[[int], np.ndarray]]:
     """What was passed, checked; and the baseline of a doc, given its position."""
-    checked = docs_of(model, docs)
+    checked = docs_of(model, docs, seen)
     baseline_of = baselines(baseline, checked, integer("seed", seed, least=0))
     trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
     return trial, baseline_of
@@ -408,7 +412,7 @@ class Increase(_Masked):
 
 def average_drop(
     model: keras.Model,
-    docs: Shaped[np.ndarray, "docs _ _ _"],
+    docs: Any,
     explanations: Heatmaps,
     *,
     targets: Sequence[int] | None = None,
@@ -417,6 +421,7 @@ def average_drop(
     logits: bool = False,
     seed: int = 0,
     progress: bool | None = None,
+    seen: str | int | None = None,
 ) -> AverageDrop:
     r"""Leave only the hot pixels, and see how much of the score goes.
 
@@ -440,7 +445,7 @@ def average_drop(
             above 0, so that there is no share of it to lose.
     """
     trial, baseline_of = _checked(
-        model, docs, explanations, targets, baseline, batch_size, logits, seed, progress
+        model, docs, explanations, targets, baseline, batch_size, logits, seed, progress, seen
     )
     for position, score in enumerate(trial.untouched):
         if not score > 0:
@@ -457,7 +462,7 @@ def average_drop(
 
 def increase(
     model: keras.Model,
-    docs: Shaped[np.ndarray, "docs _ _ _"],
+    docs: Any,
     explanations: Heatmaps,
     *,
     targets: Sequence[int] | None = None,
@@ -466,6 +471,7 @@ def increase(
     logits: bool = False,
     seed: int = 0,
     progress: bool | None = None,
+    seen: str | int | None = None,
 ) -> Increase:
     """Leave only the hot pixels, and see how often the score rises.
 
@@ -478,7 +484,7 @@ def increase(
         An `Increase`.
     """
     trial, baseline_of = _checked(
-        model, docs, explanations, targets, baseline, batch_size, logits, seed, progress
+        model, docs, explanations, targets, baseline, batch_size, logits, seed, progress, seen
     )
     name = name_of_baseline(baseline)
     after = trial.result(masked_scores(trial, baseline_of, name))

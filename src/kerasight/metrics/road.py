@@ -107,7 +107,7 @@ class Road:
 
 def road(
     model: keras.Model,
-    docs: Shaped[np.ndarray, "docs _ _ _"],
+    docs: Any,
     explanations: Heatmaps,
     *,
     targets: Sequence[int] | None = None,
@@ -117,6 +117,7 @@ def road(
     logits: bool = False,
     seed: int = 0,
     progress: bool | None = None,
+    seen: str | int | None = None,
 ) -> Road:
     """Remove the most, and the least, relevant pixels, impute them, and compare the scores.
 
@@ -148,7 +149,7 @@ def road(
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise must be finite and not below 0, got {noise}")
     seed = integer("seed", seed, least=0)
-    checked = docs_of(model, docs)
+    checked = docs_of(model, docs, seen)
     trial = Trial.of(model, checked, explanations, targets, batch_size, logits, progress)
     return trial.result(road_of(trial, shares, float(noise), seed))
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from kerasight.cam.inputs import Inputs
 from kerasight.checks import flag, integer, plural
 from kerasight.metrics.common import Docs, class_of_each, heatmaps_of, progressing, ranks
 from kerasight.progress import check_progress
@@ -128,7 +129,7 @@ class Trial:
         )
         scores = np.concatenate(
             [
-                _scores(model, docs, docs.values[start : start + batch_size], logits)
+                _scores(model, docs.inputs[start : start + batch_size], logits)
                 for start in range(0, number, batch_size)
             ]
         )
@@ -218,7 +219,7 @@ class Trial:
                     share = (place + (column + 0.5) / each) / len(self.heatmaps)
                     yield share, (number, place, column), picture
 
-        def pictures() -> Iterator[Version]:
+        def pictures() -> Iterator[tuple[tuple[Hashable, int], Callable[[], np.ndarray]]]:
             spread = heapq.merge(*map(of_metric, asked), key=itemgetter(0))
             for _, where, (what, make) in spread:
                 key = ("scores", what) if self.is_shared else where
@@ -228,7 +229,7 @@ class Trial:
                     waiting[key].append(where)
                 else:
                     waiting[key] = [where]
-                    yield key, make
+                    yield (key, int(self.places[where[1]])), make
 
         def fill(where: tuple[int, int, int], row: np.ndarray) -> None:
             number, place, column = where
@@ -238,7 +239,8 @@ class Trial:
         values = self.docs.values
         with closing(_made(pictures(), self.batch_size, values.shape[1:], values.dtype)) as made:
             for keys, batch in made:
-                for key, row in zip(keys, score(batch), strict=True):
+                scores = score(self.docs.with_pictures(batch, [place for _, place in keys]))
+                for (key, _), row in zip(keys, scores, strict=True):
                     for where in waiting.pop(key):
                         fill(where, row)
                     if self.is_shared:
@@ -247,15 +249,13 @@ class Trial:
                 done.clear()
         yield from done
 
-    def _scorer(self, number: int) -> Callable[[np.ndarray], np.ndarray]:
-        """A function that scores batches of pictures, channels last; ``number`` in all."""
+    def _scorer(self, number: int) -> Callable[[Inputs], np.ndarray]:
+        """A function that scores batches; ``number`` of docs in all."""
         if number < _MANY:
-            return lambda batch: _scores(self.model, self.docs, batch, self.logits)
+            return lambda batch: _scores(self.model, batch, self.logits)
         from kerasight.keras.record import scorer
 
-        as_taken = self.docs.as_the_model_takes
-        score = scorer(self.model, as_taken(self.docs.values[:1]), logits=self.logits)
-        return lambda batch: score(as_taken(batch))
+        return scorer(self.model, self.docs.inputs[:1], logits=self.logits)
 
 
 def digest(values: Shaped[np.ndarray, " ..."]) -> bytes:
@@ -265,12 +265,15 @@ def digest(values: Shaped[np.ndarray, " ..."]) -> bytes:
 
 
 def _made(
-    pictures: Iterator[Version], number: int, shape: tuple[int, ...], dtype: np.dtype
-) -> Generator[tuple[list[Hashable], np.ndarray], None, None]:
+    pictures: Iterator[tuple[Item, Callable[[], np.ndarray]]],
+    number: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+) -> Generator[tuple[list[Item], np.ndarray], None, None]:
     """Batches of ``number`` pictures with their keys, made by threads, some batches ahead."""
     pool = ThreadPoolExecutor(_THREADS)
 
-    def begun() -> Iterator[tuple[list[Hashable], np.ndarray, list[Future[None]]]]:
+    def begun() -> Iterator[tuple[list[Item], np.ndarray, list[Future[None]]]]:
         while some := list(itertools.islice(pictures, number)):
             keys, makes = zip(*some, strict=True)
             batch = np.empty((len(some), *shape), dtype)
@@ -296,13 +299,8 @@ def _make(makes: Sequence[Callable[[], np.ndarray]], places: np.ndarray) -> None
         place[...] = make()
 
 
-def _scores(
-    model: keras.Model,
-    docs: Docs,
-    batch: Float[np.ndarray, "batch height width channels"],
-    logits: bool,
-) -> Float[np.ndarray, "batch classes"]:
-    """The scores of a batch of pictures, channels last, shape ``(batch, classes)``."""
+def _scores(model: keras.Model, batch: Inputs, logits: bool) -> Float[np.ndarray, "batch classes"]:
+    """The scores of a batch, shape ``(batch, classes)``."""
     from kerasight.keras.record import scores_of
 
-    return scores_of(model, docs.as_the_model_takes(batch), logits=logits, batch_size=len(batch))
+    return scores_of(model, batch, logits=logits, batch_size=len(batch))
