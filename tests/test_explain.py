@@ -28,6 +28,7 @@ def test_the_top_level_function_is_the_registry() -> None:
     assert callable(explain_prediction.register)
 
 
+@pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")  # their weights are random
 def test_keras_models_of_any_class_are_routed_to_the_keras_explainer() -> None:
     for name in ("functional", "sequential", "subclassed, no training argument"):
         model = MODELS[name]()

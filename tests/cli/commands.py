@@ -64,10 +64,13 @@ def make_area() -> keras.Model:
 def make_softmax() -> keras.Model:
     """Three classes with probabilities of 0.5, 0.3 and 0.2 for a picture that is black."""
     inputs = keras.Input((4, 4, 3))
-    x = layers.Conv2D(4, 3, padding="same", bias_initializer="ones", name="features")(inputs)
+    x = layers.Conv2D(4, 3, padding="same", name="features")(inputs)
     x = layers.GlobalAveragePooling2D()(x)
     head = layers.Dense(3, activation="softmax", name="head")
     model = keras.Model(inputs, head(x), name="softmax")
+    filters = np.random.default_rng(0).normal(0, 0.2, (3, 3, 3, 4))
+    filters -= filters.mean(axis=(0, 1, 2))  # so that no picture drives the softmax to its ends
+    model.get_layer("features").set_weights([filters, np.ones(4)])
     kernel = np.zeros((4, 3))
     kernel[0] = np.log([0.5, 0.3, 0.2])
     head.set_weights([kernel, np.zeros(3)])

@@ -60,7 +60,7 @@ ENDS: dict[str, tuple[Callable[[Any], Any], int]] = {
     "an Activation layer, one unit": (kl.Activation("sigmoid"), 1),
     "a model": (in_a_model(kl.Softmax()), 3),
     "a model in a model": (in_a_model(in_a_model(kl.Activation("softmax"))), 3),
-    "dropout after it": (lambda x: kl.Dropout(0.5)(kl.Softmax()(x), training=False), 3),
+    "dropout after it": (lambda x: kl.Dropout(0.5, seed=1)(kl.Softmax()(x), training=False), 3),
     "tf.nn.softmax": (tf.nn.softmax, 3),
     "reshaped after it": (lambda x: keras.ops.reshape(keras.ops.softmax(x), (-1, 3)), 3),
     "one unit, without its axis": (lambda x: keras.ops.squeeze(keras.ops.sigmoid(x), -1), 1),
@@ -77,10 +77,6 @@ def test_the_logit_is_explained(name: str, kind: type[Ending]) -> None:
     end, units = ENDS[name]
     model = kind(end, units)
     model(make_doc())
-    if keras.config.backend() == "jax" and not name.startswith(("a model", "a Softmax", "an Act")):
-        with pytest.raises(ValueError, match="cannot be found"):  # where it is no layer's doing
-            explained(model)
-        return
     logits = np.asarray(keras.ops.convert_to_numpy(model.logits(make_doc())))[0]
     plain = Ending(lambda x: x, units)
     plain(make_doc())

@@ -71,7 +71,7 @@ def test_a_heatmap_that_weights_do_not_touch_fails() -> None:
     assert found.layers == ("positive",)
     assert "with 1 layer random" in repr(found)
     assert float(found) == found.final == pytest.approx(1)
-    np.testing.assert_allclose(found.heatmaps[0, 2, 0], found.originals[0], atol=1e-6)
+    np.testing.assert_allclose(found.heatmaps[0, 2, 0], found.originals[0], atol=1e-5)
 
 
 def test_a_heatmap_that_is_made_of_weights_passes() -> None:
@@ -96,7 +96,7 @@ def test_on_the_model_of_the_demo_it_is_told_where_it_can_be() -> None:
         expl.layer,
         "Grad-CAM",
     )
-    np.testing.assert_array_equal(found.originals[3], expl.targets[0].heatmap)
+    np.testing.assert_allclose(found.originals[3], expl.targets[0].heatmap, atol=1e-6)
     # Of 40 docs the mean is 0.499, give or take 0.026, and what a few of them give is chance.
     found = sanity_check(model, docs, logits=True, steps=1, method="layercam")
     assert found.verdict == "cannot be told"

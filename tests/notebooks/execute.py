@@ -69,8 +69,8 @@ def execute(notebook: Any, imagenet: Path | None) -> Any:
             cell.outputs, cell.execution_count = [], None
     with tempfile.TemporaryDirectory() as folder:
         environment = {
-            **os.environ,
             "KERAS_BACKEND": "tensorflow",
+            **os.environ,
             "KERAS_HOME": folder,  # nothing that was downloaded before
             # Where no one listens: a download fails at once, also where there is internet.
             "http_proxy": "http://127.0.0.1:9",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from jaxtyping import Shaped
+    from jaxtyping import Integer, Shaped
 
 __all__ = ["Inputs", "names_of"]
 
@@ -61,7 +61,7 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.docs)
 
-    def __getitem__(self, docs: slice) -> Inputs:
+    def __getitem__(self, docs: slice | Integer[np.ndarray, " rows"]) -> Inputs:
         """Some of the docs."""
         return self._with_leaves([leaf[docs] for leaf in self.leaves])
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
@@ -29,7 +29,7 @@ from kerasight.keras.sites import Choice, Site, guessed
 from kerasight.keras.state import Contents
 from kerasight.keras.tap import tapped
 from kerasight.keras.targets import Target
-from kerasight.keras.traces import WORTH_A_TRACE, log_eager, outer_scope
+from kerasight.keras.traces import WORTH_A_TRACE, Traces, log_eager, outer_scope
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -65,6 +65,16 @@ class Pass:
     scores: Float[np.ndarray, "docs classes"]
     calls: Sequence[Call] = ()
 
+    def of_docs(self, docs: int) -> Pass:
+        """The pass of so many docs, the first ones, where each has a row of its own."""
+        return replace(
+            self,
+            activations=None if self.activations is None else self.activations[:docs],
+            gradients=None if self.gradients is None else self.gradients[:, :docs],
+            target=self.target.of_docs(slice(docs)),
+            scores=self.scores[:docs],
+        )
+
 
 def look(
     anatomy: Anatomy, inputs: Inputs, target: Target, choice: Choice, *, logits: bool = False
@@ -85,39 +95,71 @@ def look(
     """
     check_eager()
     traces, wanted, docs = anatomy.traces, choice.wanted, len(inputs)
+    backend = backends.current()
     tensors, shapes = _tensors(anatomy, inputs)
+    asked_at = None if wanted is None else wanted.key()
+    sized = ("look", asked_at, shapes, logits, target.kind())
+    rows = _rows_to_run(traces, sized, docs)
+    if len(rows) > docs:
+        found = look(anatomy, inputs[rows], target.of_docs(rows), choice, logits=logits)
+        if found.activations is None or len(found.activations) == len(rows):
+            return found.of_docs(docs)
     # The choice may depend on the size of the docs; where a layer is asked for, it hardly does.
     sizes = tuple((tuple(leaf.shape[1:]), str(leaf.dtype)) for leaf in inputs.leaves)
-    place = (inputs.seen, *((sizes,) if wanted is None else (shapes, wanted.key())))
-
+    place = (inputs.seen, *((sizes,) if wanted is None else (shapes, asked_at)))
     classes: int | None = traces.known(_CLASSES)
 
-    def counted(site: Site) -> tuple[Any, ...]:
-        return ("look", site.key(), shapes, logits, target.kind())
+    def counted(site: Site | None) -> tuple[Any, ...]:
+        key = asked_at if site is None else site.key()
+        return ("look", key, shapes, logits, target.kind())
 
     def count(site: Site, docs: int) -> None:
-        """Note that docs went through an eager pass, and where it was looked at."""
+        """Note that docs went through a pass, and where it was looked at."""
         if traces.count(anatomy.model, counted(site), docs):
             traces.choose(place, site)
             traces.once(_CLASSES, lambda: classes)
 
-    def traced(site: Site) -> _Trace | None:
+    def traced(site: Site | None, ready: _Trace | None = None) -> _Trace | None:
+        """The pass, compiled for a site; if there is none yet, it is chosen by the shapes."""
         key, asked = counted(site), target
-        if not backends.current().compiles_for_any_size:
-            # There may be fewer classes than are asked for.
-            if classes is None:
-                return None
-            asked = target.check(classes)
+        if classes is not None and not backend.compiles_for_any_size:
+            asked = target.check(classes)  # there may be fewer than are asked for
         arrays = [_typed(leaf) for leaf in asked.leaves()]
         of_target = [
             (shape, str(array.dtype)) for shape, array in zip(asked.shapes(), arrays, strict=True)
         ]
         signature = _signature((*shapes, *of_target), (*tensors.leaves, *arrays))
-        trace: _Trace | None = traces.get(
-            (*key, signature),
-            key,
-            lambda: _Trace(anatomy.model, inputs, signature, site, asked, logits),
-        )
+        wrong: list[Exception] = []
+
+        def make() -> _Trace | None:
+            try:
+                at = wanted if site is None else site
+                return ready or _Trace(anatomy, inputs, signature, at, asked, logits)
+            except _WrongTargetError as error:
+                wrong.append(error.args[0])
+            except _UntoldError:
+                pass
+            return None
+
+        trace: _Trace | None = traces.get((*key, signature), key, make)
+        if wrong or (site is None and trace is not None):
+            traces.drop((*key, signature))
+        if wrong:
+            raise wrong[0]
+        return trace
+
+    def traced_at_once() -> _Trace | None:
+        """The pass, compiled before it has run, which tells where to look."""
+        nonlocal classes
+        if anatomy.unbuilt or _may_be_of_others(tensors):
+            return None
+        if not traces.count(anatomy.model, counted(None), WORTH_A_TRACE):
+            return None
+        trace = traced(None)
+        if trace is not None:
+            classes = trace.classes
+            count(trace.site(), WORTH_A_TRACE)
+            traced(trace.site(), trace)
         return trace
 
     def run_first(docs: int) -> Pass:
@@ -130,23 +172,29 @@ def look(
         return found
 
     known = wanted if wanted is not None and wanted.call is not None else traces.chosen(place)
+    if classes is None and not backend.compiles_for_any_size:
+        known = None
     trace = None if known is None else traced(known)
     try:
-        if trace is None and docs >= WORTH_A_TRACE:
+        if trace is None and known is None and backend.compiles_each_operation:
+            trace = traced_at_once()
+        if trace is None and (docs >= WORTH_A_TRACE or backend.compiles_each_operation):
             # Many at once, eagerly, would take longer than a trace, and more memory by far: Keras
             # keeps what every layer put out.
-            needs_classes = classes is None and not backends.current().compiles_for_any_size
-            if known is None or needs_classes:
+            if known is None:
                 first = run_first(1)
+                if docs == 1:
+                    return first
                 known = None if first.gradients is None else first.site
             if known is not None:
-                count(known, docs)
+                count(known, WORTH_A_TRACE)
                 trace = traced(known)
-        if trace is not None and known is not None:
-            ready, site = trace, known
-            found = _if_it_can(anatomy, lambda: ready.run(site, tensors, target))
-            if found is not None:
-                return found
+        if trace is not None:
+            ready = trace
+            run = _if_it_can(anatomy, lambda: ready.run(tensors, target))
+            if run is not None:
+                traces.once(_Sizes.of(sized), _Sizes).run.add(docs)
+                return run
         return run_first(docs)
     except HiddenLogitsError:
         # A graph tells more: what each operation is, and what went into it.
@@ -158,7 +206,50 @@ def look(
         trace = traced(found.site)
         if trace is None:
             raise
-        return trace.run(found.site, tensors, target)
+        return trace.run(tensors, target)
+
+
+@dataclass
+class _Sizes:
+    """Of a pass that is compiled for each number of docs.
+
+    Attributes:
+        run: The numbers of docs that it has run with.
+        asked: How often it was asked for others, by their number of docs.
+    """
+
+    run: set[int] = field(default_factory=set)
+    asked: dict[int, int] = field(default_factory=dict)
+
+    @staticmethod
+    def of(key: Hashable) -> Hashable:
+        """Under which the sizes of a pass are kept."""
+        return ("sizes", key)
+
+
+def _rows_to_run(traces: Traces, key: Hashable, docs: int) -> np.ndarray:
+    """The rows of docs to run; where these are more than there are docs, those at the end go.
+
+    A number of docs that comes seldom, as that of the last docs of a stream, is filled up to one
+    that a pass was compiled for. A doc by itself is not, as it is to be compared with others.
+    """
+    found = docs
+    sizes: _Sizes | None = traces.known(_Sizes.of(key))
+    if sizes and docs > 1 and not backends.current().compiles_for_any_size:
+        larger = [size for size in sizes.run if size > docs]
+        if larger and docs not in sizes.run:
+            sizes.asked[docs] = sizes.asked.get(docs, 0) + 1
+            found = min(larger) if sizes.asked[docs] <= WORTH_A_TRACE else docs
+    rows: np.ndarray = np.minimum(np.arange(found), docs - 1)
+    return rows
+
+
+class _WrongTargetError(Exception):
+    """A model has no such target; its argument is the error that says so."""
+
+
+class _UntoldError(Exception):
+    """A trace cannot tell what an eager run can."""
 
 
 def scores(
@@ -178,25 +269,31 @@ def scores(
         RunError: If the output is not one score a class, or the logits cannot be found.
     """
     check_eager()
-    traces, model = anatomy.traces, anatomy.model
+    traces, model, docs = anatomy.traces, anatomy.model, len(inputs)
+    backend = backends.current()
     tensors, shapes = _tensors(anatomy, inputs)
     key = ("scores", shapes, logits)
+    rows = _rows_to_run(traces, key, docs)
+    if len(rows) > docs:
+        return scores(anatomy, inputs[rows], logits=logits)[:docs]
 
     def traced() -> Any:
         signature = _signature(shapes, tensors.leaves)
         return traces.get(
-            (*key, signature), key, lambda: _traced_scores(model, inputs, signature, logits)
+            (*key, signature), key, lambda: _traced_scores(anatomy, inputs, signature, logits)
         )
 
-    if len(inputs) >= WORTH_A_TRACE and model.built:
-        traces.count(model, key, len(inputs))  # for the reason given in `look`
+    compiles_first = backend.compiles_each_operation and not anatomy.unbuilt
+    if model.built and (docs >= WORTH_A_TRACE or compiles_first):
+        traces.count(model, key, WORTH_A_TRACE)  # for the reason given in `look`
     found, trace = None, traced()
     if trace is not None:
         found = _if_it_can(anatomy, lambda: trace(*tensors.leaves))
+        traces.once(_Sizes.of(key), _Sizes).run.add(docs)
     if found is None:
         try:
             found = _scores_eagerly(anatomy, tensors, logits)
-            traces.count(model, key, len(inputs))
+            traces.count(model, key, docs)
         except HiddenLogitsError:
             traces.count(model, key, WORTH_A_TRACE)
             trace = traced()
@@ -244,7 +341,7 @@ def frozen_scores(
         signature = _signature(shapes, tensors.leaves)
 
         def trace() -> Any:
-            return mark, _traced_scores(model, docs, signature, logits, weights)
+            return mark, _traced_scores(anatomy, docs, signature, logits, weights)
 
         found = traces.get((*key, signature), key, trace)
         if found is not None and found[0] != mark:
@@ -273,20 +370,26 @@ def _mark(weights: Weights) -> bytes:
     return mark.digest()
 
 
+def _weak(anatomy: Anatomy) -> Callable[[], Anatomy]:
+    """What gives the anatomy of a model, without keeping the model alive."""
+    weak_anatomy, weak_model = weakref.ref(anatomy), weakref.ref(anatomy.model)
+    return lambda: weak_anatomy() or Anatomy(weak_model())
+
+
 def _traced_scores(
-    model: keras.Model,
+    anatomy: Anatomy,
     inputs: Inputs,
     shapes: Sequence[Any],
     logits: bool,
     weights: Weights = (),
 ) -> Callable[..., Any]:
-    weak_model = weakref.ref(model)  # the function lives on in its trace
+    weak_anatomy = _weak(anatomy)  # the function lives on in its trace
 
     def run(*leaves: Any) -> Any:
         given = _packed(inputs, leaves)
-        return Run(Anatomy(weak_model()), given, logits=logits, weights=weights).scores
+        return Run(weak_anatomy(), given, logits=logits, weights=weights).scores
 
-    variables = () if weights else model.variables
+    variables = () if weights else anatomy.model.variables
     return backends.current().compiled(run, shapes, variables)
 
 
@@ -311,7 +414,7 @@ def scores_from(
     traces, model = anatomy.traces, anatomy.model
     _, shapes = _tensors(anatomy, inputs)
     key = ("from", site.key(), shapes, logits)
-    weak_model, weak_site = weakref.ref(model), site.weak()
+    weak_anatomy, weak_site = _weak(anatomy), site.weak()
 
     def rest(anatomy: Anatomy, site: Site, outputs: Any, *leaves: Any) -> Any:
         return Run(
@@ -325,7 +428,7 @@ def scores_from(
 
     def compiled(signature: Any) -> Any:
         def run(outputs: Any, *leaves: Any) -> Any:
-            return rest(Anatomy(weak_model()), weak_site(), outputs, *leaves)
+            return rest(weak_anatomy(), weak_site(), outputs, *leaves)
 
         return backends.current().compiled(run, signature, model.variables)
 
@@ -388,51 +491,84 @@ def check_eager() -> None:
 
 
 class _Trace:
-    """A pass, compiled for one model, site, kind of target and shape."""
+    """A pass, compiled for one model, site, kind of target and shape.
+
+    Attributes:
+        classes: How many classes the model has.
+        site: Gives where it looks, without keeping the layer alive.
+    """
+
+    classes: int
+    site: Callable[[], Site]
 
     def __init__(
         self,
-        model: keras.Model,
+        anatomy: Anatomy,
         inputs: Inputs,
         signature: Sequence[Any],
-        site: Site,
+        wanted: Site | None,
         target: Target,
         logits: bool,
     ) -> None:
         """Trace the pass.
 
         Args:
-            model: The model.
+            anatomy: The model.
             inputs: Inputs of its structure.
             signature: Shapes and types of the inputs, and of the arrays of the target.
-            site: Where to look.
+            wanted: Where to look; None to have it chosen by what a trace tells.
             target: A target of this kind, of the same shapes.
             logits: As in `look`.
+
+        Raises:
+            Exception: Whatever is asked of the trace that it cannot tell.
         """
         # The function lives on in its trace, and must not keep the model alive.
-        weak_model, weak_site = weakref.ref(model), site.weak()
+        weak_anatomy, weak_site = _weak(anatomy), None if wanted is None else wanted.weak()
 
         def run(scale: Any, *given: Any) -> tuple[Any, ...]:
             number = len(inputs.leaves)
-            leaves, arrays = given[:number], given[number:]
-            anatomy, site = Anatomy(weak_model()), weak_site()
-            seen, linear = _linear(anatomy, _packed(inputs, leaves), logits, site)
-            self._classes = _check_scores(tuple(seen.scores.shape))
-            self._scales = _scales(seen)
-            self._settled = target.with_leaves(arrays).settled(seen.scores)
-            position = seen.position(site)
-            gradients = _gradients(seen, linear, position, self._settled, scale)
-            if gradients is None:
-                raise RunError("no gradient")  # which the eager pass reports as it should be
-            return (seen.watched[position], gradients, seen.scores, *self._settled.leaves())
+            docs, arrays = _packed(inputs, given[:number]), given[number:]
+            anatomy = weak_anatomy()
+            choice = Choice(anatomy, None if weak_site is None else weak_site())
+
+            def linear_run(guess: keras.layers.Layer | None) -> tuple[Run, Linear]:
+                return _linear(anatomy, docs, logits, choice.wanted, guess)
+
+            def settled(run: Run) -> Target:
+                self.classes = _classes_of(run, docs.docs.shape[0])
+                try:
+                    checked = target.check(self.classes)
+                except ValueError as error:
+                    raise _WrongTargetError(error) from error
+                if [one.shape for one in checked.leaves()] != [
+                    one.shape for one in target.leaves()
+                ]:
+                    raise _UntoldError  # there are fewer classes than are asked for
+                return target.with_leaves(arrays).settled(run.scores)
+
+            def gradients_at(run: Run, linear: Linear, position: int, target: Target) -> Any:
+                return _gradients(run, linear, position, target, scale)
+
+            def positions_in(run: Run) -> Iterator[int]:
+                return choice.positions(run.calls, docs.docs.shape[0])
+
+            seen = _seen(anatomy, choice, positions_in, linear_run, settled, gradients_at)
+            if seen.gradients is None or seen.site is None or seen.position is None:
+                raise _UntoldError  # the eager pass reports that there is no gradient
+            is_known = choice.wanted is not None and choice.wanted.call is not None
+            self.site = weak_site if is_known and weak_site is not None else seen.site.weak()
+            self._scales, self._settled = _scales(seen.run), seen.target
+            activations = seen.run.watched[seen.position]
+            return (activations, seen.gradients, seen.run.scores, *seen.target.leaves())
 
         self._function = backends.current().compiled(
-            run, [((), "float32"), *signature], model.variables
+            run, [((), "float32"), *signature], anatomy.model.variables
         )
 
-    def run(self, site: Site, tensors: Inputs, target: Target) -> Pass:
+    def run(self, tensors: Inputs, target: Target) -> Pass:
         """Run the pass."""
-        arrays = map(_typed, target.check(self._classes).leaves())
+        arrays = map(_typed, target.check(self.classes).leaves())
         given = [*tensors.leaves, *map(ops.convert_to_tensor, arrays)]
         for place, scale in enumerate(self._scales):
             seen, gradients, scores, *settled = self._function(
@@ -443,7 +579,7 @@ class _Trace:
                 self._scales = self._scales[place:]
                 break
         return Pass(
-            site=site,
+            site=self.site(),
             activations=_as_array(seen),
             gradients=_as_array(gradients),
             target=self._settled.with_leaves(map(ops.convert_to_numpy, settled)).named(),
@@ -455,63 +591,117 @@ def _look_eagerly(
     anatomy: Anatomy, tensors: Inputs, target: Target, choice: Choice, logits: bool
 ) -> Pass:
     """Run a pass operation by operation, which takes no preparation."""
-    with _keeping_no_symbols(anatomy.model):
+    with _keeping_no_symbols(anatomy.model, tensors):
         return _look_at_each_operation(anatomy, tensors, target, choice, logits)
 
 
 @contextlib.contextmanager
-def _keeping_no_symbols(model: keras.Model) -> Iterator[None]:
-    """Where a model holds afterwards what it held before, if a run would leave symbols in it."""
+def _keeping_no_symbols(model: keras.Model, tensors: Inputs) -> Iterator[None]:
+    """Where a model that keeps what passes through it keeps no symbols of the run."""
     before = None
     if backends.current().runs_on_symbols:
         with contextlib.suppress(Exception):  # what cannot be looked into
             before = Contents(model)
     try:
         yield
-    finally:
+    except BaseException:
         if before is not None:
             before.put_back()
+        raise
+    if before is not None and not before.holds():
+        before.put_back()
+        with changing_nothing():
+            outputs_of(model, tensors)  # to keep numbers
 
 
 def _look_at_each_operation(
-    anatomy: Anatomy,
-    tensors: Inputs,
-    target: Target,
-    choice: Choice,
-    logits: bool,
-    watches_all: bool = False,
+    anatomy: Anatomy, tensors: Inputs, target: Target, choice: Choice, logits: bool
 ) -> Pass:
     is_ambiguous = _may_be_of_others(tensors)
-    watches_all |= is_ambiguous
-    guess = guessed(anatomy) if choice.wanted is None and not watches_all else None
-    run, linear = _once_built(
-        anatomy, tensors, lambda: _linear(anatomy, tensors, logits, choice.wanted, guess)
-    )
-    classes = _check_scores(tuple(run.scores.shape))
-    if len(run.scores) != len(tensors):
-        raise RunError(
-            f"the model's output must have one row a doc, got shape {tuple(run.scores.shape)} for "
-            f"{plural(len(tensors), 'doc')}"
+
+    def linear_run(guess: keras.layers.Layer | None) -> tuple[Run, Linear]:
+        return _once_built(
+            anatomy, tensors, lambda: _linear(anatomy, tensors, logits, choice.wanted, guess)
         )
-    settled = target.check(classes).settled(run.scores)
+
+    def settled(run: Run) -> Target:
+        return target.check(_classes_of(run, len(tensors))).settled(run.scores)
+
+    def gradients_at(run: Run, linear: Linear, position: int, target: Target) -> Any:
+        found = None
+        for scale in _scales(run):
+            with in_plain_words(anatomy.model):
+                found = _gradients(run, linear, position, target, scale)
+            if found is None or _is_finite(found):
+                break
+        return found
+
+    def positions_in(run: Run) -> Sequence[int]:
+        positions = list(choice.positions(run.calls, len(tensors)))
+        if is_ambiguous:
+            return _of_seen(anatomy, tensors, run, choice.wanted, positions)
+        return positions
+
+    seen = _seen(
+        anatomy, choice, positions_in, linear_run, settled, gradients_at, watches_all=is_ambiguous
+    )
+    run = seen.run
+    activations = None if seen.position is None else run.watched[seen.position]
+    arrays = map(ops.convert_to_numpy, seen.target.leaves())
+    return Pass(
+        site=seen.site,
+        activations=None if activations is None else _as_array(activations),
+        gradients=None if seen.gradients is None else _as_array(seen.gradients),
+        target=seen.target.with_leaves(arrays).named(),
+        scores=_as_array(run.scores),
+        calls=run.calls,
+    )
+
+
+@dataclass
+class _Seen:
+    """What came of a run, and of its gradients at the site that was chosen."""
+
+    run: Run
+    target: Target
+    position: int | None
+    gradients: Any
+    site: Site | None
+
+
+def _seen(
+    anatomy: Anatomy,
+    choice: Choice,
+    positions_in: Callable[[Run], Iterable[int]],
+    linear_run: Callable[[keras.layers.Layer | None], tuple[Run, Linear]],
+    settled: Callable[[Run], Target],
+    gradients_at: Callable[[Run, Linear, int, Target], Any],
+    watches_all: bool = False,
+) -> _Seen:
+    """Run a model, choose a site, and differentiate there.
+
+    Args:
+        anatomy: The model.
+        choice: Says where to look.
+        positions_in: The positions to look at in a run, the best first.
+        linear_run: Runs the model, given the layer before whose first call nothing is watched.
+        settled: The target, given a run.
+        gradients_at: The gradients of the target at a position of a run.
+        watches_all: Whether a guess where to look has failed.
+    """
+    guess = guessed(anatomy) if choice.wanted is None and not watches_all else None
+    run, linear = linear_run(guess)
+    target = settled(run)
     first: int | None = None
     gradients = None
-    positions = list(choice.positions(run.calls, len(tensors)))
-    if is_ambiguous:
-        positions = _of_seen(anatomy, tensors, run, choice.wanted, positions)
-    for position in positions:
+    for position in positions_in(run):
         seen = run.watched[position]
         if seen is None and run.calls[position].shape:
             # Guessed wrong, and not watched: once more, with an eye on all.
-            return _look_at_each_operation(
-                anatomy, tensors, target, choice, logits, watches_all=True
-            )
+            return _seen(anatomy, choice, positions_in, linear_run, settled, gradients_at, True)
         first = position if first is None else first
-        for scale in _scales(run) if seen is not None else ():
-            with in_plain_words(anatomy.model):
-                gradients = _gradients(run, linear, position, settled, scale)
-            if gradients is None or _is_finite(gradients):
-                break
+        if seen is not None:
+            gradients = gradients_at(run, linear, position, target)
         if gradients is not None:
             first = position
             break
@@ -528,15 +718,7 @@ def _look_at_each_operation(
         return None if found is None else _as_array(found[0])
 
     site = None if first is None else choice.site(run.calls, first, gradient_of_token)
-    seen = None if first is None else run.watched[first]
-    return Pass(
-        site=site,
-        activations=None if seen is None else _as_array(seen),
-        gradients=None if gradients is None else _as_array(gradients),
-        target=settled.with_leaves(map(ops.convert_to_numpy, settled.leaves())).named(),
-        scores=_as_array(run.scores),
-        calls=run.calls,
-    )
+    return _Seen(run, target, first, gradients, site)
 
 
 def _may_be_of_others(tensors: Inputs) -> bool:
@@ -700,6 +882,18 @@ def _packed(inputs: Inputs, leaves: Sequence[Any]) -> Inputs:
 def _typed(leaf: Any) -> np.ndarray:
     """An array of a target, in a type that compiled functions take."""
     return np.asarray(leaf, np.float32 if np.issubdtype(leaf.dtype, np.floating) else np.int32)
+
+
+def _classes_of(run: Run, docs: int | None) -> int:
+    """The number of classes that a run has scores of, a row for each of the docs."""
+    classes = _check_scores(tuple(run.scores.shape))
+    rows = run.scores.shape[0]
+    if docs is not None and rows not in (None, docs):
+        raise RunError(
+            "the model's output must have one row a doc, got shape "
+            f"{tuple(run.scores.shape)} for {plural(docs, 'doc')}"
+        )
+    return classes
 
 
 def _check_scores(shape: tuple[int | None, ...]) -> int:

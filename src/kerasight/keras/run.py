@@ -121,6 +121,7 @@ class Run:
         self._replacement = replacement
         # By id: each tensor that goes on, and the position at which it was seen.
         self._positions: dict[int, tuple[Any, int | None]] = {}
+        self._types: set[str] = set()  # of the outputs
         # By id of a layer: how often it was called.
         self._numbers: dict[int, int] = {}
         # Of the calls that have begun: layer, number (None of a dry run), positions of the inputs.
@@ -151,13 +152,6 @@ class Run:
     def _first_tapped(self, anatomy: Anatomy) -> list[keras.layers.Layer]:
         wanted = [] if self._wanted is None else [self._wanted.layer]
         return [anatomy.model, *anatomy.compiled_calls, *wanted]
-
-    def position(self, site: Site) -> int:
-        """Where a site is among the calls; raises ValueError if it is not."""
-        for position, call in enumerate(self.calls):
-            if call.is_of(site):
-                return position
-        raise RunError(f"layer {site.layer.name!r} is not reached")
 
     def _see_inputs(
         self, layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -221,6 +215,7 @@ class Run:
         self.tokens.append(output if call.has_tokens else None)
         if not _is_floating(output):
             return output
+        self._types.add(_type_of(output))
         self.is_float16 |= _type_of(output) == "float16"
         if layer is self._guess:
             self._guess = None
@@ -237,7 +232,10 @@ class Run:
             watched = self._watch(output if at_input else ops.cast(output, _wide(output)), at_input)
             if is_wanted:
                 self.watched[-1] = watched
-            output = watched if at_input else ops.cast(watched, output.dtype)
+            onwards = watched if at_input else ops.cast(watched, output.dtype)
+            if at_input:  # of which other layers may take what it was
+                self._positions[id(output)] = (weakref.ref(output), len(self.calls) - 1)
+            output = onwards
         self._positions[id(output)] = (weakref.ref(output), len(self.calls) - 1)
         return output
 
@@ -263,7 +261,10 @@ class Run:
 
     def _before_a_cast(self, given: Any) -> int | None:
         """The position of the tensor that Keras cast to this one, to give it to a layer."""
-        if not backends.current().is_eager():  # nothing can be compared, and the site is known
+        is_known = self._wanted is not None and self._wanted.call is not None
+        if is_known and not backends.current().is_eager():  # so that nothing can be compared
+            return None
+        if self._types == {_type_of(given)}:  # nothing was cast
             return None
         for position in reversed(range(len(self.calls))):
             seen = self.watched[position]
@@ -303,18 +304,26 @@ def _wide(values: Any) -> str:
     return "float64" if _type_of(values) == "float64" else "float32"
 
 
-@contextlib.contextmanager
-def changing_nothing(weights: Weights = ()) -> Iterator[None]:
+def changing_nothing(weights: Weights = ()) -> keras.StatelessScope:
     """A block in which a model's changes to itself do not last.
 
     Such as those of batch normalisation in training mode, of counters, seeds and losses. Variables
-    have the values in ``weights``; in a scope of the user's, those of that scope go first.
+    have the values in ``weights``, and else those of a scope around this one.
     """
-    outer = outer_scope()
-    with keras.StatelessScope(state_mapping=weights) as scope:
-        if outer is not None:
-            scope.state_mapping.update(outer.state_mapping)
-        yield
+    return _ChangingNothing(state_mapping=weights)
+
+
+class _ChangingNothing(keras.StatelessScope):  # type: ignore[misc]
+    def __enter__(self) -> _ChangingNothing:
+        self._outer = outer_scope()
+        super().__enter__()
+        return self
+
+    def get_current_value(self, variable: Any) -> Any:
+        found = super().get_current_value(variable)
+        if found is None and self._outer is not None:
+            return self._outer.get_current_value(variable)
+        return found
 
 
 def outputs_of(model: keras.Model, inputs: Inputs) -> Any:

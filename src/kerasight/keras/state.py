@@ -202,6 +202,17 @@ class Contents:
         self._holders = _explore(model)
         self._built = self._built_now()
 
+    def holds(self) -> bool:
+        """Whether there is nothing else than there was."""
+        try:
+            return all(
+                [*map(id, holder.items)] == [*map(id, holder.part.read_untapped(holder.value))]
+                for holder in self._holders
+                if not holder.part.is_by_value
+            )
+        except Exception:  # other attributes, or whatever an object does that is looked into
+            return False
+
     def put_back(self) -> None:
         """Make everything hold what it did, unless layers were built meanwhile."""
         if self._built_now() != self._built:

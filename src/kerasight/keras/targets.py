@@ -110,7 +110,7 @@ class Target(ABC):
         """The target with other arrays."""
         return self._with(iter(leaves))
 
-    def of_docs(self, docs: slice) -> Target:
+    def of_docs(self, docs: slice | Integer[np.ndarray, " rows"]) -> Target:
         """The target of some of the docs."""
         return self.with_leaves(
             leaf[docs] if axes[:1] == ("docs",) and len(leaf) > 1 else leaf

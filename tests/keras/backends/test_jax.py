@@ -7,12 +7,16 @@ import keras
 import numpy as np
 import pytest
 from frameworks import jax
+from fresh_python import run_python
 from keras import layers as kl
-from tiny_models import MODELS, Chain, backbone, head, make_doc
+from tiny_models import MODELS, Chain, backbone, doc_for, head, make_doc
 
 import kerasight
-from kerasight.keras.record import record
-from kerasight.keras.traces import WORTH_A_TRACE
+from kerasight.cam.inputs import Inputs
+from kerasight.keras.anatomy import Anatomy
+from kerasight.keras.record import record, record_batch, scores_of
+from kerasight.keras.targets import Classes
+from kerasight.keras.traces import WORTH_A_TRACE, traces_of
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "jax", reason=f"Keras runs on {keras.config.backend()}"
@@ -36,8 +40,100 @@ def test_each_shape_is_compiled_once(caplog: pytest.LogCaptureFixture) -> None:
             caplog.clear()
             list(kerasight.explain_predictions(model, docs, batch_size=5))
             seen += [one for one in caplog.messages if "compilation of jit(run)" in one]
-    assert 2 <= len(seen) <= 3  # of five docs, of the last two, and of one by itself
+    assert len(seen) == 2  # of five docs, with which the last two are filled up, and of one
     assert not [one for one in caplog.messages if "compilation of jit(run)" in one]
+
+
+def test_what_a_short_batch_is_filled_up_with_is_left_out() -> None:
+    model = MODELS["functional"]()
+    docs = np.concatenate([make_doc(seed=seed) for seed in range(8)])
+    targets = [[0], [1], [2], [0], [1], [2], [0], [1]]
+    asked: dict[str, Any] = {"targets": targets, "relu": False}
+    found = list(kerasight.explain_predictions(model, docs, batch_size=5, **asked))
+    for doc, target, one in zip(docs, targets, found, strict=True):
+        alone = kerasight.explain_prediction(model, doc[None], target, relu=False)
+        assert one.targets[0].target == target[0]
+        assert one.targets[0].score == pytest.approx(alone.targets[0].score, abs=1e-6)
+        np.testing.assert_allclose(one.targets[0].heatmap, alone.targets[0].heatmap, atol=1e-5)
+
+
+def test_a_size_that_comes_often_is_compiled_for_itself() -> None:
+    model = MODELS["functional"]()
+    docs = np.concatenate([make_doc(seed=seed) for seed in range(4)])
+    record_batch(Anatomy(model), Inputs(docs), Classes.top(1))
+    sizes = []
+    for _ in range(WORTH_A_TRACE + 1):
+        record_batch(Anatomy(model), Inputs(docs[:2]), Classes.top(1))
+        sizes.append(len(traces_of(model)._traces))
+    assert sizes == [1] * WORTH_A_TRACE + [2]
+
+
+def test_where_the_layer_cannot_be_chosen_by_shapes_it_is_by_a_run() -> None:
+    class Mixed(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="mixed")
+            self.conv = kl.Conv2D(4, 3, name="conv", dtype="mixed_float16")
+            self.rest = [kl.GlobalAveragePooling2D(dtype="float32"), kl.Dense(3, dtype="float32")]
+
+        def call(self, inputs: Any) -> Any:
+            x = self.conv(inputs)
+            for layer in self.rest:
+                x = layer(x)
+            return x
+
+    model = Mixed()
+    model(make_doc())
+    for _ in range(3):
+        assert record(model, make_doc()).path == "conv"
+    assert traces_of(model)._traces
+
+
+def test_a_class_that_there_is_not_is_told_and_keeps_nothing_from_being_compiled() -> None:
+    model = MODELS["functional"]()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="target 7 is out of range: the model puts out 3"):
+            kerasight.explain_prediction(model, make_doc(), targets=[7])
+    record(model, make_doc(), [2])
+    assert traces_of(model)._traces
+
+
+def test_a_variable_that_keras_does_not_track_is_not_kept_as_it_was() -> None:
+    hidden = keras.Variable(np.float32(1.0))
+
+    class Gain(kl.Layer):
+        def call(self, inputs: Any) -> Any:
+            return inputs * hidden.value
+
+    stack = [keras.Input((8, 8, 3)), kl.Conv2D(2, 3), Gain(), *head(None)]
+    model = keras.Sequential(stack, name="gains")
+    for factor in range(1, 6):
+        hidden.assign(factor)
+        found = record(model, make_doc(), [0])
+        np.testing.assert_allclose(found.scores, np.asarray(model(make_doc()))[0], atol=1e-6)
+        logits = scores_of(model, make_doc())[0]
+        np.testing.assert_allclose(logits, np.asarray(model(make_doc()))[0], atol=1e-6)
+    assert traces_of(model)._traces
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_an_explanation_builds_keeps_no_tracers(name: str) -> None:
+    model, doc = MODELS[name](), doc_for(name)
+    for _ in range(2):
+        kerasight.explain_prediction(model, doc, relu=False)
+        assert model.variables
+        assert not any(isinstance(one.value, jax.core.Tracer) for one in model.variables)
+    model(doc)
+
+
+def test_arrays_of_numpy_in_a_call_are_told_of() -> None:
+    class Counting(kl.Layer):
+        def call(self, inputs: Any) -> Any:
+            return inputs * np.asarray(inputs).mean()
+
+    model = Chain([backbone(), Counting(), *head()], name="counting")
+    model(make_doc())
+    with pytest.raises(ValueError, match="'counting' makes NumPy arrays of its tensors"):
+        record(model, make_doc())
 
 
 def test_a_model_keeps_no_tracers() -> None:
@@ -117,3 +213,90 @@ def test_inside_of_jit_nothing_is_explained() -> None:
 
     with pytest.raises(RuntimeError, match="explanations are run eagerly"):
         jax.jit(explained)(1.0)
+
+
+ON_TWO_DEVICES = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+import jax, keras, kerasight, numpy as np
+from tiny_models import MODELS, make_doc
+
+DOCS = np.concatenate([make_doc(seed=seed) for seed in range(5)])
+
+def heatmaps(model):
+    found = kerasight.explain_predictions(model, DOCS, batch_size=3, relu=False)
+    return [one.targets[0].heatmap for one in found]
+
+def seeded():
+    model, random = MODELS["functional"](), np.random.default_rng(0)
+    model.set_weights([random.normal(0, 0.5, one.shape) for one in model.get_weights()])
+    return model
+
+plain = seeded()
+expected = heatmaps(plain)
+"""
+
+DISTRIBUTED = {
+    "data": "keras.distribution.DataParallel(devices=devices)",
+    "model": "keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name='batch')",
+}
+
+
+@pytest.mark.parametrize("kind", DISTRIBUTED)
+def test_a_distributed_model_is_explained_before_and_after_fit(kind: str) -> None:
+    run_python(
+        ON_TWO_DEVICES
+        + f"""
+devices = keras.distribution.list_devices()
+assert len(devices) == 2
+mesh = keras.distribution.DeviceMesh((1, 2), ["batch", "model"], devices)
+layouts = keras.distribution.LayoutMap(mesh)
+layouts["conv.*kernel"] = (None, None, None, "model")
+keras.distribution.set_distribution({DISTRIBUTED[kind]})
+model = seeded()
+np.testing.assert_allclose(heatmaps(model), expected, atol=1e-5)
+model.compile("sgd", "sparse_categorical_crossentropy")
+model.fit(DOCS[:4], np.array([0, 1, 2, 0]), batch_size=2, verbose=0)
+found = kerasight.explain_prediction(model, DOCS[:1], targets=[0], relu=False)
+np.testing.assert_allclose(found.targets[0].score, np.asarray(model(DOCS[:1]))[0, 0], atol=1e-6)
+"""
+    )
+
+
+def test_a_model_that_is_moved_to_other_devices_is_explained_there() -> None:
+    run_python(
+        ON_TWO_DEVICES
+        + """
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("all",)), PartitionSpec())
+for variable in plain.variables:
+    variable.assign(jax.device_put(variable.value, everywhere))
+np.testing.assert_allclose(heatmaps(plain), expected, atol=1e-5)
+"""
+    )
+
+
+def test_in_a_callback_the_weights_of_that_epoch_are_explained() -> None:
+    model, doc, found = MODELS["functional"](), make_doc(), []
+
+    class Explains(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            explained = kerasight.explain_prediction(self.model, doc, targets=[0], relu=False)
+            found.append((explained.targets[0].score, float(self.model(doc)[0, 0])))
+
+    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    docs = np.concatenate([make_doc(seed=seed) for seed in range(4)])
+    model.fit(docs, np.array([0, 1, 2, 0]), epochs=4, verbose=0, callbacks=[Explains()])
+    for score, expected in found:
+        assert score == pytest.approx(expected, abs=1e-6)
+    assert len({round(score, 4) for score, _ in found}) == 4
+    assert not any(isinstance(one.value, jax.core.Tracer) for one in model.variables)
+
+
+def test_quantised_layers_are_explained() -> None:
+    model = MODELS["functional"]()
+    model.get_layer("scores").quantize("int8")
+    for _ in range(2):
+        found = record(model, make_doc(), [0])
+        np.testing.assert_allclose(found.scores, np.asarray(model(make_doc()))[0], atol=1e-6)
+        assert found.gradients.any()

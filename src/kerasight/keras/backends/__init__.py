@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import keras
 
+from kerasight.base import RunError
+
 __all__ = [
     "Backend",
     "Linear",
+    "Reading",
     "Watch",
     "current",
+    "of_numpy_arrays",
     "of_wrong_shape",
     "out_of_memory",
     "without_colours",
@@ -53,11 +57,14 @@ class Backend(Protocol):
     """What each backend module offers.
 
     Attributes:
+        compiles_each_operation: Whether operations that run at once are compiled one by one when
+            they first run, so that it takes less time to compile a whole pass.
         compiles_for_any_size: Whether what it compiles takes tensors of any size where the
             signature says None; else each size must be given.
         runs_on_symbols: Whether tensors of a linearised run mean nothing outside of it.
     """
 
+    compiles_each_operation: bool
     compiles_for_any_size: bool
     runs_on_symbols: bool
 
@@ -107,6 +114,7 @@ class Backend(Protocol):
         """What went into the softmax or sigmoid that scores came out of.
 
         As far as the framework tells: the scores if they came out of neither, None if it does not.
+        Where operations are noted to be compiled, the error may come later, in `compiled`.
         """
 
     def told(self, error: Exception, what: str) -> Exception:
@@ -144,6 +152,27 @@ def current() -> Backend:
 _NAMES = ("tensorflow", "jax")
 
 
+class Reading(keras.StatelessScope):  # type: ignore[misc]
+    """A scope with values for variables, that notes which others are read in it."""
+
+    def __init__(self, values: Iterable[tuple[Any, Any]], others: dict[int, Any]) -> None:
+        """Map variables to values.
+
+        Args:
+            values: Variables, and a value for each.
+            others: Where to note the others, by their ids.
+        """
+        super().__init__(state_mapping=list(values))
+        self._others = others
+
+    def get_current_value(self, variable: Any) -> Any:
+        """The value of a variable in the scope; None if it has none."""
+        found = super().get_current_value(variable)
+        if found is None:
+            self._others[id(variable)] = variable
+        return found
+
+
 # What backends say of errors, in the same words.
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -158,6 +187,14 @@ def out_of_memory(what: str, message: str) -> MemoryError:
     """The error of a run for which the memory did not suffice, and what to do about it."""
     return MemoryError(
         f"memory ran out as {what} ran; pass a smaller batch_size, or smaller docs ({message})"
+    )
+
+
+def of_numpy_arrays(what: str) -> RunError:
+    """The error of a run in which tensors are to become arrays, and what to do about it."""
+    return RunError(
+        f"{what} makes NumPy arrays of its tensors as it runs, so that what it does cannot be "
+        "differentiated; write its call in keras.ops"
     )
 
 

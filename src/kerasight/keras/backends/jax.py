@@ -12,24 +12,27 @@ from typing import Any
 import jax
 import keras
 from jax.custom_derivatives import SymbolicZero
-from jax.extend.core import Literal
 
 from kerasight.keras.backends import (
     Linear,
+    Reading,
     Watch,
+    of_numpy_arrays,
     of_wrong_shape,
     out_of_memory,
     without_colours,
 )
+from kerasight.keras.backends.jaxprs import marked, through_all_uses, with_logits
 
 try:
     from jax.extend.core import get_opaque_trace_state
 except ImportError:  # before JAX 0.7
     from jax.core import get_opaque_trace_state
 
-__all__ = ["compiled", "compiles_for_any_size", "is_eager", "is_foreign", "is_own", "is_tensor"]
-__all__ += ["linearise", "logits", "runs_on_symbols", "scope", "told"]
+__all__ = ["compiled", "compiles_each_operation", "compiles_for_any_size", "is_eager", "is_foreign"]
+__all__ += ["is_own", "is_tensor", "linearise", "logits", "runs_on_symbols", "scope", "told"]
 
+compiles_each_operation = True
 compiles_for_any_size = False
 runs_on_symbols = True
 
@@ -59,8 +62,12 @@ def linearise(function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) 
                 numbers.update({id(one): number for one in (seen, tensor)[: 1 + is_itself]})
             return watched[number][0]
 
-        outputs, sources = function(watch)
-        of_sources.extend(-1 if one is None else numbers[id(one)] for one in sources)
+        def watched_run() -> Any:
+            outputs, sources = function(watch)
+            of_sources.extend(-1 if one is None else numbers[id(one)] for one in sources)
+            return outputs, sources
+
+        outputs, sources = watched_run() if is_eager() else with_logits(watched_run)
         return chosen([one for one in outputs if one is not None]), (outputs, sources)
 
     _, back, (outputs, sources) = jax.vjp(run, jax.numpy.zeros(()), has_aux=True)
@@ -71,7 +78,7 @@ def linearise(function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) 
         number, back_from = of_sources[source], None
         if are_themselves[number]:
             noting = _noting(gradients, number)
-            back_from = _through_all_uses(function, output, source, len(sources), noting)
+            back_from = through_all_uses(function, output, source, len(sources), noting)
         some = [at for at, one in enumerate(outputs) if one is not None]
         found = []
         for seed in given:
@@ -102,38 +109,6 @@ def _noting(gradients: dict[int, Any], number: int) -> Any:
     return identity
 
 
-def _through_all_uses(function: Any, output: int, source: int, count: int, noting: Any) -> Any:
-    """The derivative by a tensor itself, whatever uses it, and be it before it is watched.
-
-    None if the function cannot be traced, which tells its uses: then those after that count.
-    """
-
-    def traced() -> Any:
-        outputs, found = function(lambda one, is_itself: one if is_itself else jax.numpy.copy(one))
-        return (outputs[output], found[source]) if len(found) == count else ()
-
-    try:
-        made = jax.make_jaxpr(traced)()
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
-        return None
-    if not made.jaxpr.outvars:  # it runs in another way
-        return None
-    jaxpr, (of_output, of_source) = made.jaxpr, made.jaxpr.outvars
-    cut = next((at for at, step in enumerate(jaxpr.eqns, 1) if of_source in step.outvars), 0)
-    used = [of_output, *(one for step in jaxpr.eqns[cut:] for one in step.invars)]
-    made_later = {one for step in jaxpr.eqns[cut:] for one in step.outvars}
-    free = {one for one in used if not isinstance(one, Literal)} - made_later
-    needed = [of_source, *(free - {of_source})]
-    before = jaxpr.replace(eqns=jaxpr.eqns[:cut], outvars=needed)
-    after = jaxpr.replace(eqns=jaxpr.eqns[cut:], constvars=[], invars=needed, outvars=[of_output])
-
-    def run(argument: Any) -> Any:
-        itself, *others = jax.core.eval_jaxpr(before, made.consts)
-        return jax.core.eval_jaxpr(after, (), noting(itself, argument), *others)[0]
-
-    return jax.vjp(run, jax.numpy.zeros(()))[1]
-
-
 def compiled(
     function: Callable[..., Any],
     signature: Sequence[tuple[tuple[int | None, ...], str]],
@@ -143,15 +118,33 @@ def compiled(
 
     The variables are arguments, since what is compiled holds all other arrays as they were.
     """
+    read = [*variables]
+    specs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in signature]
 
     def run(values: Sequence[Any], *tensors: Any) -> Any:
-        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-            return function(*tensors)
+        with Reading(zip(read, values, strict=True), noted):
+            return with_logits(lambda: function(*tensors))
 
-    tensor = keras.ops.convert_to_tensor
-    specs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in signature]
-    made = jax.jit(run).lower([*map(tensor, variables)], *specs).compile()
-    return lambda *tensors: made([*map(tensor, variables)], *tensors)
+    def values() -> list[Any]:
+        return [keras.ops.convert_to_tensor(one) for one in read]
+
+    while True:
+        noted: dict[int, Any] = {}
+        lowered = jax.jit(run).lower(values(), *specs)
+        if not noted:
+            break
+        read += noted.values()
+    made = lowered.compile()
+
+    def call(*tensors: Any) -> Any:
+        nonlocal made
+        try:
+            return made(values(), *tensors)
+        except ValueError:  # weights are on other devices now
+            made = jax.jit(run).lower(values(), *tensors).compile()
+            return made(values(), *tensors)
+
+    return call
 
 
 def is_tensor(value: Any) -> bool:
@@ -175,6 +168,7 @@ def is_foreign(value: Any, scope: Any) -> bool:
 
 
 _OF_SHAPES = re.compile(r"\bshapes?\b|\bdimensions?\b|\bsizes?\b")
+_EMPTY = "resulted in an empty output"  # as Keras says of convolutions
 
 
 def told(error: Exception, what: str) -> Exception:
@@ -182,7 +176,13 @@ def told(error: Exception, what: str) -> Exception:
     message = without_colours(str(error))
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in message:
         return out_of_memory(what, message)
-    if isinstance(error, TypeError) and _OF_SHAPES.search(message):
+    inner: BaseException | None = error
+    while inner is not None:  # Keras wraps errors into others
+        if isinstance(inner, jax.errors.TracerArrayConversionError):
+            return of_numpy_arrays(what)
+        inner = inner.__cause__ or inner.__context__
+    is_of_shapes = isinstance(error, TypeError) and _OF_SHAPES.search(message)
+    if is_of_shapes or (isinstance(error, ValueError) and _EMPTY in message):
         return of_wrong_shape(what, message)
     error.args = tuple(without_colours(one) if isinstance(one, str) else one for one in error.args)
     return error
@@ -193,5 +193,6 @@ def is_own(error: Exception) -> bool:
     return isinstance(error, jax.errors.JaxRuntimeError)
 
 
-def logits(scores: Any) -> None:
-    """Unknown: arrays carry no notes, and a softmax is no operation of its own."""
+def logits(scores: Any) -> Any:
+    """Unknown where operations run at once; else the scores, marked."""
+    return None if is_eager() else marked(scores)

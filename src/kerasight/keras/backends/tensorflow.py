@@ -21,6 +21,7 @@ from kerasight.keras.backends import (
 
 __all__ = [
     "compiled",
+    "compiles_each_operation",
     "compiles_for_any_size",
     "is_eager",
     "is_foreign",
@@ -33,6 +34,7 @@ __all__ = [
     "told",
 ]
 
+compiles_each_operation = False
 compiles_for_any_size = True
 runs_on_symbols = False
 
