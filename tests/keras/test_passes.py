@@ -22,11 +22,13 @@ from tiny_models import (
 )
 
 import kerasight
+from kerasight.cam.inputs import Inputs
 from kerasight.cam.layout import CHANNELS_LAST
 from kerasight.keras import backends, passes
+from kerasight.keras import record as recording
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.passes import scores_from
-from kerasight.keras.record import record, record_batch, scorer
+from kerasight.keras.record import record, record_batch
 from kerasight.keras.record import scores_of as scores_of_many
 from kerasight.keras.run import Run
 from kerasight.keras.sites import Site
@@ -87,6 +89,11 @@ def test_an_output_that_is_no_class_scores_is_refused() -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), kl.Conv2D(2, 3)], name="segments")
     with pytest.raises(ValueError, match=r"class scores of shape \(1, classes\).*\(1, 6, 6, 2\)"):
         record(model, make_doc())
+
+
+def scorer(model: keras.Model, docs: np.ndarray) -> Any:
+    score = recording.scorer(model, Inputs(docs))
+    return lambda batch: score(Inputs(batch))
 
 
 def test_scores_of_many_are_those_of_the_model_one_by_one(name: str) -> None:
