@@ -32,6 +32,8 @@ def _float64() -> Iterator[None]:
     """All layers made in the test compute in float64."""
     if keras.config.backend() == "jax":
         pytest.skip("Keras's convolutions on JAX put out float32, whatever goes in")
+    if keras.config.backend() == "torch":
+        pytest.skip("Keras's means on PyTorch are of float32, whatever goes in")
     keras.mixed_precision.set_dtype_policy("float64")
     yield
     keras.mixed_precision.set_dtype_policy("float32")

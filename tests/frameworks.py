@@ -8,7 +8,9 @@ from typing import Any
 import keras
 import pytest
 
-__all__ = ["jax", "on_tensorflow", "tf"]
+from kerasight.keras import backends
+
+__all__ = ["compiles", "jax", "on_tensorflow", "tf", "torch"]
 
 
 class _Absent:
@@ -30,7 +32,11 @@ def _framework(name: str) -> Any:
 
 tf = _framework("tensorflow")
 jax = _framework("jax")
+torch = _framework("torch")
 
+compiles = pytest.mark.skipif(
+    not backends.current().compiles, reason=f"{keras.config.backend()} compiles nothing"
+)
 on_tensorflow = pytest.mark.skipif(
     keras.config.backend() != "tensorflow", reason=f"Keras runs on {keras.config.backend()}"
 )

@@ -169,7 +169,8 @@ def test_a_module_imports_those_below_it_in_the_list_of_contributing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("framework", "files"), [("tensorflow", ["tensorflow.py"]), ("jax", ["jax.py", "jaxprs.py"])]
+    ("framework", "files"),
+    [("tensorflow", ["tensorflow.py"]), ("jax", ["jax.py", "jaxprs.py"]), ("torch", ["torch.py"])],
 )
 def test_a_framework_is_imported_by_its_backend_alone(framework: str, files: list[str]) -> None:
     assert users_of(framework) == {BACKENDS + file for file in files}

@@ -58,7 +58,7 @@ def test_tox_installs_exactly_the_lower_bounds() -> None:
 
 
 def test_each_framework_beside_tensorflow_is_an_extra() -> None:
-    assert set(lower_bounds("jax")) == {"jax"}
+    assert all(set(lower_bounds(name)) == {name} for name in ("jax", "torch"))
 
 
 def test_types_and_data_are_part_of_the_package() -> None:

@@ -5,13 +5,14 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from frameworks import compiles
 from keras import layers as kl
 from tiny_models import MODELS, Chain, backbone, make_doc
 
 import kerasight
 from kerasight.cam.layout import CHANNELS_FIRST, CHANNELS_LAST
 from kerasight.cam.request import Request
-from kerasight.keras import layers
+from kerasight.keras import backends, layers
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.explainer import Explainer
 from kerasight.keras.targets import Classes
@@ -299,6 +300,7 @@ def walked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return models
 
 
+@compiles
 def test_the_first_call_walks_once_and_a_later_one_never(
     nested: keras.Model, walked: list[Any]
 ) -> None:
@@ -317,7 +319,8 @@ def test_a_stream_walks_once(nested: keras.Model, walked: list[Any], method: str
     docs = np.concatenate([make_doc(seed=seed) for seed in range(40)])
     list(kerasight.explain_predictions(nested, docs, batch_size=8, method=method))
     traces = sum(trace is not None for trace in traces_of(nested)._traces.values())
-    assert 1 <= traces <= 4  # a pass; and of Score-CAM, scores and logits, on JAX for each size
+    # A pass; and of Score-CAM, scores and logits, on JAX for each size.
+    assert (1 if backends.current().compiles else 0) <= traces <= 4
     assert walked == [nested]
 
 
@@ -334,4 +337,4 @@ def test_a_model_that_changed_between_two_passes_is_walked_again() -> None:
         explainer.look(make_doc(), Classes.top(1))
     model.layers[-1].activation = keras.activations.linear
     scores = explainer.look(make_doc(), Classes.top(1)).heatmaps()[0].scores
-    np.testing.assert_allclose(scores, np.asarray(model(make_doc()))[0], atol=1e-6)
+    np.testing.assert_allclose(scores, keras.ops.convert_to_numpy(model(make_doc()))[0], atol=1e-6)

@@ -126,7 +126,7 @@ def test_a_saturated_softmax_is_warned_of() -> None:
     with pytest.warns(HeatmapWarning, match=r"saturated \(score 1\).*logits=True") as caught:
         expl = kerasight.explain_prediction(model, DOC_BY_HAND)
     assert expl.targets[0].heatmap.max() < 0.01
-    assert caught[0].filename == __file__
+    assert __file__ in {one.filename for one in caught if one.category is HeatmapWarning}
 
 
 def test_no_positive_evidence_is_warned_of() -> None:
@@ -150,7 +150,7 @@ def test_vanishing_gradients_of_logits_are_warned_of() -> None:
 
 def test_a_bright_heatmap_is_not_warned_of() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         kerasight.explain_prediction(by_hand("softmax"), DOC_BY_HAND)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 from PIL import Image
+from printed import PRINTED
 from tiny_models import (
     DOC_BY_HAND,
     MODELS,
@@ -191,7 +192,7 @@ def test_a_model_of_one_named_input_is_explained() -> None:
     x = kl.GlobalAveragePooling2D()(kl.Conv2D(2, 3, name="conv")(inputs))
     model = keras.Model({"picture": inputs}, kl.Dense(2)(x))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         warnings.simplefilter("ignore", HeatmapWarning)
         assert kerasight.explain_prediction(model, make_doc()).layer == "conv"
 
@@ -203,7 +204,7 @@ def test_outputs_in_a_dict_are_explained_by_the_first_name() -> None:
     outputs = {"b": kl.Dense(2)(pooled), "a": kl.Dense(4)(pooled)}
     model = keras.Model(inputs, outputs)
     expl = kerasight.explain_prediction(model, make_doc(), targets=[3])
-    scores = np.asarray(model(make_doc())["a"])[0]
+    scores = keras.ops.convert_to_numpy(model(make_doc())["a"])[0]
     assert expl.targets[0].score == pytest.approx(scores[3], abs=1e-6)
 
 
@@ -320,19 +321,6 @@ def test_validate_doc(simple: keras.Model) -> None:
 
 
 # Real weights
-
-# Printed in eli5's tutorial for its photograph and the published weights.
-PRINTED = np.array(
-    [
-        [0, 0.34700352, 0.81830257, 0.80335682, 0.90060196, 0.11643584, 0.01095215],
-        [0.01533248, 0.3834124, 0.80703724, 0.85117104, 0.95316517, 0.28513848, 0],
-        [0.00708034, 0.20260012, 0.77189809, 0.77733623, 0.99999865, 0.30238799, 0],
-        [0, 0.04289391, 0.44958652, 0.3008664, 0.25115574, 0.06772013, 0],
-        [0.01483664, 0, 0, 0, 0, 0.0057982, 0.01929006],
-        [0, 0, 0, 0, 0, 0, 0.05308538],
-        [0, 0, 0, 0, 0, 0.01124753, 0.06864622],
-    ]
-)
 
 
 def test_the_heatmap_of_the_tutorial_comes_out(

@@ -161,7 +161,7 @@ def test_each_doc_may_have_classes_of_its_own(model: keras.Model) -> None:
 @pytest.mark.parametrize("top_targets", [1, 2, 3, 10, -1, -2])
 def test_the_classes_of_the_greatest_or_lowest_scores(model: keras.Model, top_targets: int) -> None:
     docs = make_docs(3)
-    scores = np.asarray(model(docs, training=False))
+    scores = keras.ops.convert_to_numpy(model(docs, training=False))
     for _ in range(3):
         expls = list(kerasight.explain_predictions(model, docs, top_targets=top_targets))
         assert_as_one_by_one(model, docs, expls, top_targets=top_targets)
@@ -460,7 +460,7 @@ def test_one_doc_may_have_several_classes_from_one_pass(model: keras.Model) -> N
     expl = kerasight.explain_prediction(model, make_doc(), top_targets=3, target_names=names)
     assert len(runs) == 1
     del vars(conv)["call"]
-    scores = np.asarray(model(make_doc()))[0]
+    scores = keras.ops.convert_to_numpy(model(make_doc()))[0]
     assert [one.target for one in expl.targets] == list(scores.argsort()[::-1])
     assert [one.name for one in expl.targets] == [names[one.target] for one in expl.targets]
     for one in expl.targets:

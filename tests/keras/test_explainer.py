@@ -290,7 +290,8 @@ def test_several_layers_work_with_every_method_and_in_a_stream() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_smoothing_averages_over_seeded_noise(method: str) -> None:
-    model = MODELS["functional"]()
+    model, random = MODELS["functional"](), np.random.default_rng(0)
+    model.set_weights([random.normal(0, 0.5, weight.shape) for weight in model.get_weights()])
     asked = {"method": method, "targets": [1], "logits": True, "layer": "conv"}
     smooth = heatmap(model, smooth=4, **asked)
     np.testing.assert_allclose(heatmap(model, smooth=4, batch_size=3, **asked), smooth, atol=1e-5)

@@ -204,7 +204,7 @@ def test_the_last_activation_tells_the_logits_by_itself(
     model = gated(last)
     features = keras.Model(model.inputs, model.get_layer("gate").output)(make_doc())
     kernel, bias = last[0].get_weights()
-    logits = (np.asarray(features) @ kernel + bias)[0]
+    logits = (keras.ops.convert_to_numpy(features) @ kernel + bias)[0]
     before = state_of(model)
     for _ in range(WORTH_A_TRACE + 2):  # eager and compiled
         assert explained(model, targets=[0]).targets[0].score == pytest.approx(logits[0], abs=1e-6)

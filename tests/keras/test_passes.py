@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from frameworks import jax, tf
+from frameworks import compiles, jax, tf, torch
 from keras import layers as kl
 from tiny_models import (
     MODELS,
@@ -121,6 +121,7 @@ def normalised() -> keras.Model:
     return model
 
 
+@compiles
 def test_scores_of_many_are_with_the_weights_of_when_they_were_first_asked_for() -> None:
     model, doc = normalised(), np.full((1, 4, 4, 2), 5, np.float32)
     score = scorer(model, doc)
@@ -268,17 +269,17 @@ def eager_runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return runs
 
 
-EXHAUSTED, OTHER = (
-    (
-        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: OOM when allocating tensor"),
-        jax.errors.JaxRuntimeError("INTERNAL: of the framework"),
-    )
-    if keras.config.backend() == "jax"
-    else (
+EXHAUSTED, OTHER = {
+    "tensorflow": lambda: (
         tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
         tf.errors.InternalError(None, None, "of the framework"),
-    )
-)
+    ),
+    "jax": lambda: (
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: OOM when allocating tensor"),
+        jax.errors.JaxRuntimeError("INTERNAL: of the framework"),
+    ),
+    "torch": lambda: (torch.OutOfMemoryError("OOM"), RuntimeError("of the framework")),
+}[keras.config.backend()]()
 COMPILES_AT_ONCE = backends.current().compiles_each_operation
 DOCS = np.concatenate([make_doc(seed=seed) for seed in range(WORTH_A_TRACE)])
 
@@ -295,6 +296,7 @@ def scored_often(model: keras.Model) -> Any:
     return scorer(model, DOCS)(DOCS)
 
 
+@compiles
 @pytest.mark.parametrize(
     ("ask", "eager"),
     # One doc tells where to look, if a trace does not.
@@ -309,6 +311,7 @@ def test_where_memory_runs_out_nothing_is_run_again(
     assert len(eager_runs) == eager
 
 
+@compiles
 @pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")  # its weights are random
 @pytest.mark.parametrize("ask", [explained, scored, scored_often])
 def test_what_fails_otherwise_is_run_eagerly_and_logged(
@@ -331,6 +334,7 @@ def test_what_fails_otherwise_is_run_eagerly_and_logged(
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@compiles
 def test_an_error_of_the_models_own_is_no_operators(failing: Any, eager_runs: list[Any]) -> None:
     failing(KeyError("of the model"))
     with pytest.raises(KeyError, match="of the model"):

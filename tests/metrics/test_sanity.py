@@ -9,6 +9,7 @@ import keras
 import matplotlib
 import numpy as np
 import pytest
+from frameworks import compiles
 from matplotlib import pyplot as plt
 from tiny_models import CLASSES, MODELS, SIDE, Chain, doc_for, make_doc, scores_of, state_of
 
@@ -348,6 +349,7 @@ class Counted(keras.layers.Layer):
 RUNS: list[str] = []
 
 
+@compiles
 def test_compiled_passes_follow_the_weights() -> None:
     model, doc = keras.Sequential([*seeing().layers, Counted()]), make_doc()
     RUNS.clear()
@@ -453,7 +455,7 @@ def test_each_doc_has_random_weights_of_its_own() -> None:
 def test_classes_are_those_of_each_doc_or_one_for_all() -> None:
     model, docs = seeing(), make_doc((3, SIDE, SIDE, 3))
     asked: dict[str, Any] = {"relu": False, "repeats": 1, "steps": 1}
-    top = np.asarray(model(docs)).argmax(axis=1)
+    top = keras.ops.convert_to_numpy(model(docs)).argmax(axis=1)
     np.testing.assert_array_equal(sanity_check(model, docs, **asked).targets, top)
     found = sanity_check(model, docs, targets=[2, 0, 1], **asked)
     np.testing.assert_array_equal(found.targets, [2, 0, 1])

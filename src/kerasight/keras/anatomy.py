@@ -87,20 +87,21 @@ class Anatomy:
 
         Under a tap they run uncompiled, so that the layers inside them can be seen.
         """
-        return [layer for layer in self._all if hasattr(layer.call, "python_function")]
+        return [layer for layer in self.all if hasattr(layer.call, "python_function")]
 
     @cached_property
     def ends(self) -> list[keras.layers.Layer]:
         """The layers that may make logits, or probabilities of them."""
-        return [layer for layer in self._all if may_end_a_model(layer)]
+        return [layer for layer in self.all if may_end_a_model(layer)]
 
     @property
     def unbuilt(self) -> list[keras.layers.Layer]:
         """The layers that have no weights yet."""
-        return [layer for layer in self._all if not layer.built]
+        return [layer for layer in self.all if not layer.built]
 
     @property
-    def _all(self) -> list[keras.layers.Layer]:
+    def all(self) -> list[keras.layers.Layer]:
+        """The model, and all layers inside it."""
         return [self.model, *(layer for _, layer in self.layers)]
 
     def forget(self) -> None:
@@ -119,6 +120,11 @@ class Anatomy:
     def path_of(self, layer: keras.layers.Layer) -> str:
         """The path of a layer; its bare name if it is not in the model."""
         return next((path for path, found in self.layers if found is layer), str(layer.name))
+
+    def around(self, layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+        """The layers that a layer is inside of."""
+        path = self.path_of(layer)
+        return [found for outer, found in self.layers if path.startswith(outer + "/")]
 
     def name_of(self, site: Site) -> str:
         """What a site is called, as `Site.path` says."""
@@ -324,7 +330,9 @@ def _by_attribute(holders: Iterable[Any], name: str) -> list[keras.layers.Layer]
         value: Any = holder
         for part in name.replace("/", ".").split("."):
             if isinstance(value, keras.layers.Layer):
-                value = vars(value).get(part)
+                # A framework may keep it elsewhere than among the attributes.
+                is_computed = hasattr(type(value), part)
+                value = vars(value).get(part) if is_computed else getattr(value, part, None)
             elif isinstance(value, dict):
                 value = value.get(part)
             elif isinstance(value, (list, tuple)) and part.isdecimal():

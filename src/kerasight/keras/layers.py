@@ -87,7 +87,7 @@ def _held(values: Iterable[Any]) -> list[keras.layers.Layer]:
             if isinstance(value, keras.layers.Layer):
                 seen.add(id(value))
                 found.append(value)
-            elif isinstance(value, (dict, list, tuple, set, deque)):
+            elif isinstance(value, (dict, list, tuple, set, deque)) and value:
                 seen.add(id(value))
                 items = value.copy().values() if isinstance(value, dict) else tuple(value)
                 ahead.append(islice(items, _MOST_HELD))

@@ -195,6 +195,12 @@ def look(
             if run is not None:
                 traces.once(_Sizes.of(sized), _Sizes).run.add(docs)
                 return run
+        if known is not None and known.is_settled:
+            # Nothing else needs to be seen.
+            found = _look_eagerly(anatomy, tensors, target, Choice(anatomy, known), logits)
+            if found.gradients is not None:
+                count(known, docs)
+                return found
         return run_first(docs)
     except HiddenLogitsError:
         # A graph tells more: what each operation is, and what went into it.
@@ -330,8 +336,10 @@ def frozen_scores(
     def as_ever(inputs: Inputs) -> np.ndarray:
         return scores(anatomy, inputs, logits=logits)
 
-    weights = [(variable, ops.convert_to_numpy(variable)) for variable in model.variables]
-    if not model.built or sum(value.nbytes for _, value in weights) > _MOST_WEIGHTS:
+    if not (model.built and backends.current().compiles):
+        return as_ever
+    weights = [(one, ops.convert_to_numpy(one.value)) for one in model.variables]
+    if sum(value.nbytes for _, value in weights) > _MOST_WEIGHTS:
         return as_ever
     tensors, shapes = _tensors(anatomy, docs[:1])
     traces.count(model, key := ("scorer", shapes, logits), WORTH_A_TRACE)
@@ -473,7 +481,7 @@ def build(
 
     def run() -> None:
         ran.clear()
-        with tapped([*anatomy.compiled_calls, *layers], note), changing_nothing():
+        with tapped([*anatomy.compiled_calls, *layers], note), changing_nothing(anatomy):
             outputs_of(anatomy.model, tensors)
 
     _once_built(anatomy, tensors, run)
@@ -591,17 +599,17 @@ def _look_eagerly(
     anatomy: Anatomy, tensors: Inputs, target: Target, choice: Choice, logits: bool
 ) -> Pass:
     """Run a pass operation by operation, which takes no preparation."""
-    with _keeping_no_symbols(anatomy.model, tensors):
+    with _keeping_no_symbols(anatomy, tensors):
         return _look_at_each_operation(anatomy, tensors, target, choice, logits)
 
 
 @contextlib.contextmanager
-def _keeping_no_symbols(model: keras.Model, tensors: Inputs) -> Iterator[None]:
+def _keeping_no_symbols(anatomy: Anatomy, tensors: Inputs) -> Iterator[None]:
     """Where a model that keeps what passes through it keeps no symbols of the run."""
     before = None
     if backends.current().runs_on_symbols:
         with contextlib.suppress(Exception):  # what cannot be looked into
-            before = Contents(model)
+            before = Contents(anatomy.model)
     try:
         yield
     except BaseException:
@@ -610,8 +618,8 @@ def _keeping_no_symbols(model: keras.Model, tensors: Inputs) -> Iterator[None]:
         raise
     if before is not None and not before.holds():
         before.put_back()
-        with changing_nothing():
-            outputs_of(model, tensors)  # to keep numbers
+        with changing_nothing(anatomy):
+            outputs_of(anatomy.model, tensors)  # to keep numbers
 
 
 def _look_at_each_operation(
@@ -823,7 +831,7 @@ def _once_built(anatomy: Anatomy, tensors: Inputs, run: Callable[[], Result]) ->
 
 def _build_for_good(model: keras.Model, tensors: Inputs) -> None:
     """Run a model so that it is built, and put back the weights that it had before."""
-    before = [(variable, ops.convert_to_numpy(variable)) for variable in model.variables]
+    before = [(one, ops.convert_to_numpy(one.value)) for one in model.variables]
     try:
         outputs_of(model, tensors)
     finally:

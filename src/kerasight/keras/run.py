@@ -132,15 +132,17 @@ class Run:
         def activated(given: Any, output: Any) -> None:
             ends.append((given, output))
 
+        is_settled = wanted is not None and wanted.is_settled
         tap = tapped(
-            anatomy.compiled_calls if watch is None else self._first_tapped(anatomy),
+            anatomy.compiled_calls if watch is None else self._first_tapped(anatomy, is_settled),
             _pass_on if watch is None else self._see_output,
-            children=None if watch is None else anatomy.children_with_maps,
+            children=None if watch is None or is_settled else anatomy.children_with_maps,
             enter=None if watch is None else self._see_inputs,
             ends=anatomy.ends if logits else (),
             activated=activated,
         )
-        with tap, changing_nothing(weights):
+        is_linearised = watch is not None and replacement is None
+        with tap, changing_nothing(anatomy, weights, is_linearised, logits):
             scores = _first_output(anatomy.model, outputs_of(anatomy.model, inputs))
         if logits:
             scores = logits_of(anatomy.model, scores, ends)
@@ -149,9 +151,10 @@ class Run:
         scores = ops.expand_dims(scores, -1) if len(scores.shape) == 1 else scores
         self.scores = ops.cast(scores, _wide(scores))
 
-    def _first_tapped(self, anatomy: Anatomy) -> list[keras.layers.Layer]:
+    def _first_tapped(self, anatomy: Anatomy, is_settled: bool) -> list[keras.layers.Layer]:
         wanted = [] if self._wanted is None else [self._wanted.layer]
-        return [anatomy.model, *anatomy.compiled_calls, *wanted]
+        around = anatomy.around(wanted[0]) if is_settled else []
+        return [anatomy.model, *anatomy.compiled_calls, *around, *wanted]
 
     def _see_inputs(
         self, layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -304,13 +307,20 @@ def _wide(values: Any) -> str:
     return "float64" if _type_of(values) == "float64" else "float32"
 
 
-def changing_nothing(weights: Weights = ()) -> keras.StatelessScope:
+@contextlib.contextmanager
+def changing_nothing(
+    anatomy: Anatomy, weights: Weights = (), is_linearised: bool = False, logits: bool = False
+) -> Iterator[None]:
     """A block in which a model's changes to itself do not last.
 
     Such as those of batch normalisation in training mode, of counters, seeds and losses. Variables
-    have the values in ``weights``, and else those of a scope around this one.
+    have the values in ``weights``, and else those of a scope around this one. The other two are
+    those of `Backend.inference`.
     """
-    return _ChangingNothing(state_mapping=weights)
+    inference = backends.current().inference
+    running = inference(anatomy.all, is_linearised=is_linearised, logits=logits)
+    with running as values, _ChangingNothing(state_mapping=[*values, *weights]):
+        yield
 
 
 class _ChangingNothing(keras.StatelessScope):  # type: ignore[misc]

@@ -73,6 +73,14 @@ class Site:
     call: int | None = None
     layout: Layout | None = None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether a run needs to see no other layer, since an earlier one has told all of it.
+
+        Before an input that is wanted, everything is watched.
+        """
+        return self.layout is not None and not self.at_input
+
     def path(self, anatomy: Anatomy) -> str:
         """What it is called, as `find_site` takes it."""
         return anatomy.path_of(self.layer) + (_INPUT if self.at_input else "")
@@ -183,6 +191,8 @@ class Choice:
         was made by, both also across layers that keep its shape; and if none of these does, the
         layers before them in the model.
         """
+        if self.wanted is not None and self.wanted.layout is not None:
+            return self.wanted.layout
         call = calls[position]
         return (
             _own_layout(call)

@@ -35,7 +35,7 @@ __all__ = ["Contents", "Snapshot", "UnseenError", "random_state"]
 
 # The attributes that every layer and every model has are bookkeeping of Keras on its framework, of
 # calls, losses, graphs, signatures and training. Outputs depend on these alone.
-_KEPT = frozenset({"_dtype_policy", "_trainable", "autocast", "name"})
+_KEPT = frozenset({"_dtype_policy", "_modules", "_trainable", "autocast", "name"})
 _KEPT_OF_MODELS = _KEPT | {"_layers"}
 # These are bookkeeping of models as well. Nothing but these lists leans on names of Keras's own.
 _DROPPED = frozenset(
@@ -82,7 +82,9 @@ _MADE_WITH_CLASS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 # Objects of these are not looked into: their classes answer for them, or nothing depends on them
 # (loggers, locks, threads, files). Python's own modules are among them but for those that lend
 # people something to keep settings in.
-_LIBRARIES = (sys.stdlib_module_names | {"jax", "jaxlib", "keras", "numpy", "tensorflow"}) - {
+_LIBRARIES = (
+    sys.stdlib_module_names | {"jax", "jaxlib", "keras", "numpy", "tensorflow", "torch"}
+) - {
     "argparse",
     "collections",
     "configparser",

@@ -60,6 +60,7 @@ class Target(ABC):
 
         All targets so far are linear in the scores, so that their derivatives suffice.
         """
+        scores = ops.convert_to_tensor(scores)
         return ops.transpose(ops.sum(self.seed(scores) * scores, axis=-1))
 
     def rivals(self) -> Integer[np.ndarray, "docs targets rivals"] | None:
@@ -224,6 +225,7 @@ class Contrast(Target):
         of = self.of.settled(scores)
         if not self.nearest:
             return replace(self, of=of)
+        scores = ops.convert_to_tensor(scores)
         itself = ops.transpose(of.seed(scores), (1, 0, 2))  # docs, targets, classes
         score = ops.sum(itself * scores[:, None], axis=-1, keepdims=True)
         distance = ops.where(itself > 0, float("inf"), ops.absolute(scores[:, None] - score))

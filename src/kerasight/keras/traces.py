@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from kerasight.keras import backends
 from kerasight.keras.state import Contents, Snapshot, UnseenError, random_state
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ class Traces:
             The trace; None if the pass is not worth one, or cannot be traced.
         """
         with self._lock:
-            if self._snapshot is None or self._docs.get(counted, 0) < WORTH_A_TRACE:
+            is_worth_it = self._docs.get(counted, 0) >= WORTH_A_TRACE
+            if self._snapshot is None or not is_worth_it or not backends.current().compiles:
                 return None
             if key not in self._traces:
                 made = self._made(trace)
@@ -204,7 +206,9 @@ class Traces:
 
 
 def log_eager(model: Any, why: str) -> None:
-    """Log that a model is run eagerly, and why."""
+    """Log that a model is run eagerly, and why, where it could be otherwise."""
+    if not backends.current().compiles:
+        return
     name = getattr(model, "name", None)
     _log.info("model %r is run eagerly each time, which takes longer: %s", name, why)
 

@@ -67,8 +67,7 @@ def groups_of(
     for layer in sorted(layers, key=lambda layer: last_call.get(id(layer), -1), reverse=True):
         inside = {id(weight) for child in anatomy.children(layer) for weight in child.weights}
         own = [
-            # Not trainable, as functions with gradients of their own would ask for its gradient.
-            (weight, keras.Variable(weight, trainable=False, dtype=weight.dtype, name="random"))
+            (weight, _another(weight))
             for weight in layer.weights
             if id(weight) not in inside and "float" in str(weight.dtype)
         ]
@@ -81,6 +80,14 @@ def groups_of(
     # The last step draws all of them, also if it is the only one.
     ends = sorted({*np.rint(counts[:-1]).astype(int).tolist(), number})
     return [units[start:end] for start, end in itertools.pairwise([0, *ends])]
+
+
+def _another(weight: Any) -> Any:
+    """A variable of the same value."""
+    # Of an array: PyTorch's variables share the memory of one that they are made of. Not trainable,
+    # as functions with gradients of their own would ask for its gradient.
+    value = keras.ops.convert_to_numpy(weight.value)
+    return keras.Variable(value, trainable=False, dtype=weight.dtype, name="random")
 
 
 def _check_functions(anatomy: Anatomy) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -23,6 +24,8 @@ __all__ = [
     "Reading",
     "Watch",
     "current",
+    "keeps_variables_alone",
+    "names",
     "of_numpy_arrays",
     "of_wrong_shape",
     "out_of_memory",
@@ -57,6 +60,7 @@ class Backend(Protocol):
     """What each backend module offers.
 
     Attributes:
+        compiles: Whether it compiles functions; else each runs operation by operation, every time.
         compiles_each_operation: Whether operations that run at once are compiled one by one when
             they first run, so that it takes less time to compile a whole pass.
         compiles_for_any_size: Whether what it compiles takes tensors of any size where the
@@ -64,9 +68,25 @@ class Backend(Protocol):
         runs_on_symbols: Whether tensors of a linearised run mean nothing outside of it.
     """
 
+    compiles: bool
     compiles_each_operation: bool
     compiles_for_any_size: bool
     runs_on_symbols: bool
+
+    def inference(
+        self, layers: Sequence[Any], *, is_linearised: bool, logits: bool
+    ) -> AbstractContextManager[Sequence[tuple[Any, Any]]]:
+        """A block in which a model runs, and that leaves what the framework keeps of it as it was.
+
+        Args:
+            layers: The model, and all layers inside it.
+            is_linearised: Whether this is in `linearise`; else nothing is to be differentiated.
+            logits: Whether `logits` is to be asked of what comes of it.
+
+        Returns:
+            The block. It gives variables, each with the value that it must have there; those that
+            it does not name have their own.
+        """
 
     def linearise(self, function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) -> Linear:
         """Run a function so that its outputs can be differentiated by what it watches.
@@ -94,8 +114,8 @@ class Backend(Protocol):
             variables: Those of Keras's that the function reads: it has their values at each run.
 
         Raises:
-            Exception: Whatever the function raises; `NotImplementedError` if the framework
-                compiles nothing.
+            Exception: Whatever the function raises; `NotImplementedError` if the backend does not
+                compile.
         """
 
     def is_tensor(self, value: Any) -> bool:
@@ -140,16 +160,24 @@ def current() -> Backend:
         NotImplementedError: If there is none for it.
     """
     name = keras.config.backend()
-    if name not in _NAMES:
+    if name not in names:
         raise NotImplementedError(
-            f"kerasight explains models on Keras's {' and '.join(_NAMES)} backends, and Keras runs "
-            f"on {name!r}; set the environment variable KERAS_BACKEND={_NAMES[0]} before importing "
+            f"kerasight explains models on Keras's {' and '.join(names)} backends, and Keras runs "
+            f"on {name!r}; set the environment variable KERAS_BACKEND={names[0]} before importing "
             "keras"
         )
     return cast(Backend, importlib.import_module(f"{__name__}.{name}"))
 
 
-_NAMES = ("tensorflow", "jax")
+names = ("tensorflow", "jax", "torch")
+"""What the frameworks are called, as ``KERAS_BACKEND`` takes it."""
+
+
+def keeps_variables_alone(
+    layers: Sequence[Any], *, is_linearised: bool, logits: bool
+) -> AbstractContextManager[Sequence[tuple[Any, Any]]]:
+    """`Backend.inference` where a model keeps nothing of the framework but Keras's variables."""
+    return nullcontext(())
 
 
 class Reading(keras.StatelessScope):  # type: ignore[misc]

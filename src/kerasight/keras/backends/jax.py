@@ -22,6 +22,7 @@ from kerasight.keras.backends import (
     out_of_memory,
     without_colours,
 )
+from kerasight.keras.backends import keeps_variables_alone as inference
 from kerasight.keras.backends.jaxprs import marked, through_all_uses, with_logits
 
 try:
@@ -29,10 +30,11 @@ try:
 except ImportError:  # before JAX 0.7
     from jax.core import get_opaque_trace_state
 
-__all__ = ["compiled", "compiles_each_operation", "compiles_for_any_size", "is_eager", "is_foreign"]
-__all__ += ["is_own", "is_tensor", "linearise", "logits", "runs_on_symbols", "scope", "told"]
+__all__ = ["compiled", "compiles", "compiles_each_operation", "compiles_for_any_size", "inference"]
+__all__ += ["is_eager", "is_foreign", "is_own", "is_tensor", "linearise", "logits", "scope"]
+__all__ += ["runs_on_symbols", "told"]
 
-compiles_each_operation = True
+compiles = compiles_each_operation = True
 compiles_for_any_size = False
 runs_on_symbols = True
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from kerasight.keras.backends import (
     Linear,
     Watch,
+    keeps_variables_alone,
     of_wrong_shape,
     out_of_memory,
     without_colours,
@@ -21,8 +22,10 @@ from kerasight.keras.backends import (
 
 __all__ = [
     "compiled",
+    "compiles",
     "compiles_each_operation",
     "compiles_for_any_size",
+    "inference",
     "is_eager",
     "is_foreign",
     "is_own",
@@ -34,7 +37,9 @@ __all__ = [
     "told",
 ]
 
+compiles = True
 compiles_each_operation = False
+inference = keeps_variables_alone
 compiles_for_any_size = True
 runs_on_symbols = False
 
