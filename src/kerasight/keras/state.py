@@ -35,8 +35,7 @@ __all__ = ["Contents", "Snapshot", "UnseenError", "random_state"]
 
 # The attributes that every layer and every model has are bookkeeping of Keras on its framework, of
 # calls, losses, graphs, signatures and training. Outputs depend on these alone.
-_KEPT = frozenset({"_dtype_policy", "_modules", "_trainable", "autocast", "name"})
-_KEPT_OF_MODELS = _KEPT | {"_layers"}
+_KEPT = frozenset({"_dtype_policy", "_layers", "_trainable", "autocast", "name"})
 # These are bookkeeping of models as well. Nothing but these lists leans on names of Keras's own.
 _DROPPED = frozenset(
     {
@@ -443,7 +442,7 @@ def _bookkeeping(of_models: bool) -> frozenset[str]:
     names = set(vars(bare)) | {name for name in vars(graph) if name.startswith("_self_")}
     if not of_models:
         return frozenset(names) - _KEPT
-    return frozenset(names | set(vars(keras.Model(name="bare"))) | _DROPPED) - _KEPT_OF_MODELS
+    return frozenset(names | set(vars(keras.Model(name="bare"))) | _DROPPED) - _KEPT
 
 
 class _OfObjects(_Part):
