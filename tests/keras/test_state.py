@@ -329,7 +329,7 @@ def test_kerass_bookkeeping_has_the_names_that_are_leant_on() -> None:
     graph.predict(np.zeros((1, 3)), verbose=0)
     graph.evaluate(np.zeros((1, 3)), np.zeros((1, 1)), verbose=0)
     elsewhere = set() if keras.config.backend() == "jax" else {"_jax_state"}
-    for name in (state._KEPT | state._KEPT_OF_MODELS | state._DROPPED) - elsewhere:
+    for name in (state._KEPT | state._DROPPED) - elsewhere:
         assert name in vars(graph), name
     layer = kl.Dense(1)
     for name, value in (("trainable", False), ("autocast", False), ("name", "other")):
