@@ -13,7 +13,6 @@ from tiny_models import (
     MODELS,
     Chain,
     backbone,
-    by_hand,
     doc_for,
     head,
     make_doc,
@@ -23,15 +22,11 @@ from tiny_models import (
 
 import kerasight
 from kerasight.cam.inputs import Inputs
-from kerasight.cam.layout import CHANNELS_LAST
-from kerasight.keras import backends, passes
-from kerasight.keras import record as recording
+from kerasight.keras import backends, passes, scoring
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.passes import scores_from
-from kerasight.keras.record import record, record_batch
+from kerasight.keras.record import record, record_batch, scorer
 from kerasight.keras.record import scores_of as scores_of_many
 from kerasight.keras.run import Run
-from kerasight.keras.sites import Site
 from kerasight.keras.targets import Classes
 from kerasight.keras.traces import WORTH_A_TRACE, traces_of
 
@@ -91,65 +86,6 @@ def test_an_output_that_is_no_class_scores_is_refused() -> None:
         record(model, make_doc())
 
 
-def scorer(model: keras.Model, docs: np.ndarray) -> Any:
-    score = recording.scorer(model, Inputs(docs))
-    return lambda batch: score(Inputs(batch))
-
-
-def test_scores_of_many_are_those_of_the_model_one_by_one(name: str) -> None:
-    model, doc = MODELS[name](), doc_for(name)
-    scores_of(model, doc)  # builds it
-    before = state_of(model)
-    docs = np.concatenate([doc, doc**2, -doc])
-    found = scorer(model, docs)(docs)
-    np.testing.assert_allclose(
-        found, [scores_of(model, docs[i : i + 1]) for i in range(3)], rtol=1e-5, atol=1e-6
-    )
-    assert state_of(model) == before
-
-
-def normalised() -> keras.Model:
-    """Scores are the means of two channels, normalised to mean 0 and variance 1 of the past."""
-    model = keras.Sequential(
-        [
-            keras.Input((4, 4, 2)),
-            kl.BatchNormalization(epsilon=0, name="norm"),
-            kl.GlobalAveragePooling2D(),
-        ]
-    )
-    model.set_weights(np.float32([[1, 1], [0, 0], [3, 0], [4, 1]]))  # times, plus; mean, variance
-    return model
-
-
-@compiles
-def test_scores_of_many_are_with_the_weights_of_when_they_were_first_asked_for() -> None:
-    model, doc = normalised(), np.full((1, 4, 4, 2), 5, np.float32)
-    score = scorer(model, doc)
-    np.testing.assert_allclose(score(doc), [[1, 5]])
-    model.set_weights(np.float32([[1, 1], [0, 0], [1, 0], [4, 25]]))
-    np.testing.assert_allclose(score(doc), [[1, 5]])
-    np.testing.assert_allclose(scorer(model, doc)(doc), [[2, 1]])
-
-
-def test_of_a_large_model_no_copy_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passes, "_MOST_WEIGHTS", 31)
-    model, doc = normalised(), np.full((1, 4, 4, 2), 5, np.float32)
-    score = scorer(model, doc)
-    model.set_weights(np.float32([[1, 1], [0, 0], [1, 0], [4, 25]]))
-    np.testing.assert_allclose(score(doc), [[2, 1]])
-
-
-def test_what_cannot_be_compiled_is_scored_all_the_same() -> None:
-    class Eager(kl.Layer):
-        def call(self, inputs: Any) -> Any:
-            return keras.ops.convert_to_tensor(np.asarray(inputs) * 2)
-
-    model = Chain([Eager(), kl.GlobalAveragePooling2D()], name="eager")
-    doc = np.full((1, 4, 4, 2), 5, np.float32)
-    scores_of(model, doc)
-    np.testing.assert_allclose(scorer(model, doc)(doc), [[10, 10]])
-
-
 def test_a_model_that_cannot_be_traced_is_explained_each_time() -> None:
     class Eager(Chain):
         def call(self, inputs: Any) -> Any:
@@ -207,33 +143,6 @@ def test_inside_a_tf_function_an_explanation_says_that_it_runs_eagerly() -> None
 # The part of a model after a layer
 
 
-@pytest.mark.parametrize("at_input", [False, True])
-def test_a_model_goes_on_with_what_stands_in_the_place_of_what_was_seen(at_input: bool) -> None:
-    model, docs = by_hand(), np.array([[[[3.0], [1.0]], [[0.0], [0.0]]]], np.float32)
-    layer = model.layers[1] if at_input else model.layers[0]
-    anatomy = Anatomy(model)
-    scores = scores_from(anatomy, anatomy.inputs_of(docs), Site(layer, at_input, 0, CHANNELS_LAST))
-    # The scores are the means of the two channels.
-    for number in (1, 3, 2):
-        maps = np.arange(number * 8, dtype=np.float32).reshape(number, 2, 2, 2)
-        np.testing.assert_allclose(scores(maps), maps.mean(axis=(1, 2)))
-
-
-def test_maps_of_another_size_are_gone_on_with_as_well() -> None:
-    model = MODELS["dynamic shape"]()
-    anatomy = Anatomy(model)
-    site = record(model, make_doc()).site
-    assert site.layer.name == "mix"
-    scores = scores_from(anatomy, anatomy.inputs_of(make_doc()), site, logits=True)
-    kernel, bias = model.layers[-1].get_weights()
-    for side in (4, 6):
-        maps = make_doc((2, side, side, 5))
-        np.testing.assert_allclose(scores(maps), maps.mean((1, 2)) @ kernel + bias, atol=1e-5)
-
-
-# Compiled functions that fail
-
-
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
     """Lets all functions fail that are compiled from now on."""
@@ -265,7 +174,8 @@ def eager_runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             runs.append(args)
         return Run(*args, **kwargs)
 
-    monkeypatch.setattr(passes, "Run", run)
+    for module in (passes, scoring):
+        monkeypatch.setattr(module, "Run", run)
     return runs
 
 
@@ -293,7 +203,8 @@ def scored(model: keras.Model) -> Any:
 
 
 def scored_often(model: keras.Model) -> Any:
-    return scorer(model, DOCS)(DOCS)
+    inputs = Inputs(DOCS)
+    return scorer(model, inputs)(inputs)
 
 
 @compiles

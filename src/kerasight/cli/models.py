@@ -366,7 +366,7 @@ def find_sites(
         CliError: If there is no such layer.
         PictureError: If the model must run first, and fails.
     """
-    from kerasight.keras import passes, sites
+    from kerasight.keras import running, sites
     from kerasight.keras.anatomy import Anatomy
 
     if not keys:
@@ -374,7 +374,7 @@ def find_sites(
     anatomy = Anatomy(model)
     if not model.built:  # its layers may be made when it is first called
         with failing_on_the_picture():
-            passes.build(anatomy, anatomy.inputs_of(doc))
+            running.build(anatomy, anatomy.inputs_of(doc))
     try:
         return [sites.find_site(anatomy, key) for key in keys]
     except ValueError as error:

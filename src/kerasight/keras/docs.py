@@ -15,7 +15,7 @@ from PIL import Image
 from kerasight.base import outside
 from kerasight.cam.inputs import Inputs, names_of
 from kerasight.checks import integer, is_real, nearest, plural, readable
-from kerasight.keras import passes
+from kerasight.keras import running
 from kerasight.keras.anatomy import PICTURE_CHANNELS, Anatomy
 
 __all__ = [
@@ -209,7 +209,7 @@ def picture_of(anatomy: Anatomy, inputs: Inputs) -> Image.Image:
         ValueError: If no picture can be made of so many channels.
     """
     if not anatomy.model.built:  # its layers do not know yet what they take
-        passes.build(anatomy, inputs)
+        running.build(anatomy, inputs)
     doc = inputs.docs
     layout = anatomy.layout_of_docs(doc.shape)
     channels = layout.channels(doc.shape)
@@ -233,7 +233,7 @@ def is_for_images(anatomy: Anatomy, inputs: Inputs, image: Any) -> bool:
     if model.built or isinstance(model, keras.Sequential) or inputs.docs.ndim != 4:
         return False
     # Layers may be made when a model is first called.
-    passes.build(anatomy, inputs)
+    running.build(anatomy, inputs)
     return anatomy.is_for_images()
 
 

@@ -25,7 +25,7 @@ from kerasight.cam.inputs import Inputs
 from kerasight.cam.maps import normalised, resized, stretched
 from kerasight.cam.methods import ALPHA, REFERENCES
 from kerasight.cam.request import Request
-from kerasight.keras import blank, passes, sites
+from kerasight.keras import blank, running, scoring, sites
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import Record, Terms, record_batch, scores_of
 from kerasight.keras.targets import Contrast, Negative, Target
@@ -135,7 +135,7 @@ class Explainer:
         except ValueError:
             if self.model.built:
                 raise
-        passes.build(self.anatomy, inputs)
+        running.build(self.anatomy, inputs)
         return sites.find_site(self.anatomy, key)
 
     def _record(self, inputs: Inputs, target: Target, site: sites.Site | None) -> Record:
@@ -380,7 +380,7 @@ class Look:
     def _drops(self, inputs: Inputs, terms: Terms, target: Target) -> np.ndarray:
         """How far the scores fall without a channel of the layer, ``(channels, targets)``."""
         logits = self.explainer.request.logits
-        scores = passes.scores_from(self.explainer.anatomy, inputs, terms.site, logits=logits)
+        scores = scoring.scores_from(self.explainer.anatomy, inputs, terms.site, logits=logits)
         layout = terms.site.layout
         assert layout is not None
 

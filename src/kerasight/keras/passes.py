@@ -1,4 +1,4 @@
-"""Running a model: for its scores, or forward and backward to see it at a site.
+"""Running a model forward and backward, to see it at a site.
 
 A pass is run eagerly when a model is first seen, and compiled once it has come often enough
 (`traces`). Both are the same lines: a `Run` of the model, linearised by the backend.
@@ -7,11 +7,9 @@ A pass is run eagerly when a model is first seen, and compiled once it has come 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -24,19 +22,29 @@ from kerasight.keras import backends
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.backends import Linear, Watch
 from kerasight.keras.logits import HiddenLogitsError
-from kerasight.keras.run import Call, Run, Weights, changing_nothing, in_plain_words, outputs_of
+from kerasight.keras.run import Call, Run, changing_nothing, in_plain_words, outputs_of
+from kerasight.keras.running import (
+    Sizes,
+    as_array,
+    check_eager,
+    classes_in,
+    if_it_can,
+    once_built,
+    packed,
+    rows_to_run,
+    signature_of,
+    tensors_of,
+    weak,
+)
 from kerasight.keras.sites import Choice, Site, guessed
 from kerasight.keras.state import Contents
-from kerasight.keras.tap import tapped
 from kerasight.keras.targets import Target
-from kerasight.keras.traces import WORTH_A_TRACE, Traces, log_eager, outer_scope
+from kerasight.keras.traces import WORTH_A_TRACE
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["Pass", "build", "check_eager", "frozen_scores", "look", "scores", "scores_from"]
-
-Result = TypeVar("Result")
+__all__ = ["Pass", "look"]
 
 # float16 has no numbers between 0 and 6e-8, where the gradients of a probability often lie. So the
 # score is multiplied first, by the greatest of these at which no gradient overflows.
@@ -96,10 +104,10 @@ def look(
     check_eager()
     traces, wanted, docs = anatomy.traces, choice.wanted, len(inputs)
     backend = backends.current()
-    tensors, shapes = _tensors(anatomy, inputs)
+    tensors, shapes = tensors_of(anatomy, inputs)
     asked_at = None if wanted is None else wanted.key()
     sized = ("look", asked_at, shapes, logits, target.kind())
-    rows = _rows_to_run(traces, sized, docs)
+    rows = rows_to_run(traces, sized, docs)
     if len(rows) > docs:
         found = look(anatomy, inputs[rows], target.of_docs(rows), choice, logits=logits)
         if found.activations is None or len(found.activations) == len(rows):
@@ -128,7 +136,7 @@ def look(
         of_target = [
             (shape, str(array.dtype)) for shape, array in zip(asked.shapes(), arrays, strict=True)
         ]
-        signature = _signature((*shapes, *of_target), (*tensors.leaves, *arrays))
+        signature = signature_of((*shapes, *of_target), (*tensors.leaves, *arrays))
         wrong: list[Exception] = []
 
         def make() -> _Trace | None:
@@ -191,9 +199,9 @@ def look(
                 trace = traced(known)
         if trace is not None:
             ready = trace
-            run = _if_it_can(anatomy, lambda: ready.run(tensors, target))
+            run = if_it_can(anatomy, lambda: ready.run(tensors, target))
             if run is not None:
-                traces.once(_Sizes.of(sized), _Sizes).run.add(docs)
+                traces.once(Sizes.of(sized), Sizes).run.add(docs)
                 return run
         if known is not None and known.is_settled:
             # Nothing else needs to be seen.
@@ -215,287 +223,12 @@ def look(
         return trace.run(tensors, target)
 
 
-@dataclass
-class _Sizes:
-    """Of a pass that is compiled for each number of docs.
-
-    Attributes:
-        run: The numbers of docs that it has run with.
-        asked: How often it was asked for others, by their number of docs.
-    """
-
-    run: set[int] = field(default_factory=set)
-    asked: dict[int, int] = field(default_factory=dict)
-
-    @staticmethod
-    def of(key: Hashable) -> Hashable:
-        """Under which the sizes of a pass are kept."""
-        return ("sizes", key)
-
-
-def _rows_to_run(traces: Traces, key: Hashable, docs: int) -> np.ndarray:
-    """The rows of docs to run; where these are more than there are docs, those at the end go.
-
-    A number of docs that comes seldom, as that of the last docs of a stream, is filled up to one
-    that a pass was compiled for. A doc by itself is not, as it is to be compared with others.
-    """
-    found = docs
-    sizes: _Sizes | None = traces.known(_Sizes.of(key))
-    if sizes and docs > 1 and not backends.current().compiles_for_any_size:
-        larger = [size for size in sizes.run if size > docs]
-        if larger and docs not in sizes.run:
-            sizes.asked[docs] = sizes.asked.get(docs, 0) + 1
-            found = min(larger) if sizes.asked[docs] <= WORTH_A_TRACE else docs
-    rows: np.ndarray = np.minimum(np.arange(found), docs - 1)
-    return rows
-
-
 class _WrongTargetError(Exception):
     """A model has no such target; its argument is the error that says so."""
 
 
 class _UntoldError(Exception):
     """A trace cannot tell what an eager run can."""
-
-
-def scores(
-    anatomy: Anatomy, inputs: Inputs, *, logits: bool = False
-) -> Float[np.ndarray, "docs classes"]:
-    """Run a model once: its scores.
-
-    Args:
-        anatomy: The model.
-        inputs: Its inputs.
-        logits: As in `look`.
-
-    Returns:
-        Array of shape ``(docs, classes)``, float32 or float64.
-
-    Raises:
-        RunError: If the output is not one score a class, or the logits cannot be found.
-    """
-    check_eager()
-    traces, model, docs = anatomy.traces, anatomy.model, len(inputs)
-    backend = backends.current()
-    tensors, shapes = _tensors(anatomy, inputs)
-    key = ("scores", shapes, logits)
-    rows = _rows_to_run(traces, key, docs)
-    if len(rows) > docs:
-        return scores(anatomy, inputs[rows], logits=logits)[:docs]
-
-    def traced() -> Any:
-        signature = _signature(shapes, tensors.leaves)
-        return traces.get(
-            (*key, signature), key, lambda: _traced_scores(anatomy, inputs, signature, logits)
-        )
-
-    compiles_first = backend.compiles_each_operation and not anatomy.unbuilt
-    if model.built and (docs >= WORTH_A_TRACE or compiles_first):
-        traces.count(model, key, WORTH_A_TRACE)  # for the reason given in `look`
-    found, trace = None, traced()
-    if trace is not None:
-        found = _if_it_can(anatomy, lambda: trace(*tensors.leaves))
-        traces.once(_Sizes.of(key), _Sizes).run.add(docs)
-    if found is None:
-        try:
-            found = _scores_eagerly(anatomy, tensors, logits)
-            traces.count(model, key, docs)
-        except HiddenLogitsError:
-            traces.count(model, key, WORTH_A_TRACE)
-            trace = traced()
-            if trace is None:
-                raise
-            found = trace(*tensors.leaves)
-    _check_scores(tuple(found.shape))
-    return _as_array(found)
-
-
-# A trace that holds weights has them several times over while it is made.
-_MOST_WEIGHTS = 2**26
-
-
-def frozen_scores(
-    anatomy: Anatomy, docs: Inputs, *, logits: bool = False
-) -> Callable[[Inputs], Float[np.ndarray, "docs classes"]]:
-    """A function that gives `scores`, for a thousand docs and more; it takes time to make.
-
-    The weights are compiled in, so that the framework can work them into each other before the
-    model runs: most of batch normalisation goes into the convolutions.
-
-    Args:
-        anatomy: The model, which has run.
-        docs: Inputs of the shape and type that all will have, however many.
-        logits: As in `look`.
-
-    Returns:
-        The function. It holds while the model stays as it is, weights included.
-    """
-    check_eager()
-    traces, model = anatomy.traces, anatomy.model
-
-    def as_ever(inputs: Inputs) -> np.ndarray:
-        return scores(anatomy, inputs, logits=logits)
-
-    if not (model.built and backends.current().compiles):
-        return as_ever
-    weights = [(one, ops.convert_to_numpy(one.value)) for one in model.variables]
-    if sum(value.nbytes for _, value in weights) > _MOST_WEIGHTS:
-        return as_ever
-    tensors, shapes = _tensors(anatomy, docs[:1])
-    traces.count(model, key := ("scorer", shapes, logits), WORTH_A_TRACE)
-    mark = _mark(weights)
-
-    def traced(tensors: Inputs) -> Any:
-        signature = _signature(shapes, tensors.leaves)
-
-        def trace() -> Any:
-            return mark, _traced_scores(anatomy, docs, signature, logits, weights)
-
-        found = traces.get((*key, signature), key, trace)
-        if found is not None and found[0] != mark:
-            traces.drop((*key, signature))
-            found = traces.get((*key, signature), key, trace)
-        return None if found is None else found[1]
-
-    for_all = traced(tensors) if backends.current().compiles_for_any_size else None
-    if for_all is not None:
-        weights = []  # which the trace holds by now
-
-    def run(inputs: Inputs) -> np.ndarray:
-        tensors, _ = _tensors(anatomy, inputs)
-        trace = for_all or traced(tensors)
-        found = None if trace is None else _if_it_can(anatomy, lambda: trace(*tensors.leaves))
-        return as_ever(inputs) if found is None else _as_array(found)
-
-    return run
-
-
-def _mark(weights: Weights) -> bytes:
-    """What tells these values of the weights from others."""
-    mark = hashlib.blake2b()
-    for _, value in weights:
-        mark.update(value.tobytes())
-    return mark.digest()
-
-
-def _weak(anatomy: Anatomy) -> Callable[[], Anatomy]:
-    """What gives the anatomy of a model, without keeping the model alive."""
-    weak_anatomy, weak_model = weakref.ref(anatomy), weakref.ref(anatomy.model)
-    return lambda: weak_anatomy() or Anatomy(weak_model())
-
-
-def _traced_scores(
-    anatomy: Anatomy,
-    inputs: Inputs,
-    shapes: Sequence[Any],
-    logits: bool,
-    weights: Weights = (),
-) -> Callable[..., Any]:
-    weak_anatomy = _weak(anatomy)  # the function lives on in its trace
-
-    def run(*leaves: Any) -> Any:
-        given = _packed(inputs, leaves)
-        return Run(weak_anatomy(), given, logits=logits, weights=weights).scores
-
-    variables = () if weights else anatomy.model.variables
-    return backends.current().compiled(run, shapes, variables)
-
-
-def scores_from(
-    anatomy: Anatomy, inputs: Inputs, site: Site, *, logits: bool = False
-) -> Callable[[Float[np.ndarray, "outputs ..."]], Float[np.ndarray, "outputs classes"]]:
-    """The scores of one doc as a function of what is seen at a site.
-
-    No more of the model is run than needs to be, as far as it can be told.
-
-    Args:
-        anatomy: The model.
-        inputs: Its inputs, of one doc.
-        site: The site, as a pass gave it.
-        logits: As in `look`.
-
-    Returns:
-        A function from what could be seen there ``(outputs, ...)``, in the model's layout, to
-        scores ``(outputs, classes)``.
-    """
-    check_eager()
-    traces, model = anatomy.traces, anatomy.model
-    _, shapes = _tensors(anatomy, inputs)
-    key = ("from", site.key(), shapes, logits)
-    weak_anatomy, weak_site = _weak(anatomy), site.weak()
-
-    def rest(anatomy: Anatomy, site: Site, outputs: Any, *leaves: Any) -> Any:
-        return Run(
-            anatomy,
-            _packed(inputs, leaves),
-            logits=logits,
-            watch=lambda tensor, _: tensor,
-            wanted=site,
-            replacement=outputs,
-        ).scores
-
-    def compiled(signature: Any) -> Any:
-        def run(outputs: Any, *leaves: Any) -> Any:
-            return rest(weak_anatomy(), weak_site(), outputs, *leaves)
-
-        return backends.current().compiled(run, signature, model.variables)
-
-    traces.count(model, key, WORTH_A_TRACE)  # there are many outputs to come
-    repeated = inputs
-
-    def scores_of(outputs: np.ndarray) -> np.ndarray:
-        nonlocal repeated
-        if len(repeated) != len(outputs):
-            repeated = inputs.repeated(len(outputs))
-        given = [ops.convert_to_tensor(leaf) for leaf in (outputs, *repeated.leaves)]
-        of_outputs = ((None, *outputs.shape[1:]), str(outputs.dtype))
-        signature = _signature((of_outputs, *shapes), given)
-        trace = traces.get((*key, signature), key, lambda: compiled(signature))
-        found = None if trace is None else _if_it_can(anatomy, lambda: trace(*given))
-        return _as_array(rest(anatomy, site, *given) if found is None else found)
-
-    return scores_of
-
-
-def build(
-    anatomy: Anatomy, inputs: Inputs, layers: Sequence[keras.layers.Layer] = ()
-) -> list[keras.layers.Layer]:
-    """Run a model, so that what is not built yet gets built.
-
-    Args:
-        anatomy: The model.
-        inputs: Its inputs.
-        layers: Layers of which to note when they run.
-
-    Returns:
-        Those of ``layers`` that ran, in the order in which they ended, as often as they ran.
-    """
-    check_eager()
-    ran: list[keras.layers.Layer] = []
-
-    def note(layer: keras.layers.Layer, output: Any) -> Any:
-        ran.append(layer)
-        return output
-
-    tensors, _ = _tensors(anatomy, inputs)
-
-    def run() -> None:
-        ran.clear()
-        with tapped([*anatomy.compiled_calls, *layers], note), changing_nothing(anatomy):
-            outputs_of(anatomy.model, tensors)
-
-    _once_built(anatomy, tensors, run)
-    return ran
-
-
-def check_eager() -> None:
-    """Raise RuntimeError inside of a compiled function, where there are no numbers to explain."""
-    if not backends.current().is_eager():
-        raise RuntimeError(
-            "explanations are run eagerly, and this is inside of a compiled function (tf.function, "
-            "jax.jit), or of a dry run in which Keras infers shapes; explain outside of it, or "
-            "pass the function that explains to tf.numpy_function or jax.pure_callback"
-        )
 
 
 class _Trace:
@@ -532,11 +265,11 @@ class _Trace:
             Exception: Whatever is asked of the trace that it cannot tell.
         """
         # The function lives on in its trace, and must not keep the model alive.
-        weak_anatomy, weak_site = _weak(anatomy), None if wanted is None else wanted.weak()
+        weak_anatomy, weak_site = weak(anatomy), None if wanted is None else wanted.weak()
 
         def run(scale: Any, *given: Any) -> tuple[Any, ...]:
             number = len(inputs.leaves)
-            docs, arrays = _packed(inputs, given[:number]), given[number:]
+            docs, arrays = packed(inputs, given[:number]), given[number:]
             anatomy = weak_anatomy()
             choice = Choice(anatomy, None if weak_site is None else weak_site())
 
@@ -588,10 +321,10 @@ class _Trace:
                 break
         return Pass(
             site=self.site(),
-            activations=_as_array(seen),
-            gradients=_as_array(gradients),
+            activations=as_array(seen),
+            gradients=as_array(gradients),
             target=self._settled.with_leaves(map(ops.convert_to_numpy, settled)).named(),
-            scores=_as_array(scores),
+            scores=as_array(scores),
         )
 
 
@@ -628,7 +361,7 @@ def _look_at_each_operation(
     is_ambiguous = _may_be_of_others(tensors)
 
     def linear_run(guess: keras.layers.Layer | None) -> tuple[Run, Linear]:
-        return _once_built(
+        return once_built(
             anatomy, tensors, lambda: _linear(anatomy, tensors, logits, choice.wanted, guess)
         )
 
@@ -658,10 +391,10 @@ def _look_at_each_operation(
     arrays = map(ops.convert_to_numpy, seen.target.leaves())
     return Pass(
         site=seen.site,
-        activations=None if activations is None else _as_array(activations),
-        gradients=None if seen.gradients is None else _as_array(seen.gradients),
+        activations=None if activations is None else as_array(activations),
+        gradients=None if seen.gradients is None else as_array(seen.gradients),
         target=seen.target.with_leaves(arrays).named(),
-        scores=_as_array(run.scores),
+        scores=as_array(run.scores),
         calls=run.calls,
     )
 
@@ -723,7 +456,7 @@ def _seen(
         seed[0, :, number] = np.random.default_rng(0).normal(size=output.shape[2])
         seeds = ops.convert_to_tensor(seed, output.dtype)
         found = linear.pullback(seeds, 1 + tokens, position)
-        return None if found is None else _as_array(found[0])
+        return None if found is None else as_array(found[0])
 
     site = None if first is None else choice.site(run.calls, first, gradient_of_token)
     return _Seen(run, target, first, gradients, site)
@@ -801,90 +534,8 @@ def _scales(run: Run) -> tuple[float, ...]:
     return _FLOAT16_SCALES if run.is_float16 else (1.0,)
 
 
-def _scores_eagerly(anatomy: Anatomy, tensors: Inputs, logits: bool) -> Any:
-    return _once_built(anatomy, tensors, lambda: Run(anatomy, tensors, logits=logits).scores)
-
-
-def _once_built(anatomy: Anatomy, tensors: Inputs, run: Callable[[], Result]) -> Result:
-    """Run a pass; again, if something was built in it.
-
-    Where nothing may change, the weights that Keras makes have no values until the pass is over.
-    What is not built after a pass is not reached in inference: a head for training alone.
-    """
-    unbuilt = anatomy.unbuilt
-    try:
-        result = run()
-    except HiddenLogitsError:
-        raise
-    except ValueError:
-        # Weights made of arrays cannot be made where nothing may change.
-        if not unbuilt or outer_scope() is not None:
-            raise
-        _build_for_good(anatomy.model, tensors)
-        anatomy.forget()
-        return run()
-    if any(layer.built for layer in unbuilt):
-        anatomy.forget()
-        return _once_built(anatomy, tensors, run)
-    return result
-
-
-def _build_for_good(model: keras.Model, tensors: Inputs) -> None:
-    """Run a model so that it is built, and put back the weights that it had before."""
-    before = [(one, ops.convert_to_numpy(one.value)) for one in model.variables]
-    try:
-        outputs_of(model, tensors)
-    finally:
-        for variable, value in before:
-            variable.assign(value)
-
-
-def _if_it_can(anatomy: Anatomy, run: Callable[[], Result]) -> Result | None:
-    """What a compiled function returns; None if it fails, and is to be run eagerly.
-
-    There it fails with a better message.
-    """
-    backend = backends.current()
-    try:
-        return run()
-    except Exception as error:
-        if not backend.is_own(error):
-            raise
-        told = backend.told(error, f"model {anatomy.model.name!r}")
-        if isinstance(told, MemoryError):
-            raise told from error
-        log_eager(anatomy.model, f"what was compiled fails ({told})".partition("\n")[0])
-        return None
-
-
-def _tensors(anatomy: Anatomy, inputs: Inputs) -> tuple[Inputs, tuple[Any, ...]]:
-    """Inputs as tensors, and the shapes and types to compile for.
-
-    These are of any number of docs, of the sizes that the model declares.
-    """
-    declared = anatomy.inputs
-    leaves = inputs.leaves
-    # Not the number of docs: a Sequential model declares that of its first call.
-    sizes = [one.shape[1:] for one in (declared if len(declared) == len(leaves) else leaves)]
-    shapes = tuple(
-        ((None, *size), str(leaf.dtype)) for size, leaf in zip(sizes, leaves, strict=True)
-    )
-    return _packed(inputs, [ops.convert_to_tensor(leaf) for leaf in leaves]), shapes
-
-
-def _signature(open_sizes: Sequence[Any], arrays: Sequence[Any]) -> tuple[Any, ...]:
-    """The shapes and types to compile for: those given, or else those of the arrays at hand."""
-    if backends.current().compiles_for_any_size:
-        return tuple(open_sizes)
-    return tuple((tuple(array.shape), str(array.dtype)) for array in arrays)
-
-
 # Under which it is kept how many classes a model has.
 _CLASSES = "classes"
-
-
-def _packed(inputs: Inputs, leaves: Sequence[Any]) -> Inputs:
-    return Inputs(inputs.packed(leaves), inputs.seen)
 
 
 def _typed(leaf: Any) -> np.ndarray:
@@ -894,7 +545,7 @@ def _typed(leaf: Any) -> np.ndarray:
 
 def _classes_of(run: Run, docs: int | None) -> int:
     """The number of classes that a run has scores of, a row for each of the docs."""
-    classes = _check_scores(tuple(run.scores.shape))
+    classes = classes_in(tuple(run.scores.shape))
     rows = run.scores.shape[0]
     if docs is not None and rows not in (None, docs):
         raise RunError(
@@ -904,20 +555,5 @@ def _classes_of(run: Run, docs: int | None) -> int:
     return classes
 
 
-def _check_scores(shape: tuple[int | None, ...]) -> int:
-    """The number of classes, given the shape of a model's output."""
-    if len(shape) != 2 or shape[1] is None:
-        raise RunError(
-            "the model's output must be class scores of shape (1, classes) to be explained, "
-            f"got shape {(1, *shape[1:])}"
-        )
-    return shape[1]
-
-
 def _is_finite(values: Any) -> bool:
     return bool(ops.all(ops.isfinite(values)))
-
-
-def _as_array(values: Any) -> np.ndarray:
-    array: np.ndarray = ops.convert_to_numpy(values)
-    return array

@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasight.base import DocError, RunError
 from kerasight.cam.inputs import Inputs
-from kerasight.keras import passes
+from kerasight.keras import passes, scoring
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.sites import Choice, Site, rows_differ
 from kerasight.keras.targets import Classes, Target
@@ -239,7 +239,7 @@ def scores_of(
     inputs = docs if isinstance(docs, Inputs) else anatomy.inputs_of(docs)
     anatomy.refresh()
     batches = [inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size)]
-    return np.concatenate([passes.scores(anatomy, batch, logits=logits) for batch in batches])
+    return np.concatenate([scoring.scores(anatomy, batch, logits=logits) for batch in batches])
 
 
 def scorer(
@@ -260,7 +260,7 @@ def scorer(
     """
     anatomy = Anatomy(model)
     anatomy.refresh()
-    return passes.frozen_scores(anatomy, docs, logits=logits)
+    return scoring.frozen_scores(anatomy, docs, logits=logits)
 
 
 def _why_nothing(anatomy: Anatomy, choice: Choice, found: passes.Pass) -> str:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.passes import build
+from kerasight.keras.running import build
 
 if TYPE_CHECKING:
     from jaxtyping import Shaped

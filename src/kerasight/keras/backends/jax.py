@@ -17,12 +17,12 @@ from kerasight.keras.backends import (
     Linear,
     Reading,
     Watch,
+    keeps_variables_alone,
     of_numpy_arrays,
     of_wrong_shape,
     out_of_memory,
     without_colours,
 )
-from kerasight.keras.backends import keeps_variables_alone as inference
 from kerasight.keras.backends.jaxprs import marked, through_all_uses, with_logits
 
 try:
@@ -34,9 +34,9 @@ __all__ = ["compiled", "compiles", "compiles_each_operation", "compiles_for_any_
 __all__ += ["is_eager", "is_foreign", "is_own", "is_tensor", "linearise", "logits", "scope"]
 __all__ += ["runs_on_symbols", "told"]
 
-compiles = compiles_each_operation = True
+compiles = compiles_each_operation = runs_on_symbols = True
 compiles_for_any_size = False
-runs_on_symbols = True
+inference = keeps_variables_alone
 
 
 def linearise(function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) -> Linear:
