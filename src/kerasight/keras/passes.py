@@ -540,7 +540,10 @@ _CLASSES = "classes"
 
 def _typed(leaf: Any) -> np.ndarray:
     """An array of a target, in a type that compiled functions take."""
-    return np.asarray(leaf, np.float32 if np.issubdtype(leaf.dtype, np.floating) else np.int32)
+    if np.issubdtype(leaf.dtype, np.floating):
+        return np.asarray(leaf, np.float32)
+    known = np.iinfo(np.int32)  # no class has a number outside of it, which is told later
+    return np.clip(leaf, known.min, known.max).astype(np.int32)
 
 
 def _classes_of(run: Run, docs: int | None) -> int:
