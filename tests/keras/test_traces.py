@@ -21,7 +21,7 @@ from tiny_models import CLASSES, MODELS, SIDE, Shift, backbone, head, make_doc
 
 import kerasight
 from kerasight.keras import backends, traces
-from kerasight.keras.record import record
+from kerasight.keras.record import record, scores_of
 from kerasight.keras.traces import _MOST, WORTH_A_TRACE, traces_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
@@ -401,6 +401,27 @@ def test_a_renamed_layer_is_called_by_its_new_name() -> None:
             for _ in range(WORTH_A_TRACE + 2)
         }
         assert paths == {name}
+
+
+def test_a_setting_of_keras_that_a_call_reads_is_read_again() -> None:
+    class Gain(kl.Layer):
+        def call(self, inputs: Any) -> Any:
+            return inputs * keras.config.epsilon()
+
+    stack = [kl.Conv2D(2, 3, name="conv"), kl.GlobalAveragePooling2D(), kl.Dense(3), Gain()]
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *stack])
+    plain = keras.ops.convert_to_numpy(keras.Sequential(model.layers[:-1])(make_doc()))[0]
+    usual = keras.config.epsilon()
+    try:
+        for gain in (1.0, 2.0, 1.0):
+            keras.config.set_epsilon(gain)
+            for _ in range(WORTH_A_TRACE + 2):
+                found = record(model, make_doc(), [0], model.get_layer("conv"))
+                np.testing.assert_allclose(found.scores, gain * plain, rtol=1e-5)
+                scores = scores_of(model, make_doc())[0]
+                np.testing.assert_allclose(scores, gain * plain, rtol=1e-5)
+    finally:
+        keras.config.set_epsilon(usual)
 
 
 def has_traces(model: keras.Model) -> bool:

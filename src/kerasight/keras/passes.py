@@ -543,7 +543,7 @@ def _typed(leaf: Any) -> np.ndarray:
     if np.issubdtype(leaf.dtype, np.floating):
         return np.asarray(leaf, np.float32)
     known = np.iinfo(np.int32)  # no class has a number outside of it, which is told later
-    return np.clip(leaf, known.min, known.max).astype(np.int32)
+    return np.asarray(np.clip(leaf, known.min, known.max), np.int32)
 
 
 def _classes_of(run: Run, docs: int | None) -> int:

@@ -138,6 +138,7 @@ class Traces:
             is_worth_it = self._docs.get(counted, 0) >= WORTH_A_TRACE
             if self._snapshot is None or not is_worth_it or not backends.current().compiles:
                 return None
+            key = (key, _settings())
             if key not in self._traces:
                 made = self._made(trace)
                 if self._snapshot is None:
@@ -150,7 +151,7 @@ class Traces:
     def drop(self, key: Hashable) -> None:
         """Forget a trace that does not answer as the model does any more."""
         with self._lock:
-            self._traces.pop(key, None)
+            self._traces.pop((key, _settings()), None)
 
     def _made(self, trace: Callable[[], Any]) -> Any:
         """A new trace, if there can be one, and the model as it was before.
@@ -211,6 +212,12 @@ def log_eager(model: Any, why: str) -> None:
         return
     name = getattr(model, "name", None)
     _log.info("model %r is run eagerly each time, which takes longer: %s", name, why)
+
+
+def _settings() -> Hashable:
+    """What a trace holds as it was, beside the model."""
+    own = (keras.config.floatx(), keras.config.epsilon(), keras.config.image_data_format())
+    return *own, backends.current().settings()
 
 
 def _keep_most(known: OrderedDict[Hashable, Any], most: int = _MOST) -> None:

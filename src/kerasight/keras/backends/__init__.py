@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -26,6 +26,7 @@ __all__ = [
     "current",
     "keeps_variables_alone",
     "names",
+    "no_settings",
     "of_numpy_arrays",
     "of_wrong_shape",
     "out_of_memory",
@@ -130,6 +131,9 @@ class Backend(Protocol):
     def is_foreign(self, value: Any, scope: Any) -> bool:
         """Whether a tensor belongs to another scope than this, and so has no value in it."""
 
+    def settings(self) -> Hashable:
+        """The framework's settings that what is compiled holds as they were, beside the model."""
+
     def logits(self, scores: Any) -> Any:
         """What went into the softmax or sigmoid that scores came out of.
 
@@ -178,6 +182,11 @@ def keeps_variables_alone(
 ) -> AbstractContextManager[Sequence[tuple[Any, Any]]]:
     """`Backend.inference` where a model keeps nothing of the framework but Keras's variables."""
     return nullcontext(())
+
+
+def no_settings() -> Hashable:
+    """`Backend.settings` where what is compiled holds none, or nothing is compiled."""
+    return ()
 
 
 class Reading(keras.StatelessScope):  # type: ignore[misc]

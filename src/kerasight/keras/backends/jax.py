@@ -13,16 +13,7 @@ import jax
 import keras
 from jax.custom_derivatives import SymbolicZero
 
-from kerasight.keras.backends import (
-    Linear,
-    Reading,
-    Watch,
-    keeps_variables_alone,
-    of_numpy_arrays,
-    of_wrong_shape,
-    out_of_memory,
-    without_colours,
-)
+from kerasight.keras import backends
 from kerasight.keras.backends.jaxprs import marked, through_all_uses, with_logits
 
 try:
@@ -32,14 +23,16 @@ except ImportError:  # before JAX 0.7
 
 __all__ = ["compiled", "compiles", "compiles_each_operation", "compiles_for_any_size", "inference"]
 __all__ += ["is_eager", "is_foreign", "is_own", "is_tensor", "linearise", "logits", "scope"]
-__all__ += ["runs_on_symbols", "told"]
+__all__ += ["runs_on_symbols", "settings", "told"]
 
 compiles = compiles_each_operation = runs_on_symbols = True
 compiles_for_any_size = False
-inference = keeps_variables_alone
+inference = backends.keeps_variables_alone
 
 
-def linearise(function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) -> Linear:
+def linearise(
+    function: Callable[[backends.Watch], tuple[Sequence[Any], Sequence[Any]]],
+) -> backends.Linear:
     """Run a function once under ``jax.vjp``.
 
     What is watched passes through an identity of which the derivative notes what it is given: the
@@ -94,7 +87,7 @@ def linearise(function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) 
         gradients.clear()
         return None if found[0] is None else jax.numpy.stack(found)
 
-    return Linear(outputs, sources, pullback)
+    return backends.Linear(outputs, sources, pullback)
 
 
 def _noting(gradients: dict[int, Any], number: int) -> Any:
@@ -124,7 +117,7 @@ def compiled(
     specs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in signature]
 
     def run(values: Sequence[Any], *tensors: Any) -> Any:
-        with Reading(zip(read, values, strict=True), noted):
+        with backends.Reading(zip(read, values, strict=True), noted):
             return with_logits(lambda: function(*tensors))
 
     def values() -> list[Any]:
@@ -169,24 +162,31 @@ def is_foreign(value: Any, scope: Any) -> bool:
     return is_tensor(value) and get_opaque_trace_state(convention="flax") != scope
 
 
-_OF_SHAPES = re.compile(r"\bshapes?\b|\bdimensions?\b|\bsizes?\b")
+def settings() -> Any:
+    """JAX's own that numbers depend on, and that are read as a function is traced."""
+    names = ("jax_default_matmul_precision", "jax_enable_x64", "jax_numpy_dtype_promotion")
+    return tuple(getattr(jax.config, name) for name in names)
+
+
+_OF_SHAPES = re.compile(r"\b(shape|dimension|size)s?\b")
 _EMPTY = "resulted in an empty output"  # as Keras says of convolutions
 
 
 def told(error: Exception, what: str) -> Exception:
     """An error without colours, and of a shape that does not fit as a ``ValueError``."""
-    message = without_colours(str(error))
+    message = backends.without_colours(str(error))
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in message:
-        return out_of_memory(what, message)
+        return backends.out_of_memory(what, message)
     inner: BaseException | None = error
     while inner is not None:  # Keras wraps errors into others
         if isinstance(inner, jax.errors.TracerArrayConversionError):
-            return of_numpy_arrays(what)
+            return backends.of_numpy_arrays(what)
         inner = inner.__cause__ or inner.__context__
     is_of_shapes = isinstance(error, TypeError) and _OF_SHAPES.search(message)
     if is_of_shapes or (isinstance(error, ValueError) and _EMPTY in message):
-        return of_wrong_shape(what, message)
-    error.args = tuple(without_colours(one) if isinstance(one, str) else one for one in error.args)
+        return backends.of_wrong_shape(what, message)
+    plain = backends.without_colours
+    error.args = tuple(plain(one) if isinstance(one, str) else one for one in error.args)
     return error
 
 

@@ -15,6 +15,7 @@ from kerasight.keras.backends import (
     Linear,
     Watch,
     keeps_variables_alone,
+    no_settings,
     of_wrong_shape,
     out_of_memory,
     without_colours,
@@ -34,6 +35,7 @@ __all__ = [
     "logits",
     "runs_on_symbols",
     "scope",
+    "settings",
     "told",
 ]
 
@@ -42,6 +44,7 @@ compiles_each_operation = False
 inference = keeps_variables_alone
 compiles_for_any_size = True
 runs_on_symbols = False
+settings = no_settings
 
 
 def linearise(function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) -> Linear:

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from kerasight.keras.backends import (
     Linear,
     Watch,
+    no_settings,
     of_wrong_shape,
     out_of_memory,
     without_colours,
@@ -24,11 +25,12 @@ from kerasight.keras.backends import (
 
 __all__ = ["compiled", "compiles", "compiles_each_operation", "compiles_for_any_size", "inference"]
 __all__ += ["is_eager", "is_foreign", "is_own", "is_tensor", "linearise", "logits"]
-__all__ += ["runs_on_symbols", "scope", "told"]
+__all__ += ["runs_on_symbols", "scope", "settings", "told"]
 
 compiles = compiles_each_operation = False
 compiles_for_any_size = True
 runs_on_symbols = False
+settings = no_settings
 
 
 @contextmanager
