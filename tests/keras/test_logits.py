@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from frameworks import on_tensorflow, tf
+from frameworks import jax, on_tensorflow, tf
 from keras import layers as kl
 from tiny_models import MODELS, doc_for, make_doc, state_of
 
@@ -62,6 +62,8 @@ ENDS: dict[str, tuple[Callable[[Any], Any], int]] = {
     "a model in a model": (in_a_model(in_a_model(kl.Activation("softmax"))), 3),
     "dropout after it": (lambda x: kl.Dropout(0.5, seed=1)(kl.Softmax()(x), training=False), 3),
     "tf.nn.softmax": (tf.nn.softmax, 3),
+    "jax.nn.softmax": (jax.nn.softmax, 3),
+    "jax.nn.sigmoid": (jax.nn.sigmoid, 1),
     "reshaped after it": (lambda x: keras.ops.reshape(keras.ops.softmax(x), (-1, 3)), 3),
     "one unit, without its axis": (lambda x: keras.ops.squeeze(keras.ops.sigmoid(x), -1), 1),
 }

@@ -115,6 +115,28 @@ def test_a_variable_that_keras_does_not_track_is_not_kept_as_it_was() -> None:
     assert traces_of(model)._traces
 
 
+def test_a_setting_of_jax_is_not_held_as_it_was() -> None:
+    class Product(kl.Layer):
+        def call(self, inputs: Any) -> Any:
+            precision = jax.config.jax_default_matmul_precision or "none"
+            return inputs * {"none": 1.0, "highest": 2.0, "float32": 3.0}[precision]
+
+    model = Chain([backbone(), *head(None), Product()], name="products")
+    model(make_doc())
+    plain = np.asarray(model(make_doc()))[0]
+    for _ in range(2):
+        np.testing.assert_allclose(record(model, make_doc()).scores, plain, rtol=1e-5)
+        with jax.default_matmul_precision("highest"):
+            np.testing.assert_allclose(record(model, make_doc()).scores, 2 * plain, rtol=1e-5)
+    jax.config.update("jax_default_matmul_precision", "float32")
+    try:
+        np.testing.assert_allclose(record(model, make_doc()).scores, 3 * plain, rtol=1e-5)
+        np.testing.assert_allclose(scores_of(model, make_doc())[0], 3 * plain, rtol=1e-5)
+    finally:
+        jax.config.update("jax_default_matmul_precision", None)
+    assert len(traces_of(model)._traces) == 4  # of three settings, and of the scores
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_that_an_explanation_builds_keeps_no_tracers(name: str) -> None:
     model, doc = MODELS[name](), doc_for(name)
@@ -273,11 +295,30 @@ def test_a_model_that_is_moved_to_other_devices_is_explained_there() -> None:
     run_python(
         ON_TWO_DEVICES
         + """
+import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from kerasight.keras.traces import traces_of
+
+seen = []
+class Notes(logging.Handler):
+    def emit(self, record):
+        seen.append(record.getMessage())
+logging.getLogger("jax").addHandler(Notes())
+
+def compiled():
+    seen.clear()
+    with jax.log_compiles():
+        np.testing.assert_allclose(heatmaps(plain), expected, atol=1e-5)
+    return sum("compilation of jit(run)" in one for one in seen)
+
 everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("all",)), PartitionSpec())
+traces = list(traces_of(plain)._traces.values())
+assert traces and compiled() == 0
 for variable in plain.variables:
     variable.assign(jax.device_put(variable.value, everywhere))
-np.testing.assert_allclose(heatmaps(plain), expected, atol=1e-5)
+# The trace of three docs is compiled once more, and is the same trace.
+assert [compiled(), compiled()] == [1, 0]
+assert all(one is other for one, other in zip(traces_of(plain)._traces.values(), traces))
 """
     )
 
@@ -298,6 +339,40 @@ def test_in_a_callback_the_weights_of_that_epoch_are_explained() -> None:
         assert score == pytest.approx(expected, abs=1e-6)
     assert len({round(score, 4) for score, _ in found}) == 4
     assert not any(isinstance(one.value, jax.core.Tracer) for one in model.variables)
+
+
+def exponentials(x: Any) -> Any:
+    powers = jax.numpy.exp(x)
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "end", [exponentials, lambda x: exponentials(x - x.max(axis=-1, keepdims=True))]
+)
+def test_the_logits_of_a_softmax_written_out_are_found(end: Any) -> None:
+    dense = kl.Dense(2)
+    model = Chain([kl.Conv2D(1, 1), kl.GlobalAveragePooling2D(), dense, kl.Lambda(end)], name="w")
+    model(make_doc())
+    model.stack[0].set_weights([np.full((1, 1, 3, 1), 0.5), np.zeros(1)])
+    dense.set_weights([np.array([[2.0, -4.0]]), np.array([0.5, 0.25])])
+    seen = 0.5 * make_doc()[0].sum(axis=-1)
+    logits = [2 * seen.mean() + 0.5, 0.25 - 4 * seen.mean()]
+    asked: dict[str, Any] = {"layer": model.stack[0], "logits": True, "relu": False}
+    for _ in range(2):
+        found = kerasight.explain_prediction(model, make_doc(), targets=[1], **asked).targets[0]
+        assert found.score == pytest.approx(logits[1], abs=1e-5)
+        np.testing.assert_allclose(found.heatmap, -seen / abs(seen).max(), atol=1e-5)
+        np.testing.assert_allclose(scores_of(model, make_doc(), logits=True)[0], logits, atol=1e-5)
+
+
+def test_half_of_a_softmax_is_not_taken_for_one() -> None:
+    def halves(x: Any) -> Any:
+        return jax.numpy.exp(x) / jax.numpy.exp(2 * x).sum(axis=-1, keepdims=True)
+
+    model = Chain([*backbone().layers[1:], *head(None), kl.Lambda(halves)], name="halves")
+    model(make_doc())
+    with pytest.raises(ValueError, match="cannot be found"):
+        scores_of(model, make_doc(), logits=True)
 
 
 def test_quantised_layers_are_explained() -> None:
