@@ -307,3 +307,97 @@ def test_many_docs_that_no_call_came_before_are_watched_at_one_layer(monkeypatch
     list(kerasight.explain_predictions(model, docs, batch_size=6))
     assert watched[0] > 1
     assert set(watched[1:]) == {1}
+
+
+# While a model trains
+
+
+class Trained(keras.Model):
+    """A model that gathers statistics, and draws random numbers, as it trains."""
+
+    def __init__(self) -> None:
+        super().__init__(name="trained")
+        self.body, self.norm = backbone(), kl.BatchNormalization()
+        self.drop, self.rest = kl.Dropout(0.5, seed=3), Chain(head(), name="rest")
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        x = self.norm(self.body(inputs), training=training)
+        return self.rest(self.drop(x, training=training))
+
+
+@pytest.mark.parametrize("when", ["on_epoch_end", "on_train_batch_end"])
+def test_in_a_callback_the_weights_of_then_are_explained_and_training_goes_on(when: str) -> None:
+    found: list[tuple[float, float]] = []
+
+    def explains(_: int, logs: Any = None) -> None:
+        gradients = [one.value.grad for one in model.trainable_variables]
+        modes = [one.training for layer in model._flatten_layers() for one in layer.modules()]
+        (explained,) = kerasight.explain_predictions(model, make_doc(), targets=[0], relu=False)
+        found.append((explained.targets[0].score, float(scores_of(model, make_doc())[0])))
+        after = [one.value.grad for one in model.trainable_variables]
+        assert all(one is was for one, was in zip(after, gradients, strict=True))
+        assert gradients[0] is not None
+        assert modes == [
+            one.training for layer in model._flatten_layers() for one in layer.modules()
+        ]
+
+    docs, labels = (
+        np.concatenate([make_doc(seed=seed) for seed in range(4)]),
+        np.array([0, 1, 2, 0]),
+    )
+    weights = []
+    for callbacks in ([], [keras.callbacks.LambdaCallback(**{when: explains})]):
+        keras.utils.set_random_seed(0)
+        model = Trained()
+        model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+        model.fit(docs, labels, batch_size=2, epochs=4, verbose=0, callbacks=callbacks)
+        weights.append(model.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for score, expected in found:
+        assert score == pytest.approx(expected, abs=1e-6)
+    often = 4 if when == "on_epoch_end" else 8
+    assert len({round(score, 4) for score, _ in found}) == often
+
+
+# What is computed otherwise than it is written
+
+
+def test_a_quantised_model_is_explained() -> None:
+    model = MODELS["functional"]()
+    model.quantize("int8")
+    before = state_of(model)
+    for _ in range(OFTEN):
+        found = record(model, make_doc(), [0], model.get_layer("deeper"))
+        np.testing.assert_allclose(found.scores, scores_of(model, make_doc()), atol=1e-6)
+        assert found.gradients.any()
+    assert kerasight.explain_prediction(model, make_doc(), logits=True).targets[0].heatmap.any()
+    assert state_of(model) == before
+
+
+@pytest.mark.skipif(not hasattr(keras, "RematScope"), reason="of later versions of Keras")
+@pytest.mark.parametrize("layer", ["conv", "squash", "mix"])
+def test_a_rematerialised_model_is_explained_as_a_plain_one_and_trains_on(layer: str) -> None:
+    def made() -> keras.Model:
+        return Chain([*backbone().layers[1:], *head()], name="chain")
+
+    with keras.RematScope(mode="full"):
+        model = made()
+        model(make_doc())
+    plain = made()
+    plain(make_doc())
+    plain.set_weights(model.get_weights())
+    at = (
+        {one.name: one for one in model.stack}[layer],
+        {one.name: one for one in plain.stack}[layer],
+    )
+    for _ in range(OFTEN):
+        found, expected = (
+            record(one, make_doc(), [0], site) for one, site in zip((model, plain), at, strict=True)
+        )
+        np.testing.assert_allclose(found.gradients, expected.gradients, atol=1e-6)
+        np.testing.assert_allclose(found.activations, expected.activations, atol=1e-6)
+    for one in (model, plain):
+        one(make_doc(), training=True)[0, 0].backward()
+    for one, other in zip(model.trainable_variables, plain.trainable_variables, strict=True):
+        torch.testing.assert_close(one.value.grad, other.value.grad)
