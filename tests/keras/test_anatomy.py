@@ -5,7 +5,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from frameworks import compiles
 from keras import layers as kl
 from tiny_models import MODELS, Chain, backbone, make_doc
 
@@ -300,7 +299,6 @@ def walked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return models
 
 
-@compiles
 def test_the_first_call_walks_once_and_a_later_one_never(
     nested: keras.Model, walked: list[Any]
 ) -> None:
@@ -312,6 +310,18 @@ def test_the_first_call_walks_once_and_a_later_one_never(
     for method in ("grad-cam", "layercam"):
         kerasight.explain_prediction(nested, make_doc(), logits=True, method=method)
     assert walked == []
+
+
+def test_a_model_that_has_changed_is_walked_through_again(walked: list[Any]) -> None:
+    model = Chain([backbone(), kl.GlobalAveragePooling2D(), kl.Dense(3)], name="chain")
+    for name in ("conv", "renamed"):
+        model.stack[0].get_layer(index=1).name = name
+        for _ in range(WORTH_A_TRACE + 2):
+            kerasight.explain_prediction(model, make_doc(), layer=name)
+        assert walked
+        walked.clear()
+    with pytest.raises(ValueError, match="no layer 'conv'"):
+        kerasight.explain_prediction(model, make_doc(), layer="conv")
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "score-cam"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
 from numbers import Integral
@@ -39,8 +40,8 @@ PICTURE_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 class Anatomy:
     """A model, and what is known of it.
 
-    Made once for a call or a stream, in which its layers are walked through once. What is asked in
-    every call is kept from one to the next, for as long as the model stays as it is.
+    Made once for a call or a stream. What is asked in every call is kept from one to the next, for
+    as long as the model stays as it is.
 
     Attributes:
         model: The model.
@@ -60,7 +61,12 @@ class Anatomy:
 
     def refresh(self) -> None:
         """To be called before a pass: forget what no longer holds, if the model has changed."""
-        if not self.traces.refresh() and not self._is_new:
+        if self.traces.refresh():
+            known = self._known(
+                "layers", lambda: [(path, weakref.ref(layer)) for path, layer in self.layers]
+            )
+            self.__dict__["layers"] = [(path, layer()) for path, layer in known]
+        elif not self._is_new:
             self.forget()
         self._is_new = False
 
