@@ -70,6 +70,7 @@ def execute(notebook: Any, imagenet: Path | None) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             "KERAS_BACKEND": "tensorflow",
+            "OMP_NUM_THREADS": "1",  # PyTorch's others, where they wait, count as if they worked
             **os.environ,
             "KERAS_HOME": folder,  # nothing that was downloaded before
             # Where no one listens: a download fails at once, also where there is internet.
