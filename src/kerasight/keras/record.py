@@ -201,8 +201,8 @@ def record_batch(
         raise RunError(
             f"layer {name!r} has no gradient to the score: the score does not depend on its "
             "output, or only through an operation that cannot be differentiated, or that "
-            "is rematerialised (keras.remat, tf.recompute_grad): what runs inside of it cannot be "
-            "seen, and the layer around it can"
+            "is rematerialised (keras.remat, tf.recompute_grad, torch.utils.checkpoint): what runs "
+            "inside of it cannot be seen, and the layer around it can"
         )
     return Record(
         site=site,

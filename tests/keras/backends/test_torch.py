@@ -401,3 +401,45 @@ def test_a_rematerialised_model_is_explained_as_a_plain_one_and_trains_on(layer:
         one(make_doc(), training=True)[0, 0].backward()
     for one, other in zip(model.trainable_variables, plain.trainable_variables, strict=True):
         torch.testing.assert_close(one.value.grad, other.value.grad)
+
+
+class Checkpointed(keras.Model):
+    """A model that runs a layer through a function of the user's."""
+
+    def __init__(self, through: Any) -> None:
+        super().__init__(name="checkpointed")
+        self.body, self.rest, self.through = backbone(), Chain(head(), name="rest"), through
+
+    def call(self, inputs: Any) -> Any:
+        return self.rest(self.through(self.body, inputs))
+
+
+def checkpoint(layer: Any, inputs: Any, is_reentrant: bool = False) -> Any:
+    return torch.utils.checkpoint.checkpoint(layer, inputs, use_reentrant=is_reentrant)
+
+
+def remat(layer: Any, inputs: Any) -> Any:
+    if not hasattr(keras, "remat"):
+        pytest.skip("of later versions of Keras")
+    return keras.remat(layer)(inputs)
+
+
+@pytest.mark.parametrize("through", [checkpoint, remat])
+@pytest.mark.parametrize("layer", ["conv", "squash"])
+def test_a_layer_inside_of_a_checkpoint_is_explained(layer: str, through: Any) -> None:
+    model, plain = Checkpointed(through), Checkpointed(lambda layer, inputs: layer(inputs))
+    for one in (model, plain):
+        one(make_doc())
+    plain.set_weights(model.get_weights())
+    for _ in range(OFTEN):
+        found = record(model, make_doc(), [0], model.body.get_layer(layer))
+        expected = record(plain, make_doc(), [0], plain.body.get_layer(layer))
+        np.testing.assert_allclose(found.gradients, expected.gradients, atol=1e-6)
+
+
+def test_a_layer_inside_of_a_reentrant_checkpoint_is_said_to_have_no_gradient() -> None:
+    model = Checkpointed(lambda layer, inputs: checkpoint(layer, inputs, is_reentrant=True))
+    model(make_doc())
+    with pytest.raises(ValueError, match="'backbone/squash' has no gradient to the score"):
+        record(model, make_doc(), [0], model.body.get_layer("squash"))
+    assert record(model, make_doc(), [0]).gradients.any()

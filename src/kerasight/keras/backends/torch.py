@@ -73,8 +73,8 @@ def linearise(function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) 
 
     def pullback(seeds: torch.Tensor, output: int, source: int) -> torch.Tensor | None:
         def gradient(seed: torch.Tensor) -> torch.Tensor | None:
-            if not outputs[output].requires_grad:
-                return None
+            if not (outputs[output].requires_grad and sources[source].requires_grad):
+                return None  # a source loses it in a checkpoint that is re-entrant
             (found,) = torch.autograd.grad(
                 outputs[output], sources[source], seed, retain_graph=True, allow_unused=True
             )
