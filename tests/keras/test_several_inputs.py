@@ -295,3 +295,13 @@ def test_methods_are_evaluated_on_docs_of_several_inputs(docs: Any) -> None:
     )
     assert len(found.rows) == 10
     assert all(np.isfinite(row.values["deletion"]) for row in found.rows)
+
+
+def test_the_sanity_check_takes_several_inputs() -> None:
+    model = aged(as_dict)
+    found = metrics.sanity_check(model, as_dict(IMAGES[:2], AGES[:2]), steps=1, repeats=1, seed=1)
+    assert found.correlations.shape == (2, 1, 1)
+    with pytest.raises(ValueError, match="pass seen="):
+        metrics.sanity_check(siamese(), [IMAGES, IMAGES], steps=1)
+    of_right = metrics.sanity_check(siamese(), [IMAGES[:1], IMAGES[1:2]], steps=1, seen="right")
+    assert of_right.correlations.shape == (1, 3, 1)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from kerasight.cam.inputs import Inputs
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.running import build
 
 if TYPE_CHECKING:
-    from jaxtyping import Shaped
+    pass
 
 __all__ = ["Unit", "drawn", "groups_of"]
 
@@ -44,9 +45,7 @@ class Unit:
             scope.add_update((weight, other.value))
 
 
-def groups_of(
-    model: keras.Model, doc: Shaped[np.ndarray, "1 ..."], steps: int | None
-) -> list[list[Unit]]:
+def groups_of(model: keras.Model, doc: Inputs, steps: int | None) -> list[list[Unit]]:
     """The layers to randomise at each step, those first that run last.
 
     Args:
@@ -61,7 +60,7 @@ def groups_of(
     _check_functions(anatomy)
     paths = {id(layer): path for path, layer in anatomy.layers}
     layers = [*(layer for _, layer in anatomy.layers), model]
-    ran = build(anatomy, anatomy.inputs_of(doc), layers)
+    ran = build(anatomy, doc, layers)
     last_call = {id(layer): place for place, layer in enumerate(ran)}
     units = []
     for layer in sorted(layers, key=lambda layer: last_call.get(id(layer), -1), reverse=True):

@@ -195,7 +195,7 @@ def _estimate(correlations: Float64[np.ndarray, "docs repeats"]) -> Estimate:
 
 def sanity_check(
     model: keras.Model,
-    docs: Shaped[np.ndarray, "docs ..."],
+    docs: Any,
     *,
     targets: Sequence[int] | None = None,
     layer: LayerKeys | None = None,
@@ -227,7 +227,8 @@ def sanity_check(
     Args:
         model: The classifier.
         docs: Its inputs, preprocessing done, shape ``(docs, height, width, channels)``, or
-            ``(docs, channels, height, width)`` for a channels-first model.
+            ``(docs, channels, height, width)`` for a channels-first model. For a model of several
+            inputs, a dict, list or tuple of such arrays.
         targets: The class to explain for each doc, a list of indices; a list of one holds for all.
             None takes the class with the greatest score. It is the same at each step.
         layer: The layer to explain, as `kerasight.explain_prediction` takes it.
@@ -270,34 +271,38 @@ def sanity_check(
         raise ValueError("one class of a doc is checked at a time; pass it as targets, as in [243]")
     check_progress(progress)
     check_model(model)
-    if not isinstance(docs, np.ndarray):
-        raise TypeError(
-            "docs must be a numpy.ndarray of shape (docs, height, width, channels), got "
-            f"{type(docs).__name__}"
-        )
     # Imported only now, as they need Keras.
     from kerasight.keras.anatomy import Anatomy
-    from kerasight.keras.docs import check_shape
+    from kerasight.keras.docs import check_shape, inputs_of, rows_of
     from kerasight.keras.traces import lasting_scope
     from kerasight.metrics.random_weights import groups_of
 
     anatomy = Anatomy(model)
-    check_shape(anatomy, anatomy.inputs_of(docs), number=None)
+    several = () if len(anatomy.inputs) == 1 else (dict, list, tuple)
+    if not isinstance(docs, (np.ndarray, *several)):
+        raise TypeError(
+            "docs must be a numpy.ndarray of shape (docs, height, width, channels), got "
+            f"{type(docs).__name__}"
+        )
+    inputs = inputs_of(anatomy, docs, explain_kwargs.get("seen"))
+    number = rows_of(inputs)
+    check_shape(anatomy, inputs, number=None)
+    each = [inputs[place : place + 1].structure for place in range(number)]
     explain_kwargs["progress"] = False  # the bar that counts steps is enough
-    wanted = None if targets is None else class_of_each(targets, len(docs))
+    wanted = None if targets is None else class_of_each(targets, number)
     with _without_warnings():
         firsts = [
             _explained(
                 f"doc {position}",
                 model,
-                docs[position : position + 1],
+                doc,
                 targets=None if wanted is None else [wanted[position]],
                 layer=layer,
                 **explain_kwargs,
             )
-            for position in range(len(docs))
+            for position, doc in enumerate(each)
         ]
-    groups = groups_of(model, docs[:1], steps)
+    groups = groups_of(model, inputs[:1], steps)
     scope = lasting_scope(model)
     chosen, originals = zip(*map(_target_and_heatmap, firsts), strict=True)
 
@@ -309,14 +314,14 @@ def sanity_check(
             for unit in group:
                 unit.fill(scope, rng)
             what = f"doc {position}, with weights random down to layer {group[-1].path!r}"
-            doc, target = docs[position : position + 1], chosen[position]
+            doc, target = each[position], chosen[position]
             with scope:
                 explanation = _explained(
                     what, model, doc, targets=[target], layer=layer, **explain_kwargs
                 )
             yield _target_and_heatmap(explanation)[1]
 
-    shape = (len(docs), repeats, len(groups))
+    shape = (number, repeats, len(groups))
     cascades = itertools.starmap(cascade, np.ndindex(shape[:2]))
     with _without_warnings():
         heatmaps = np.array(
@@ -343,9 +348,7 @@ def sanity_check(
     )
 
 
-def _explained(
-    what: str, model: keras.Model, doc: Shaped[np.ndarray, "1 ..."], **kwargs: Any
-) -> Explanation:
+def _explained(what: str, model: keras.Model, doc: Any, **kwargs: Any) -> Explanation:
     """The explanation; raises ValueError if there is none, which names ``what``."""
     from kerasight.explain import explain_prediction
 
