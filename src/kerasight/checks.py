@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["flag", "integer", "is_real", "nearest", "one_of", "plain", "plural", "readable"]
+__all__ = [
+    "flag",
+    "integer",
+    "is_real",
+    "named_shapes",
+    "nearest",
+    "one_of",
+    "plain",
+    "plural",
+    "readable",
+]
 
 
 def integer(name: str, value: Any, least: float = -math.inf) -> int:
@@ -101,6 +111,13 @@ def plural(number: int, thing: str) -> str:
     if number == 1:
         return f"1 {thing}"
     return f"{number} {thing}{'es' if thing.endswith('s') else 's'}"
+
+
+def named_shapes(names: Iterable[str], shapes: Iterable[Iterable[int | None]]) -> str:
+    """The names of arrays, each with its shape, as text."""
+    return ", ".join(
+        f"{name!r} of shape {readable(shape)}" for name, shape in zip(names, shapes, strict=True)
+    )
 
 
 def readable(shape: Iterable[int | None]) -> str:

@@ -12,7 +12,7 @@ import keras
 
 from kerasight.cam.inputs import Inputs, names_of
 from kerasight.cam.layout import CHANNELS_LAST, Layout
-from kerasight.checks import nearest, readable
+from kerasight.checks import named_shapes, nearest
 from kerasight.keras.layers import (
     IMAGE_LAYERS,
     channels_taken,
@@ -189,10 +189,7 @@ class Anatomy:
 
     def inputs_in_words(self) -> str:
         """The names and shapes of the inputs."""
-        return ", ".join(
-            f"{name!r} of shape {readable(tensor.shape)}"
-            for name, tensor in zip(self.input_names, self.inputs, strict=True)
-        )
+        return named_shapes(self.input_names, [tensor.shape for tensor in self.inputs])
 
     def is_for_images(self) -> bool:
         """Whether the model has a layer, at any depth, that only images have."""

@@ -14,7 +14,7 @@ from PIL import Image
 
 from kerasight.base import outside
 from kerasight.cam.inputs import Inputs, names_of
-from kerasight.checks import integer, is_real, nearest, plural, readable
+from kerasight.checks import integer, is_real, named_shapes, nearest, plural, readable
 from kerasight.keras import running
 from kerasight.keras.anatomy import PICTURE_CHANNELS, Anatomy
 
@@ -48,7 +48,7 @@ def inputs_of(anatomy: Anatomy, doc: Any, seen: str | int | None = None) -> Inpu
     """
     names, declared = anatomy.input_names, anatomy.inputs
     if not isinstance(doc, (dict, list, tuple)):
-        check_type(doc)
+        check_type(doc)  # before a model of several inputs asks for more of them
         inputs = anatomy.inputs_of(doc)
         names = names or [""]
     elif not declared:
@@ -81,29 +81,26 @@ def inputs_of(anatomy: Anatomy, doc: Any, seen: str | int | None = None) -> Inpu
 def _seen(anatomy: Anatomy, names: Sequence[str], leaves: Sequence[Any], seen: Any) -> int:
     """The place of the input that heatmaps belong over."""
     shapes = [one.shape for one in anatomy.inputs or leaves]
-    known = ", ".join(
-        f"{name!r} of shape {readable(shape)}" for name, shape in zip(names, shapes, strict=True)
-    )
     if isinstance(seen, str):
         if seen not in names:
             raise ValueError(
                 f"model {anatomy.model.name!r} has no input {seen!r}{nearest(seen, names)}; it has "
-                f"{known}"
+                f"{named_shapes(names, shapes)}"
             )
         return list(names).index(seen)
     if seen is not None:
         place = integer("seen, if it is no name,", seen)
         if not -len(names) <= place < len(names):
             raise ValueError(
-                f"seen must be the position of one of {plural(len(names), 'input')}, {known}; got "
-                f"{place}"
+                f"seen must be the position of one of {plural(len(names), 'input')}, "
+                f"{named_shapes(names, shapes)}; got {place}"
             )
         return place % len(names)
     able = [place for place, shape in enumerate(shapes) if len(shape) == 4]
     if len(able) > 1:
         raise ValueError(
             f"several inputs of model {anatomy.model.name!r} may be the picture: pass seen=, the "
-            f"name or the position of one; the inputs are {known}"
+            f"name or the position of one; the inputs are {named_shapes(names, shapes)}"
         )
     return able[0] if able else 0
 
@@ -158,8 +155,8 @@ def check_shape(anatomy: Anatomy, inputs: Inputs, number: int | None = 1) -> Non
         if not _fits(leaf.shape, wanted):
             advice = ""
             if _fits(leaf.shape, wanted[1:]):
-                advice = f"; add the batch axis with np.expand_dims({what}, axis=0)"
-                advice = advice if len(names) == 1 else "; add the batch axis with np.expand_dims"
+                how = f"({what}, axis=0)" if len(names) == 1 else ""
+                advice = f"; add the batch axis with np.expand_dims{how}"
             elif number is not None and _fits(leaf.shape[1:], wanted[1:]):
                 advice = "; one input is explained at a time, for example doc[:1]"
             raise ValueError(f"{what} must have shape {readable(wanted)}, got {leaf.shape}{advice}")

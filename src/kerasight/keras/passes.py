@@ -106,7 +106,12 @@ def look(
     backend = backends.current()
     tensors, shapes = tensors_of(anatomy, inputs)
     asked_at = None if wanted is None else wanted.key()
-    sized = ("look", asked_at, shapes, logits, target.kind())
+
+    def counted(site: Site | None) -> tuple[Any, ...]:
+        key = asked_at if site is None else site.key()
+        return ("look", key, shapes, logits, target.kind())
+
+    sized = counted(None)
     rows = rows_to_run(traces, sized, docs)
     if len(rows) > docs:
         found = look(anatomy, inputs[rows], target.of_docs(rows), choice, logits=logits)
@@ -116,10 +121,6 @@ def look(
     sizes = tuple((tuple(leaf.shape[1:]), str(leaf.dtype)) for leaf in inputs.leaves)
     place = (inputs.seen, *((sizes,) if wanted is None else (shapes, asked_at)))
     classes: int | None = traces.known(_CLASSES)
-
-    def counted(site: Site | None) -> tuple[Any, ...]:
-        key = asked_at if site is None else site.key()
-        return ("look", key, shapes, logits, target.kind())
 
     def count(site: Site, docs: int) -> None:
         """Note that docs went through a pass, and where it was looked at."""

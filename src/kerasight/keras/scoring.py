@@ -69,7 +69,7 @@ def scores(
 
     compiles_first = backend.compiles_each_operation and not anatomy.unbuilt
     if model.built and (docs >= WORTH_A_TRACE or compiles_first):
-        traces.count(model, key, WORTH_A_TRACE)  # for the reason given in `look`
+        traces.count(model, key, WORTH_A_TRACE)  # for the reason given in `passes.look`
     found, trace = None, traced()
     if trace is not None:
         found = if_it_can(anatomy, lambda: trace(*tensors.leaves))
@@ -103,7 +103,7 @@ def frozen_scores(
     Args:
         anatomy: The model, which has run.
         docs: Inputs of the shape and type that all will have, however many.
-        logits: As in `look`.
+        logits: As in `scores`.
 
     Returns:
         The function. It holds while the model stays as it is, weights included.
@@ -167,7 +167,7 @@ def scores_from(
         anatomy: The model.
         inputs: Its inputs, of one doc.
         site: The site, as a pass gave it.
-        logits: As in `look`.
+        logits: As in `scores`.
 
     Returns:
         A function from what could be seen there ``(outputs, ...)``, in the model's layout, to
