@@ -90,3 +90,19 @@ def test_names_from_outside_are_escaped(error: str) -> None:
     expl.estimator = evil
     assert "<script>alert" not in expl._repr_html_()
     assert "&lt;script&gt;" in expl._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("fields", "label"),
+    [
+        ({"target": 3}, "class 3"),
+        ({"target": 3, "name": "house"}, "house (3)"),
+        (
+            {"target": 3, "detail": "in the region of 5 pixels"},
+            "class 3, in the region of 5 pixels",
+        ),
+        ({"target": "age"}, "age"),
+    ],
+)
+def test_a_label_tells_what_is_explained(fields: dict[str, Any], label: str) -> None:
+    assert TargetExplanation(**fields).label == label

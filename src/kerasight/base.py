@@ -1,4 +1,4 @@
-"""The result of every explainer: an ``Explanation`` with a ``TargetExplanation`` for each class.
+"""The result of every explainer: an ``Explanation`` with a ``TargetExplanation`` for each target.
 
 This module imports no framework, no NumPy and no picture library, so any module may import it.
 """
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 __all__ = [
     "FAINT",
     "DocError",
+    "DocWeightedSpans",
     "Explanation",
+    "FeatureWeight",
+    "FeatureWeights",
     "HeatmapWarning",
     "RunError",
     "TargetExplanation",
+    "WeightedSpans",
     "check_explanation",
     "outside",
 ]
@@ -68,23 +72,98 @@ class _ComparesByField:
 
 
 @dataclass(eq=False)
-class TargetExplanation(_ComparesByField):
-    """The explanation of one class.
+class FeatureWeight(_ComparesByField):
+    """What a feature, such as a word, adds to a score; the fields are eli5's.
 
     Attributes:
-        target: Index of the class in the model's output.
-        feature_weights: Always None for images; part of eli5's interface.
+        feature: What the feature is called.
+        weight: How much it speaks for the target, or if negative against it.
+        std: Always None; part of eli5's interface.
+        value: How often it is in the doc.
+    """
+
+    feature: str
+    weight: float
+    std: float | None = None
+    value: float | None = None
+
+
+@dataclass(eq=False)
+class FeatureWeights(_ComparesByField):
+    """Features with their weights; the fields are eli5's.
+
+    Attributes:
+        pos: Those that speak for the target, the greatest weight first.
+        neg: Those that speak against it, the lowest weight first.
+        pos_remaining: How many more there are that speak for it.
+        neg_remaining: How many more there are that speak against it.
+    """
+
+    pos: list[FeatureWeight] = field(default_factory=list)
+    neg: list[FeatureWeight] = field(default_factory=list)
+    pos_remaining: int = 0
+    neg_remaining: int = 0
+
+
+@dataclass(eq=False)
+class DocWeightedSpans(_ComparesByField):
+    """A text, and the weights of its parts; the fields are eli5's.
+
+    Attributes:
+        document: The text.
+        spans: ``(feature, [(start, end), ...], weight)`` for each of its tokens in their order:
+            what it is called, where it stands in ``document``, and how much it speaks for the
+            target, in [0, 1], or in [-1, 1] if signed.
+        preserve_density: Always None; part of eli5's interface.
+        vec_name: Always None; part of eli5's interface.
+    """
+
+    document: str
+    spans: list[tuple[str, list[tuple[int, int]], float]]
+    preserve_density: bool | None = None
+    vec_name: str | None = None
+
+
+@dataclass(eq=False)
+class WeightedSpans(_ComparesByField):
+    """Texts with weights; the fields are eli5's.
+
+    Attributes:
+        docs_weighted_spans: One for each text of a doc.
+        other: Always None; part of eli5's interface.
+    """
+
+    docs_weighted_spans: list[DocWeightedSpans]
+    other: FeatureWeights | None = None
+
+
+@dataclass(eq=False)
+class TargetExplanation(_ComparesByField):
+    """The explanation of one class, or of whatever else is explained.
+
+    Attributes:
+        target: Index of the class in the model's output; what is explained in words, such as
+            ``"age"``, if it is no class.
+        feature_weights: Of a text, its words with their weights; None for all else.
         proba: Always None; the model's output is in ``score``.
         score: The model's output for ``target``, unchanged: a probability if the model ends in a
             softmax or sigmoid, else a logit.
-        weighted_spans: Always None for images; part of eli5's interface.
-        heatmap: float64 array of shape ``(height, width)``, the spatial size of the explained
-            layer, with values in [0, 1]: how much each place speaks for the class. If ``signed``,
-            values in [-1, 1]: negative values speak against the class.
+        weighted_spans: Of a text, where its words stand, with their weights; None for all else.
+        heatmap: float64 array with the spatial axes of the explained layer, ``(height, width)`` of
+            a picture, ``(steps,)`` of a signal or a text, ``(depth, height, width)`` of a volume
+            and ``(frames, height, width)`` of a video, with values in [0, 1]: how much each place
+            speaks for the class. If ``signed``, values in [-1, 1]: negative values speak against
+            the class.
         name: Name of the class, if known. Not part of ``repr``, which is eli5's.
         signed: Whether the heatmap has a sign, as with ``relu=False``. Not part of ``repr``.
         is_probability: Whether ``score`` is shown in per cent: all scores of the model lie in
             [0, 1], and no logits were asked for. Not part of ``repr``.
+        detail: What more is to be told of the target, such as ``"in the region of 312 pixels"``;
+            empty if nothing. Not part of ``repr``.
+        box: The box that is explained, ``(left, top, right, bottom)`` as shares of the picture's
+            width and height; None if it is none. Not part of ``repr``.
+        region: The region of the picture that is explained, a bool array ``(height, width)``; None
+            if it is the whole. Not part of ``repr``.
     """
 
     target: int | str
@@ -96,11 +175,17 @@ class TargetExplanation(_ComparesByField):
     name: str | None = field(default=None, repr=False)
     signed: bool = field(default=False, repr=False)
     is_probability: bool = field(default=False, repr=False)
+    detail: str = field(default="", repr=False)
+    box: tuple[float, float, float, float] | None = field(default=None, repr=False)
+    region: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def label(self) -> str:
-        """The class for a reader: its name and index, or ``class`` and its index."""
-        return f"class {self.target}" if self.name is None else f"{self.name} ({self.target})"
+        """The target for a reader: a class by its name and index, and what more is to be told."""
+        label = f"class {self.target}" if self.name is None else f"{self.name} ({self.target})"
+        if isinstance(self.target, str):
+            label = self.target
+        return f"{label}, {self.detail}" if self.detail else label
 
 
 @dataclass(eq=False)
@@ -115,15 +200,20 @@ class Explanation(_ComparesByField):
         description: A description of the explanation, in words.
         error: Why there is no explanation; empty or None if there is one.
         method: Name of the method, ``"Grad-CAM"``.
-        is_regression: Always False for classifiers.
+        is_regression: Whether the score is a number that the model estimates, and of no class.
         targets: One ``TargetExplanation`` for each explained class.
         feature_importances: Always None for images; part of eli5's interface.
         decision_tree: Always None for images; part of eli5's interface.
         highlight_spaces: Always None for images; part of eli5's interface.
         transition_features: Always None for images; part of eli5's interface.
-        image: The Pillow image to lay the heatmap over.
+        image: The Pillow image to lay the heatmap over; None if the doc is no picture.
         layer: Path of the layer that was explained, such as ``"backbone/conv5_out"``, with the
             names of the models around it. Not part of ``repr``, which is eli5's.
+        kind: What the doc is: ``"picture"``, ``"signal"``, ``"volume"``, ``"video"`` or ``"text"``.
+            Not part of ``repr``.
+        doc: What the heatmaps belong over, if it is no picture and no text: a signal ``(steps,
+            channels)``, a volume ``(depth, height, width, channels)`` or a video ``(frames, height,
+            width, channels)``. Not part of ``repr``.
     """
 
     estimator: str
@@ -138,6 +228,8 @@ class Explanation(_ComparesByField):
     transition_features: Any = None
     image: Image.Image | None = None
     layer: str | None = field(default=None, repr=False)
+    kind: str = field(default="picture", repr=False)
+    doc: np.ndarray | None = field(default=None, repr=False)
 
     def _repr_png_(self) -> bytes | None:
         """The overlay as PNG bytes, for notebooks; None if there is no picture."""

@@ -42,6 +42,9 @@ def test_it_is_what_json_makes_of_it() -> None:
             "name": "house",
             "signed": False,
             "is_probability": False,
+            "detail": "",
+            "box": None,
+            "region": None,
         }
     ]
 
