@@ -315,7 +315,7 @@ def test_a_vocabulary_has_a_word_for_each_id() -> None:
         ValueError, match=re.escape("none for 4, 5, 6, 7, 8, ...; its 4 words have the ids 0 to 3")
     ):
         of_ids(np.array([[3, *range(4, 10)]]), vocabulary=VOCABULARY[:4])
-    with pytest.raises(ValueError, match="none for 0; .*; if 0 is padding, let its word be ''"):
+    with pytest.raises(ValueError, match=r"none for 0; .*; if 0 is padding, let its word be ''"):
         of_ids(np.array([[2, 0]]), vocabulary={1: "a", 2: "b"})
 
 
@@ -348,7 +348,7 @@ def test_what_are_no_tokens_is_refused(tokens: Any, error: type[Exception], told
 
 
 def test_words_are_given_in_one_way() -> None:
-    with pytest.raises(ValueError, match="pass vocabulary, .*, or tokens"):
+    with pytest.raises(ValueError, match=r"pass vocabulary, .*, or tokens"):
         of_ids(np.array([[1]]), vocabulary=["a", "b"], tokens=["a"])
     with pytest.raises(ValueError, match="vocabulary is for a doc of ids"):
         words_of(anatomy_of(vectorizer()), "the", vocabulary=["a"])
