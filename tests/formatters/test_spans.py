@@ -170,6 +170,10 @@ def test_a_text_that_failed_tells_why() -> None:
     assert "no words" in Reader(report([failed])).visible()
     assert format_as_text(failed) == "net\n\nError: no words"
     assert failed._repr_png_() is None
+    with pytest.raises(ValueError, match="expl has no text to draw: no words"):
+        format_as_image(failed)
+    with pytest.raises(ValueError, match="expl has no text to draw: it has no targets"):
+        format_as_image(Explanation("net", kind="text"))
 
 
 HOSTILE = "<script>alert(1)</script> </p> & \"quoted\" 'single' &lt; \x1b[31m \u202e \ud800 -->"
@@ -243,6 +247,16 @@ def test_long_texts_are_wrapped_at_spaces_and_long_words_where_the_line_ends() -
         "",
         "映画" + "映" * 37,
         "映" * 13,
+    ]
+
+
+def test_a_full_line_ends_once() -> None:
+    full = "x" * 78
+    assert spans_as_lines(spanning(f"{full} \r\n{full}  y", ("y", [(161, 162)], 1.0))) == [
+        full,
+        full,
+        "y",
+        "█",
     ]
 
 

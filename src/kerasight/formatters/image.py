@@ -44,11 +44,11 @@ def format_as_image(
 ) -> Image.Image:
     """Lay the heatmap of an explanation over its picture.
 
-    A text is drawn once for each class on white, each word on a tint: orange if it speaks for the
-    class, blue if against it. The arguments are for pictures, and change nothing of it.
-
     The hotter a cell, the more opaque the heatmap is there; at 0 the picture shows through. A
     signed heatmap is opaque where it is far from 0 on either side.
+
+    A text is drawn once for each class on white, each word on a tint: orange if it speaks for the
+    class, blue if against it. The arguments are for pictures, and change nothing of it.
 
     Args:
         expl: An explanation with a Pillow image of any mode in ``image``. Each of its ``targets``
@@ -74,13 +74,15 @@ def format_as_image(
             NumPy array of real numbers, ``alpha_limit`` no number, or ``colormap`` neither a name
             nor callable.
         ValueError: If the heatmap has values outside [0, 1] (or [-1, 1] if it is signed), or NaN,
-            the picture has no pixels, ``alpha_limit`` lies outside of [0, 1], the colormap or
-            filter is unknown, or the colormap returns no colours in [0, 1].
+            there is no text, the picture has no pixels, ``alpha_limit`` lies outside of [0, 1], the
+            colormap or filter is unknown, or the colormap returns no colours in [0, 1].
     """
     check_explanation(expl)
     if expl.kind == "text":
+        if not expl.targets:
+            raise ValueError(f"expl has no text to draw: {expl.error or 'it has no targets'}")
         return spans_as_image(
-            [Passage(target, target.label, _note(target)) for target in expl.targets or ()]
+            [Passage(target, target.label, _note(target)) for target in expl.targets]
         )
     if len(expl.targets or ()) > 1:
         return format_as_sheet([expl], resampling_filter, colormap, alpha_limit)

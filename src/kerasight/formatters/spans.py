@@ -283,20 +283,20 @@ def _wrapped(
     """Letters in lines no wider than ``width``, broken at spaces where there are any."""
     lines: list[list[_Letter]] = [[]]
     used = 0.0
-    for kind, group in groupby(
-        letters, key=lambda one: "\n" if one[0] == "\n" else one[0].isspace()
+    for (ends, is_space), group in groupby(
+        letters, key=lambda one: (one[0] == "\n", one[0].isspace())
     ):
         unit = list(group)
-        if kind == "\n":
+        if ends:
             lines += [[] for _ in unit]
             used = 0.0
             continue
-        size = sum(measure(one) for one, _ in unit)
-        if lines[-1] and used + size > width:
+        if lines[-1] and used + sum(measure(one) for one, _ in unit) > width:
+            if is_space:  # the next word begins a line
+                used = width
+                continue
             lines.append([])
             used = 0.0
-            if kind:  # spaces at the end of a line
-                continue
         for letter in unit:
             if lines[-1] and used + measure(letter[0]) > width:
                 lines.append([])
