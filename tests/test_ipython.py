@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_models import make_doc
+from tiny_texts import text
 
 import kerasight
 from kerasight import Explanation
@@ -54,3 +55,9 @@ def test_without_the_means_to_draw_the_explanation_comes_with_a_warning(
         expl = kerasight.show_prediction(model, make_doc())
     assert isinstance(expl, Explanation)
     assert record[-1].filename == __file__
+
+
+def test_the_explanation_of_a_text_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    expl = text()
+    monkeypatch.setattr(kerasight.ipython, "explain_prediction", lambda *args, **kwargs: expl)
+    assert kerasight.show_prediction("a model", "a text") is expl

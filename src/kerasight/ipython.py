@@ -37,8 +37,8 @@ def show_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Image.Image | Ex
 
     Returns:
         The overlay, an RGBA Pillow image of the size of the explained picture; for several classes,
-        panels side by side, each with its class and score. If the model is not supported, the
-        ``Explanation``, which shows its ``error``.
+        panels side by side, each with its class and score. Of a text, and if the model is not
+        supported, the ``Explanation``, which shows itself: its words, or its ``error``.
     """
     format_kwargs, explain_kwargs = _split(kwargs)
     expl = explain_prediction(estimator, doc, **explain_kwargs)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import json
 import math
@@ -31,6 +30,7 @@ import numpy as np
 from PIL import Image
 
 from kerasight.base import Explanation, TargetExplanation, check_explanation
+from kerasight.escapes import escaped as _escaped
 from kerasight.files import whole_file
 from kerasight.formatters.image import format_as_image
 from kerasight.formatters.pixels import (
@@ -41,6 +41,7 @@ from kerasight.formatters.pixels import (
     pillow_filter,
 )
 from kerasight.formatters.sheet import enlarged
+from kerasight.formatters.spans import scale_of_tints, spans_as_html
 from kerasight.formatters.text import (
     fewer_cells,
     format_score,
@@ -113,11 +114,15 @@ def format_as_html(
 ) -> str:
     """Show an explanation in HTML that needs nothing but itself.
 
-    It shows the picture with the heatmap over it, the classes with their scores to choose from, and
-    a slider for the heatmap's opacity. It tells the heat of the cell under the pointer, or of the
-    cell that the arrow keys lead to; rows and columns count from 1. A click or Enter enlarges the
-    picture. Without scripts the overlays of all classes stand side by side, with the opacity of
-    ``alpha_limit``.
+    A text is shown once for each class, each word on a tint: orange if it speaks for the class,
+    blue if against it, as opaque as its weight is great. The weight is told under the pointer, and
+    the words of the greatest weights in a table that unfolds.
+
+    Of a picture, it shows that with the heatmap over it, the classes with their scores to choose
+    from, and a slider for the heatmap's opacity. It tells the heat of the cell under the pointer,
+    or of the cell that the arrow keys lead to; rows and columns count from 1. A click or Enter
+    enlarges the picture. Without scripts the overlays of all classes stand side by side, with the
+    opacity of ``alpha_limit``.
 
     Larger pictures are reduced to 640 pixels a side, larger heatmaps averaged down to 128 cells a
     side. EXIF and other data of the picture file are left out.
@@ -251,7 +256,8 @@ def _write(named: Iterable[tuple[str, Explanation]], out: IO[str], start: str, l
             out.write(f'<p class="ks-meta">{_name(about)}</p>\n')
         for kind in _kinds(expl):
             if kind not in kinds:
-                out.write(f"{_scale(kind, look)}{_table(kind, look)}\n")
+                table = "" if kind.endswith("tints") else _table(kind, look)
+                out.write(f"{_scale(kind, look)}{table}\n")
                 kinds.add(kind)
         out.write(_card(expl, name, "" if usual.startswith(about) else about, look))
     out.write("</section>\n</main>\n</body>\n</html>\n")
@@ -303,8 +309,10 @@ def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
         layout = "ks-stacked" if aspect > 2 else "ks-beside"
         stills = [_still(image, target, look) for target in targets] or [_still(image, None, look)]
         parts.append(f'<div class="ks-stills">{"".join(stills)}</div>')
+    texts = _texts(expl, "".join(_scale(kind, look) for kind in _kinds(expl)))
     # Hidden is what only repeats captions, until the script takes those away.
-    parts += ['<div class="ks-panel">', _classes(targets, is_hidden=image is not None)]
+    classes = "" if texts else _classes(targets, is_hidden=image is not None)
+    parts += [texts, '<div class="ks-panel">', classes]
     if image is not None:
         scales = [_scale(kind, look) for kind in _kinds(expl)]
         parts.append(f'<div class="ks-dials">{"".join(scales)}</div>')
@@ -372,6 +380,19 @@ def _where(target: TargetExplanation) -> str:
     return where or "without a heatmap"
 
 
+def _texts(expl: Explanation, scales: str) -> str:
+    """The texts of the classes below the scales, if this is the explanation of a text."""
+    if expl.kind != "text" or not expl.targets:
+        return ""
+    texts = "".join(
+        f'<figure class="ks-text"><figcaption class="ks-target">{_row(target)}</figcaption>'
+        f"{spans_as_html(target)}</figure>"
+        for target in expl.targets
+    )
+    dials = f'<div class="ks-dials">{scales}</div>' if scales else ""
+    return f'<div class="ks-texts">{dials}{texts}</div>'
+
+
 def _classes(targets: Sequence[TargetExplanation], *, is_hidden: bool) -> str:
     """The classes with their scores, which the script makes a choice."""
     rows = "".join(f'<div class="ks-target">{_row(target)}</div>' for target in targets)
@@ -393,14 +414,19 @@ def _kind(target: TargetExplanation) -> str:
 
 def _kinds(expl: Explanation) -> list[str]:
     """The kinds of heatmaps that an explanation has."""
-    if expl.image is None:
+    if expl.kind == "text":
+        found = [f"{_kind(item)} tints" for item in expl.targets or () if item.weighted_spans]
+    elif expl.image is None:
         return []
-    found = [_kind(item) for item in expl.targets or () if item.heatmap is not None]
+    else:
+        found = [_kind(item) for item in expl.targets or () if item.heatmap is not None]
     return list(dict.fromkeys(found))
 
 
 def _scale(kind: str, look: _Look) -> str:
     """The colours of a kind of heatmap from its lowest to its highest value."""
+    if kind.endswith("tints"):
+        return scale_of_tints(signed=kind.startswith("signed"))
     # Half of the colours, as many as the bar is pixels wide.
     colours = Image.fromarray(np.ascontiguousarray(_colours(kind, look)[None, ::2, :3]))
     if kind == "plain":
@@ -484,7 +510,7 @@ def _card(expl: Explanation, name: str, about: str, look: _Look) -> str:
             ]
         else:
             parts.append(shown)
-    parts.append(_classes(targets, is_hidden=False))
+    parts.append(_texts(expl, "") or _classes(targets, is_hidden=False))
     return (
         f'<article class="ks-card" data-labels="{_escaped(labels)}" data-scores="{scores}"'
         f'{percent}><form class="ks-view" method="dialog">{"".join(parts)}</form></article>\n'
@@ -599,11 +625,6 @@ def _data_uri(image: Image.Image, quality: int | None) -> str:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def _escaped(text: object) -> str:
-    """Text for HTML; halves of characters, as undecodable file names have them, are replaced."""
-    return html.escape(str(text).encode("utf-8", "replace").decode("utf-8"))
 
 
 def _name(text: object) -> str:

@@ -25,6 +25,7 @@ from kerasight.formatters.pixels import (
     to_bytes,
 )
 from kerasight.formatters.sheet import Panel, enlarged, sheet
+from kerasight.formatters.spans import Passage, spans_as_image
 from kerasight.formatters.text import format_score
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def format_as_image(
 
     The hotter a cell, the more opaque the heatmap is there; at 0 the picture shows through. A
     signed heatmap is opaque where it is far from 0 on either side.
+
+    A text is drawn once for each class on white, each word on a tint: orange if it speaks for the
+    class, blue if against it. The arguments are for pictures, and change nothing of it.
 
     Args:
         expl: An explanation with a Pillow image of any mode in ``image``. Each of its ``targets``
@@ -70,10 +74,16 @@ def format_as_image(
             NumPy array of real numbers, ``alpha_limit`` no number, or ``colormap`` neither a name
             nor callable.
         ValueError: If the heatmap has values outside [0, 1] (or [-1, 1] if it is signed), or NaN,
-            the picture has no pixels, ``alpha_limit`` lies outside of [0, 1], the colormap or
-            filter is unknown, or the colormap returns no colours in [0, 1].
+            there is no text, the picture has no pixels, ``alpha_limit`` lies outside of [0, 1], the
+            colormap or filter is unknown, or the colormap returns no colours in [0, 1].
     """
     check_explanation(expl)
+    if expl.kind == "text":
+        if not expl.targets:
+            raise ValueError(f"expl has no text to draw: {expl.error or 'it has no targets'}")
+        return spans_as_image(
+            [Passage(target, target.label, _note(target)) for target in expl.targets]
+        )
     if len(expl.targets or ()) > 1:
         return format_as_sheet([expl], resampling_filter, colormap, alpha_limit)
     image = image_of(expl)
@@ -154,6 +164,11 @@ def _panels(
     colormap: Colormap | None,
     alpha_limit: float | None,
 ) -> list[Panel]:
+    if expl.kind == "text":
+        return [
+            Panel(spans_as_image([Passage(target)]), target.label, _note(target))
+            for target in expl.targets or ()
+        ] or [Panel(None, expl.error or "")]
     image = enlarged(image_of(expl))
     if not expl.targets:
         return [Panel(image, expl.error or "")]
@@ -161,12 +176,15 @@ def _panels(
         Panel(
             _overlay(image.copy(), target, resampling_filter, colormap, alpha_limit),
             target.label,
-            ""
-            if target.score is None
-            else f"score {format_score(target.score, target.is_probability)}",
+            _note(target),
         )
         for target in expl.targets
     ]
+
+
+def _note(target: TargetExplanation) -> str:
+    score = format_score(target.score, target.is_probability)
+    return f"score {score}" if score else ""
 
 
 def _overlay(

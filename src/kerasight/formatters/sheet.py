@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kerasight.escapes import printable
 
-__all__ = ["Panel", "enlarged", "sheet"]
+__all__ = ["Panel", "dejavu", "enlarged", "sheet"]
 
 # A caption of some twenty letters needs this many pixels.
 _LEAST_SIDE = 160
@@ -54,7 +54,7 @@ def sheet(rows: Sequence[Sequence[Panel]]) -> Image.Image:
     """
     widths = _widths(rows)
     size = max(13, round(min(widths) / 15))
-    font = _font(size)
+    font = dejavu(size)
     gap, space, line = round(0.8 * size), round(0.4 * size), round(1.35 * size)
     captions = [[_caption(panel, widths[i], font) for i, panel in enumerate(row)] for row in rows]
     tallest = [max(panel.picture.height if panel.picture else 0 for panel in row) for row in rows]
@@ -128,7 +128,7 @@ def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont, most: int = 3)
 
 
 @lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def dejavu(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with Matplotlib and has most alphabets."""
     from matplotlib import font_manager
 
