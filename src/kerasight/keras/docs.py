@@ -6,17 +6,21 @@ import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from PIL import Image
 
-from kerasight.base import outside
+from kerasight.base import RunError, outside
 from kerasight.cam.inputs import Inputs, names_of
 from kerasight.checks import integer, is_real, named_shapes, nearest, plural, readable
 from kerasight.keras import running
 from kerasight.keras.anatomy import PICTURE_CHANNELS, Anatomy
+from kerasight.keras.words import text_in, vectorizer_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
 
 __all__ = [
     "batch_of",
@@ -49,8 +53,12 @@ def inputs_of(anatomy: Anatomy, doc: Any, seen: str | int | None = None) -> Inpu
         ValueError: If an input is missing, or ``seen`` names none, or is needed.
     """
     names, declared = anatomy.input_names, anatomy.inputs
+    text = text_in(doc)
+    if text is not None:
+        doc = _as_input(anatomy, text)
     if not isinstance(doc, (dict, list, tuple)):
-        check_type(doc)  # before a model of several inputs asks for more of them
+        if text is None:
+            check_type(doc)  # before a model of several inputs asks for more of them
         inputs = anatomy.inputs_of(doc)
         names = names or [""]
     elif not declared:
@@ -76,7 +84,8 @@ def inputs_of(anatomy: Anatomy, doc: Any, seen: str | int | None = None) -> Inpu
             )
         inputs = Inputs(Inputs(anatomy.input_structure).packed(leaves))
     for name, leaf in zip(names, inputs.leaves, strict=True):
-        check_type(leaf, _called(name, names))
+        if text is None:
+            check_type(leaf, _called(name, names))
     return replace(inputs, seen=_seen(anatomy, names, inputs.leaves, seen))
 
 
@@ -108,6 +117,21 @@ def _seen(anatomy: Anatomy, names: Sequence[str], leaves: Sequence[Any], seen: A
         if able:
             return able[0]
     return 0
+
+
+def _as_input(anatomy: Anatomy, text: str) -> Shaped[np.ndarray, "1 ..."]:
+    """A text as a model takes it that starts with a TextVectorization.
+
+    Raises:
+        RunError: If the model has none.
+    """
+    if vectorizer_of(anatomy) is None:
+        raise RunError(
+            f"doc is a text, and model {anatomy.model.name!r} has no TextVectorization that makes "
+            "numbers of it; pass the numbers of its words, and vocabulary= or tokens="
+        )
+    rank = len(anatomy.inputs[0].shape) if anatomy.inputs else 2
+    return np.array(text, dtype=object).reshape((1,) * rank)
 
 
 # Of several inputs that which is most likely to be seen, by the rank of a batch.

@@ -15,7 +15,7 @@ from kerasight.checks import readable
 from kerasight.explain import explain_prediction
 from kerasight.keras import docs, sites
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.explainer import Explainer, LayerKeys, TargetNames, request_of
+from kerasight.keras.explainer import Explainer, LayerKeys, TargetNames, request_for
 from kerasight.keras.record import NothingToSeeError, record
 from kerasight.keras.wanted import readout_of, target_of
 
@@ -39,6 +39,8 @@ def explain_prediction_keras(  # noqa: D417
     target: Any = None,
     output: str | int | None = None,
     seen: str | int | None = None,
+    vocabulary: Any = None,
+    tokens: list[str] | None = None,
     method: str = "grad-cam",
     logits: bool = False,
     relu: bool | None = None,
@@ -61,9 +63,12 @@ def explain_prediction_keras(  # noqa: D417
             probabilities or logits. Of several outputs, the first is explained (as in
             ``model.outputs``: of a dict, the first by name). A head of one sigmoid unit has the one
             class 0.
-        doc: The preprocessed input of the model: a NumPy array ``(1, height, width, channels)``,
-            or ``(1, channels, height, width)`` for a channels-first model. For a model of several
-            inputs a dict, list or tuple of such arrays, one for each, as the model takes them.
+        doc: The preprocessed input of the model. A NumPy array: a picture ``(1, height, width,
+            channels)``, or ``(1, channels, height, width)`` for a channels-first model; a signal
+            ``(1, steps, channels)`` or ``(1, steps)``; a volume or a video ``(1, depth, height,
+            width, channels)``; a text as numbers of words ``(1, steps)``. A text as a string, for a
+            model that starts with ``TextVectorization``. For a model of several inputs a dict, list
+            or tuple of such arrays, one for each, as the model takes them.
         targets: The class to explain: its index in the model's output, as a list of one, such as
             ``[243]``. None explains the class with the highest score.
         layer: The layer to explain; the heatmap has the resolution of its output. A name; a path
@@ -90,6 +95,9 @@ def explain_prediction_keras(  # noqa: D417
         seen: Of several inputs, the one that heatmaps belong over: its name, or its position. None
             takes the one that can be a picture. The others stay as they are, whatever a method
             does to the picture.
+        vocabulary: Of a text given as numbers of words, the word of each number: a list, a dict, or
+            a layer such as ``TextVectorization``. None asks a ``TextVectorization`` in the model.
+        tokens: Of a text, the word of each step, in place of ``vocabulary``.
 
     The other arguments say how to explain: `kerasight.cam.request.Request` tells what each of them
     means, and which go together.
@@ -115,8 +123,8 @@ def explain_prediction_keras(  # noqa: D417
         HeatmapWarning: If the heatmap is blank or nearly so; it says why, and what shows more.
     """
     readout = readout_of(target, output, targets, top_targets)
-    request = request_of(locals(), readout)
-    explainer = Explainer(model, request, layer, target_names, readout)
+    request = request_for(locals(), readout)
+    explainer = Explainer(model, request, layer, target_names, readout, vocabulary, tokens)
     if isinstance(model, keras.Sequential) and not model.layers:
         return explain_prediction_keras_not_supported(model, doc)
     inputs = docs.inputs_of(explainer.anatomy, doc, seen)
@@ -198,7 +206,7 @@ def explain_prediction_keras_image(
     """
     check_options(options)
     readout = readout_of(target, output, targets, top_targets)
-    explainer = Explainer(model, request_of(options, readout), layer, target_names, readout)
+    explainer = Explainer(model, request_for(options, readout), layer, target_names, readout)
     inputs = docs.inputs_of(explainer.anatomy, doc, seen)
     return _explained(explainer, inputs, image, targets, top_targets)
 

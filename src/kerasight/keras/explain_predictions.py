@@ -20,7 +20,7 @@ from kerasight.explain import explain_predictions
 from kerasight.keras import docs as doors
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.explain_prediction import explain_prediction_keras_not_supported
-from kerasight.keras.explainer import Batches, Explainer, LayerKeys, TargetNames, request_of
+from kerasight.keras.explainer import Batches, Explainer, LayerKeys, TargetNames, request_for
 from kerasight.keras.record import NothingToSeeError
 from kerasight.keras.targets import Classes, Target
 from kerasight.keras.wanted import class_target, classes_of, readout_of, top_classes
@@ -42,6 +42,7 @@ def explain_predictions_keras(
     target: Any = None,
     output: str | int | None = None,
     seen: str | int | None = None,
+    vocabulary: Any = None,
     layer: LayerKeys | None = None,
     images: Iterable[Image.Image | None] | None = None,
     progress: bool | None = None,
@@ -57,8 +58,9 @@ def explain_predictions_keras(
 
     Args:
         model: As in `explain_prediction_keras`.
-        docs: An array ``(docs, height, width, channels)``, or any iterable of docs ``(height,
-            width, channels)`` or batches: a list, a generator, a ``tf.data.Dataset``, a
+        docs: An array ``(docs, height, width, channels)``, or of other axes if the model takes
+            signals, volumes or numbers of words; texts as strings, in a list or an array; or any
+            iterable of docs ``(height, width, channels)`` or batches: a list, a generator, a ``tf.data.Dataset``, a
             ``keras.utils.PyDataset``. A batch is an array, or a list of docs; a tuple, such as
             ``(docs, labels)``, stands for its first item. Channels first if the model has them so.
             For a model of several inputs, a dict of arrays by name takes the place of an array; so
@@ -71,6 +73,7 @@ def explain_predictions_keras(
         target: As in `explain_prediction_keras`; the same for all docs.
         output: As in `explain_prediction_keras`.
         seen: As in `explain_prediction_keras`.
+        vocabulary: As in `explain_prediction_keras`.
         layer: As in `explain_prediction_keras`.
         images: The pictures to lay the heatmaps over, an iterable with one for each doc. None, for
             one doc or for all, makes the picture from the doc.
@@ -108,13 +111,13 @@ def explain_predictions_keras(
     check_progress(progress)
     check_options(options)
     readout = readout_of(target, output, targets, top_targets)
-    request = request_of(options, readout)
+    request = request_for(options, readout)
     if errors not in ("raise", "keep"):
         raise ValueError(f"errors must be 'raise' or 'keep', got {errors!r}")
     if progress is not None:
         request = replace(request, progress=False)  # the bar that counts docs is enough
-    explainer = Explainer(model, request, layer, target_names, readout)
-    if _is_array(docs):
+    explainer = Explainer(model, request, layer, target_names, readout, vocabulary)
+    if _is_array(docs) and not _texts_in(docs):
         doors.check_batch(explainer.anatomy, np.shape(docs))
     stream = _Stream(explainer, _targets_of_docs(targets, top_targets, readout), errors == "keep")
     explainer.check_layer()
@@ -322,6 +325,14 @@ class _Door:
         if isinstance(given, tuple) or self.is_structure(given):
             yield from self._items_of_structure(given)
             return
+        texts = _texts_in(given)
+        if texts:
+            for text in texts:
+                try:
+                    yield _Item(inputs=doors.inputs_of(self.anatomy, text, self.seen))
+                except (TypeError, ValueError) as error:
+                    yield _Item(error=error)
+            return
         if isinstance(given, list) and given and all(map(_is_array, given)):
             if len({np.ndim(one) for one in given}) == 1:
                 for one in given:
@@ -377,6 +388,18 @@ class _Door:
             yield _Item(error=error)
             return
         yield from _rows(whole)
+
+
+def _texts_in(given: Any) -> list[Any]:
+    """The texts in a string, a list or an array of strings; none if it is something else."""
+    if isinstance(given, (str, bytes)):
+        return [given]
+    if isinstance(given, np.ndarray) and given.dtype.kind in "OSU":
+        given = given.ravel().tolist()
+    elif hasattr(given, "numpy") and str(given.dtype).endswith("string'>"):
+        given = np.asarray(given).ravel().tolist()
+    is_of_texts = isinstance(given, list) and all(isinstance(one, (str, bytes)) for one in given)
+    return given if is_of_texts else []
 
 
 def _rows(batch: Inputs) -> Iterator[_Item]:

@@ -25,10 +25,13 @@ from kerasight.cam.inputs import Inputs
 from kerasight.cam.maps import normalised, resized, stretched
 from kerasight.cam.methods import ALPHA, REFERENCES
 from kerasight.cam.request import Request
-from kerasight.keras import blank, docs, running, scoring, sites
+from kerasight.cam.words import Words, weighted
+from kerasight.keras import blank, running, scoring, sites
+from kerasight.keras import docs as doors
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import Record, Terms, record_batch, scores_of
 from kerasight.keras.targets import Contrast, Negative, Target
+from kerasight.keras.words import words_of
 from kerasight.progress import progress_bar
 from kerasight.targets import SCORES, Readout
 
@@ -44,7 +47,7 @@ __all__ = [
     "TargetNames",
     "check_names",
     "name_of",
-    "request_of",
+    "request_for",
 ]
 
 TargetNames: TypeAlias = Sequence[str] | Mapping[int, str]
@@ -71,6 +74,8 @@ class Explainer:
             chosen. `explain_prediction_keras` says what names it.
         names: Names of the classes: a list with one for each, or a dict from index to name.
         readout: What scores are read from the model's outputs.
+        vocabulary: Of texts, the word of each number, as `words_of` takes it; None asks the model.
+        tokens: Of a text, the word of each step; None where the numbers or the text itself tell.
     """
 
     model: keras.Model
@@ -78,6 +83,8 @@ class Explainer:
     layer: LayerKeys | None = None
     names: TargetNames | None = None
     readout: Readout = SCORES
+    vocabulary: Any = None
+    tokens: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         check_names(self.names)
@@ -225,9 +232,10 @@ class Look:
             HeatmapWarning: If a heatmap is blank or nearly so.
         """
         explainer, request = self.explainer, self.explainer.request
-        kind = docs.kind_of(explainer.anatomy, self.inputs)
+        kind = doors.kind_of(explainer.anatomy, self.inputs)
         if image is not None and kind != "picture":
             raise DocError(f"image is a picture to lay heatmaps over, and the doc is a {kind}")
+        words = self._words(doc) if kind == "text" else None
         heatmaps = self.heatmaps(doc)
         targets = []
         for heatmap in heatmaps:
@@ -244,6 +252,10 @@ class Look:
                 fields["is_probability"] = not request.logits and bool(
                     (heatmap.scores >= 0).all() and (heatmap.scores <= 1).all()
                 )
+            if words is not None:
+                fields["weighted_spans"], fields["feature_weights"] = weighted(
+                    words, heatmap.values
+                )
             target = TargetExplanation(**fields)
             targets.append(target)
             blank.warn_of(heatmap, target.label, explainer, self.inputs[doc : doc + 1])
@@ -259,6 +271,14 @@ class Look:
             layer=heatmaps[0].path,
             kind=kind or "picture",
             doc=None if kind in ("picture", "text") else self._places(doc),
+        )
+
+    def _words(self, doc: int) -> Words:
+        """The words of a doc that is a text."""
+        explainer = self.explainer
+        given = self.inputs.docs[doc : doc + 1]
+        return words_of(
+            explainer.anatomy, given, vocabulary=explainer.vocabulary, tokens=explainer.tokens
         )
 
     def _told(self, index: int, doc: int) -> dict[str, Any]:
@@ -384,7 +404,7 @@ class Look:
 
     def _numbers(self, inputs: Inputs, why: str) -> np.ndarray:
         """A doc as numbers that may be changed a little; ``why`` they are wanted."""
-        if docs.kind_of(self.explainer.anatomy, inputs) == "text":
+        if doors.kind_of(self.explainer.anatomy, inputs) == "text":
             raise RunError(f"{why}, and words are no numbers that could change a little")
         return _floating(inputs.docs)
 
@@ -516,7 +536,7 @@ def _comparisons(heatmaps: Sequence[Heatmap], explainer: Explainer) -> str:
 _NAMED = 5  # so many rivals are named
 
 
-def request_of(asked: Mapping[str, Any], readout: Readout = SCORES) -> Request:
+def request_for(asked: Mapping[str, Any], readout: Readout = SCORES) -> Request:
     """How to explain, of what the user passed; of a number, what lowers it is shown as well.
 
     Args:

@@ -35,6 +35,7 @@ from kerasight.keras.running import (
     rows_to_run,
     signature_of,
     tensors_of,
+    type_of,
     weak,
 )
 from kerasight.keras.sites import Choice, Site, guessed
@@ -125,7 +126,7 @@ def look(
         if found.activations is None or len(found.activations) == len(rows):
             return found.of_docs(docs)
     # The choice may depend on the size of the docs; where a layer is asked for, it hardly does.
-    sizes = tuple((tuple(leaf.shape[1:]), str(leaf.dtype)) for leaf in inputs.leaves)
+    sizes = tuple((tuple(leaf.shape[1:]), type_of(leaf)) for leaf in inputs.leaves)
     place = (
         inputs.seen,
         choice.grid,

@@ -38,6 +38,7 @@ __all__ = [
     "rows_to_run",
     "signature_of",
     "tensors_of",
+    "type_of",
     "weak",
 ]
 
@@ -146,17 +147,20 @@ def tensors_of(anatomy: Anatomy, inputs: Inputs) -> tuple[Inputs, tuple[Any, ...
     leaves = inputs.leaves
     # Not the number of docs: a Sequential model declares that of its first call.
     sizes = [one.shape[1:] for one in (declared if len(declared) == len(leaves) else leaves)]
-    shapes = tuple(
-        ((None, *size), str(leaf.dtype)) for size, leaf in zip(sizes, leaves, strict=True)
-    )
+    shapes = tuple(((None, *size), type_of(leaf)) for size, leaf in zip(sizes, leaves, strict=True))
     return packed(inputs, [ops.convert_to_tensor(leaf) for leaf in leaves]), shapes
+
+
+def type_of(array: Any) -> str:
+    """The type of an array or tensor, as frameworks call it."""
+    return "string" if getattr(array.dtype, "kind", "") in ("O", "S", "U") else str(array.dtype)
 
 
 def signature_of(open_sizes: Sequence[Any], arrays: Sequence[Any]) -> tuple[Any, ...]:
     """The shapes and types to compile for: those given, or else those of the arrays at hand."""
     if backends.current().compiles_for_any_size:
         return tuple(open_sizes)
-    return tuple((tuple(array.shape), str(array.dtype)) for array in arrays)
+    return tuple((tuple(array.shape), type_of(array)) for array in arrays)
 
 
 def packed(inputs: Inputs, leaves: Sequence[Any]) -> Inputs:
