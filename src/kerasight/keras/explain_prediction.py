@@ -131,7 +131,10 @@ def explain_prediction_keras(  # noqa: D417
     try:
         return _explained(explainer, inputs, image, targets, top_targets)
     except NothingToSeeError:
-        if explainer.anatomy.is_for_images():
+        if (
+            docs.kind_of(explainer.anatomy, inputs) == "picture"
+            and explainer.anatomy.is_for_images()
+        ):
             raise
         return explain_prediction_keras_not_supported(model, doc)
 

@@ -60,11 +60,11 @@ def explain_predictions_keras(
         model: As in `explain_prediction_keras`.
         docs: An array ``(docs, height, width, channels)``, or of other axes if the model takes
             signals, volumes or numbers of words; texts as strings, in a list or an array; or any
-            iterable of docs ``(height, width, channels)`` or batches: a list, a generator, a ``tf.data.Dataset``, a
-            ``keras.utils.PyDataset``. A batch is an array, or a list of docs; a tuple, such as
-            ``(docs, labels)``, stands for its first item. Channels first if the model has them so.
-            For a model of several inputs, a dict of arrays by name takes the place of an array; so
-            does a list or tuple, if the model tells its inputs.
+            iterable of docs ``(height, width, channels)`` or batches: a list, a generator, a
+            ``tf.data.Dataset``, a ``keras.utils.PyDataset``. A batch is an array, or a list of
+            docs; a tuple, such as ``(docs, labels)``, stands for its first item. Channels first if
+            the model has them so. For a model of several inputs, a dict of arrays by name takes the
+            place of an array; so does a list or tuple, if the model tells its inputs.
         targets: The classes to explain for each doc, a list of indices; or a list with one such
             list for each doc. None explains the class with the highest score.
         top_targets: Explain this many classes: those with the highest scores; if negative, those
@@ -223,7 +223,7 @@ class _Stream:
             look = self._batches.look(_stacked(group), _joined([item.target for item in group]))
         except NothingToSeeError as error:
             (item,) = group
-            if self.explainer.anatomy.is_for_images():
+            if item.image is not None:
                 item.error = error
             else:
                 model = self.explainer.model

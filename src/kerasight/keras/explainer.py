@@ -108,7 +108,7 @@ class Explainer:
             if key is not None and (self.model.built or not isinstance(key, str)):
                 sites.find_site(self.anatomy, key)
 
-    def look(self, docs: Shaped[np.ndarray, "docs _ _ _"] | Inputs, target: Target) -> Look:
+    def look(self, docs: Shaped[np.ndarray, "docs ..."] | Inputs, target: Target) -> Look:
         """Run the model on docs, and see it at each layer that is asked for.
 
         Args:
@@ -173,7 +173,7 @@ class Batches:
     explainer: Explainer
     _mixes_docs: bool | None = field(default=None, init=False)
 
-    def look(self, docs: Shaped[np.ndarray, "docs _ _ _"] | Inputs, target: Target) -> Look | None:
+    def look(self, docs: Shaped[np.ndarray, "docs ..."] | Inputs, target: Target) -> Look | None:
         """`Explainer.look`; None if the docs are to be looked at one by one.
 
         That is where they depend on each other, or something is wrong with one of them or all.
