@@ -327,9 +327,9 @@ def test_without_a_picture_there_are_the_classes_and_nothing_to_choose() -> None
 def test_a_target_without_a_heatmap_is_the_picture_alone() -> None:
     targets = [TargetExplanation(0, heatmap=HEAT), TargetExplanation("other")]
     text = format_as_html(make(targets=targets))
-    assert "Overlay for class other, without a heatmap" in text
+    assert "Overlay for other, without a heatmap" in text
     assert data_of(text)["targets"][1] == {
-        "alt": "Picture and heatmap for class other, without a heatmap"
+        "alt": "Picture and heatmap for other, without a heatmap"
     }
 
 
