@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,16 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["draw_slice", "heat_slices", "picture_size", "pixels_of"]
 
 
-def pixels_of(
-    expl: Explanation, axes: tuple[str, str, str]
-) -> UInt8[np.ndarray, "slices height width 3"]:
+def pixels_of(expl: Explanation, axes: Sequence[str]) -> UInt8[np.ndarray, "slices height width 3"]:
     """The doc of an explanation as colours: its lowest value is black, its highest white.
 
     Three channels are red, green and blue; of another number, their mean is shown in grey.
 
     Args:
         expl: An explanation with a ``doc``.
-        axes: The names of the axes that this must have besides the channels.
+        axes: The names of the three axes that this must have besides the channels.
 
     Raises:
         TypeError: If the doc is no array of real numbers.
