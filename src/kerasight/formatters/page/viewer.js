@@ -208,8 +208,10 @@ function makeView(form, looks, hint, enlarged) {
     const item = decoded(target());
     const kind = item.signed ? "signed" : "plain";
     image.alt = item.alt;
-    lines.hidden = !item.outline;
-    if (item.outline) lines.src = item.outline;
+    if (item.outline) {
+      lines.src = item.outline;
+      canvas.after(lines);
+    } else lines.remove();
     form.querySelector(`.ks-scale[data-kind="${kind}"] .ks-bar`)?.append(mark);
     if (!item.cells) {
       context.clearRect(0, 0, canvas.width, canvas.height);
@@ -341,9 +343,9 @@ function makeView(form, looks, hint, enlarged) {
       stage.style.setProperty("--ks-aspect", String(width / height));
       at = data.start ?? 0;
       image.src = data.picture ?? data.slices[at];
+      stage.replaceChildren(image, canvas, cell);
       paint();
       read(null, false);
-      stage.replaceChildren(image, canvas, lines, cell);
       await image.decode();
     },
     close() {
