@@ -94,3 +94,9 @@ def test_three_channels_are_colours_and_others_grey(channels: int, panels: list[
 def test_large_volumes_are_reduced(panels: list[Panel]) -> None:
     three_planes(media("volume", doc=np.zeros((3, 40, 1000, 1))), None, Style())
     assert panels[0].picture.size == (640 + 2 * EDGE, round(0.64 * 40) + 2 * EDGE)
+
+
+def test_a_blank_heatmap_has_no_hottest_place(panels: list[Panel]) -> None:
+    expl = media("volume", heat("volume", 0.0))
+    three_planes(expl, expl.targets[0], Style())
+    assert panels[0].title == "depth 4 of 6"

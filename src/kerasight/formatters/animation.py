@@ -17,7 +17,7 @@ from kerasight.formatters.kinds import KINDS, kind_of
 from kerasight.formatters.overlay import Style, heat_of
 from kerasight.formatters.pixels import Colormap, ResamplingFilter
 from kerasight.formatters.sheet import Panel, sheet
-from kerasight.formatters.stack import draw_slice, heat_slices, picture_size, pixels_of
+from kerasight.formatters.stack import draw_slice, enlargement, heat_slices, stack_of
 from kerasight.formatters.text import format_score
 
 __all__ = ["write_animation"]
@@ -111,15 +111,17 @@ def write_animation(
 def _frames(expl: Explanation, style: Style) -> Iterator[Image.Image]:
     """The frames of an animation as RGB images."""
     axes = kind_of(expl).axes
-    pixels = pixels_of(expl, axes)
+    stack = stack_of(expl, axes)
+    count = stack.shape[0]
     targets = expl.targets or []
-    heats = [heat_slices(heat_of(target, axes), 0, len(pixels), style) for target in targets]
-    factor = picture_size(pixels.shape[1:3], _LEAST, _MOST)
-    for at, slice_ in enumerate(pixels):
+    heats = [heat_slices(heat_of(target, axes), 0, count, style) for target in targets]
+    factor = enlargement(stack.shape[1:], _LEAST, _MOST)
+    for at in range(count):
+        pixels = stack.plane(at)
         drawn = [
-            draw_slice(slice_, heat[at], target.signed, style, factor)
+            draw_slice(pixels, heat[at], target.signed, style, factor)
             for target, heat in zip(targets, heats, strict=True)
-        ] or [draw_slice(slice_, None, False, style, factor)]
+        ] or [draw_slice(pixels, None, False, style, factor)]
         if len(drawn) == 1:
             yield drawn[0].convert("RGB")
             continue

@@ -33,7 +33,7 @@ from PIL import Image
 
 from kerasight.base import Explanation, TargetExplanation, check_explanation
 from kerasight.files import whole_file
-from kerasight.formatters.kinds import KINDS, Kind, kind_of
+from kerasight.formatters.kinds import KINDS, kind_of
 from kerasight.formatters.outlines import outline
 from kerasight.formatters.overlay import Style, heat_of, overlay
 from kerasight.formatters.pixels import (
@@ -45,7 +45,7 @@ from kerasight.formatters.pixels import (
 )
 from kerasight.formatters.places import evenly, hottest_in
 from kerasight.formatters.sheet import enlarged
-from kerasight.formatters.stack import draw_slice, heat_slices, picture_size, pixels_of
+from kerasight.formatters.stack import Stack, draw_slice, enlargement, heat_slices, stack_of
 from kerasight.formatters.text import (
     fewer_cells,
     format_score,
@@ -337,8 +337,8 @@ def _pictures(expl: Explanation, look: _Look) -> tuple[Image.Image | None, list[
         expl = replace(expl, image=_fitted(image_of(expl), look.side))
     stills = [_still(_draw(expl, target, look.style), expl, target, look) for target in targets]
     if kind.is_stack:
-        pixels = _slices(expl, kind)[0]
-        return draw_slice(pixels[0], None, False, look.style, _factor(pixels)), stills
+        stack = stack_of(expl, kind.axes)
+        return draw_slice(stack.plane(0), None, False, look.style, _factor(stack)), stills
     return expl.image, stills
 
 
@@ -550,9 +550,10 @@ def _data(expl: Explanation, image: Image.Image, look: _Look) -> str:
     targets = expl.targets or []
     if expl.image is None:
         kind = kind_of(expl)
-        pixels, chosen, count, start = _slices(expl, kind)
-        factor = _factor(pixels)
-        drawn = [draw_slice(one, None, False, look.style, factor) for one in pixels]
+        stack = stack_of(expl, kind.axes)
+        chosen, start = _slices(expl, stack)
+        count, factor = stack.shape[0], _factor(stack)
+        drawn = [draw_slice(stack.plane(at), None, False, look.style, factor) for at in chosen]
         data |= {
             "targets": [_stack_data(expl, target, chosen, count, look) for target in targets]
             or [{"alt": _alt(expl, None)}],
@@ -571,20 +572,16 @@ def _data(expl: Explanation, image: Image.Image, look: _Look) -> str:
     return f'<script type="application/json" class="ks-data">{text}</script>'
 
 
-def _slices(
-    expl: Explanation, kind: Kind
-) -> tuple[UInt8[np.ndarray, "slices height width 3"], list[int], int, int]:
-    """Slices evenly chosen, which they are, out of how many, and the one to show first."""
-    pixels = pixels_of(expl, kind.axes)
-    count = len(pixels)
+def _slices(expl: Explanation, stack: Stack) -> tuple[list[int], int]:
+    """Slices evenly chosen, and the one to show first."""
     heatmaps = [item.heatmap for item in expl.targets or () if is_drawable(item.heatmap, expl.kind)]
-    hottest = [hottest_in(heatmap, pixels.shape[:3])[0] for heatmap in heatmaps]
-    chosen = evenly(count, _SLICES, hottest)
-    return pixels[chosen], chosen, count, hottest[0] if hottest else chosen[len(chosen) // 2]
+    hottest = [hottest_in(heatmap, stack.shape)[0] for heatmap in heatmaps if heatmap.any()]
+    chosen = evenly(stack.shape[0], _SLICES, hottest)
+    return chosen, hottest[0] if hottest else chosen[len(chosen) // 2]
 
 
-def _factor(pixels: UInt8[np.ndarray, "slices height width 3"]) -> float:
-    return picture_size(pixels.shape[1:3], _SLICE_LEAST, _SLICE_MOST)
+def _factor(stack: Stack) -> float:
+    return enlargement(stack.shape[1:], _SLICE_LEAST, _SLICE_MOST)
 
 
 def _target_data(

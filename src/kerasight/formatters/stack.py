@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from kerasight.cam.maps import resized, stretched
+from kerasight.cam.maps import resized
 from kerasight.formatters.overlay import Style, overlay
 from kerasight.formatters.pixels import doc_of, pillow_filter, to_bytes
 
@@ -17,11 +17,36 @@ if TYPE_CHECKING:
 
     from kerasight.base import Explanation
 
-__all__ = ["draw_slice", "heat_slices", "picture_size", "pixels_of"]
+__all__ = ["Stack", "draw_slice", "enlargement", "heat_slices", "stack_of"]
 
 
-def pixels_of(expl: Explanation, axes: Sequence[str]) -> UInt8[np.ndarray, "slices height width 3"]:
-    """The doc of an explanation as colours: its lowest value is black, its highest white.
+class Stack(NamedTuple):
+    """A volume or a video, of which planes are shown as pictures.
+
+    Attributes:
+        values: Array ``(slices, height, width, channels)``, with 1 or 3 channels.
+        lowest: Its lowest value, which is black.
+        highest: Its highest value, which is white.
+    """
+
+    values: Real[np.ndarray, "slices height width channels"]
+    lowest: float
+    highest: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of its axes but the channels."""
+        return self.values.shape[:3]
+
+    def plane(self, at: int, axis: int = 0) -> UInt8[np.ndarray, "rows columns 3"]:
+        """The plane at an index of an axis, as colours."""
+        values = self.values.take(at, axis=axis).astype(np.float64)
+        shares = (values - self.lowest) / (self.highest - self.lowest or 1)
+        return np.broadcast_to(to_bytes(shares), (*values.shape[:2], 3))
+
+
+def stack_of(expl: Explanation, axes: Sequence[str]) -> Stack:
+    """The doc of an explanation, to be shown plane by plane.
 
     Three channels are red, green and blue; of another number, their mean is shown in grey.
 
@@ -33,10 +58,10 @@ def pixels_of(expl: Explanation, axes: Sequence[str]) -> UInt8[np.ndarray, "slic
         TypeError: If the doc is no array of real numbers.
         ValueError: If it has another number of axes, or there is NaN or infinity in it.
     """
-    doc = doc_of(expl, (*axes, "channels")).astype(np.float32)
-    if doc.shape[-1] != 3:
-        doc = doc.mean(axis=-1, keepdims=True)
-    return np.broadcast_to(to_bytes(stretched(doc)), (*doc.shape[:3], 3))
+    doc = doc_of(expl, (*axes, "channels"))
+    if doc.shape[-1] not in (1, 3):
+        doc = doc.mean(axis=-1, keepdims=True, dtype=np.float64)
+    return Stack(doc, float(doc.min()), float(doc.max()))
 
 
 def heat_slices(
@@ -58,7 +83,7 @@ def heat_slices(
     return resized(cut, (count, *cut.shape[1:]))
 
 
-def picture_size(shape: tuple[int, ...], least: int, most: int) -> float:
+def enlargement(shape: tuple[int, ...], least: int, most: int) -> float:
     """By what factor to enlarge slices, a whole number, or to reduce them.
 
     Args:

@@ -9,7 +9,7 @@ from PIL import Image
 from kerasight.formatters.overlay import Style, heat_of
 from kerasight.formatters.places import evenly, hottest_in, strongest
 from kerasight.formatters.sheet import LETTERS, Panel, sheet
-from kerasight.formatters.stack import draw_slice, heat_slices, picture_size, pixels_of
+from kerasight.formatters.stack import draw_slice, enlargement, heat_slices, stack_of
 
 if TYPE_CHECKING:
     from kerasight.base import Explanation, TargetExplanation
@@ -40,20 +40,20 @@ def strip(expl: Explanation, target: TargetExplanation | None, style: Style) -> 
         TypeError: As from `kerasight.format_as_image`.
         ValueError: As from `kerasight.format_as_image`.
     """
-    pixels = pixels_of(expl, VIDEO_AXES)
-    count = len(pixels)
+    stack = stack_of(expl, VIDEO_AXES)
+    count = stack.shape[0]
     heatmap = None if target is None else heat_of(target, VIDEO_AXES)
     heat, hottest, note = None, [], ""
     if heatmap is not None and target is not None:
         heat = heat_slices(heatmap, 0, count, style)
         value = float(heatmap[strongest(heatmap)])
-        hottest = [hottest_in(heatmap, pixels.shape[:3])[0]] if value else []
+        hottest = [hottest_in(heatmap, stack.shape)[0]] if value else []
         note = "hottest" if value > 0 else "strongest against it"
-    factor = picture_size(pixels.shape[1:3], _LEAST, _MOST)
+    factor = enlargement(stack.shape[1:], _LEAST, _MOST)
     panels = [
         Panel(
             draw_slice(
-                pixels[at],
+                stack.plane(at),
                 None if heat is None else heat[at],
                 target is not None and target.signed,
                 style,

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from kerasight.formatters.overlay import Style, heat_of
 from kerasight.formatters.places import hottest_in
 from kerasight.formatters.sheet import LETTERS, Panel, sheet
-from kerasight.formatters.stack import draw_slice, heat_slices, picture_size, pixels_of
+from kerasight.formatters.stack import draw_slice, enlargement, heat_slices, stack_of
 
 if TYPE_CHECKING:
     from kerasight.base import Explanation, TargetExplanation
@@ -32,7 +32,8 @@ def three_planes(expl: Explanation, target: TargetExplanation | None, style: Sty
 
     Args:
         expl: An explanation with a volume ``(depth, height, width, channels)`` as its ``doc``.
-        target: Its target; None for the volume alone, with the planes through its middle.
+        target: Its target; None for the volume alone. Then, and if the heatmap is blank, the planes
+            go through the middle.
         style: How to draw the heatmap.
 
     Returns:
@@ -42,17 +43,19 @@ def three_planes(expl: Explanation, target: TargetExplanation | None, style: Sty
         TypeError: As from `kerasight.format_as_image`.
         ValueError: As from `kerasight.format_as_image`.
     """
-    pixels = pixels_of(expl, VOLUME_AXES)
-    shape = pixels.shape[:3]
+    stack = stack_of(expl, VOLUME_AXES)
+    shape = stack.shape
     heatmap = None if target is None else heat_of(target, VOLUME_AXES)
-    place = tuple(n // 2 for n in shape) if heatmap is None else hottest_in(heatmap, shape)
-    factor = picture_size(shape, _LEAST, _MOST)
+    place = tuple(length // 2 for length in shape)
+    if heatmap is not None and heatmap.any():
+        place = hottest_in(heatmap, shape)
+    factor = enlargement(shape, _LEAST, _MOST)
     panels = []
     for axis, name in enumerate(VOLUME_AXES):
         at = place[axis]
         heat = None if heatmap is None else heat_slices(heatmap, axis, shape[axis], style)[at]
         is_signed = target is not None and target.signed
-        plane = draw_slice(pixels.take(at, axis=axis), heat, is_signed, style, factor)
+        plane = draw_slice(stack.plane(at, axis), heat, is_signed, style, factor)
         down, across = (other for other in range(3) if other != axis)
         shares = [(place[other] + 0.5) / shape[other] for other in (across, down)]
         panels.append(
