@@ -158,7 +158,8 @@ def _label_rows(draw: ImageDraw.ImageDraw, channels: int, height: int) -> None:
     font = lettering(_SMALL)
     draw.text((_LEFT - 64, height / 2), "channel", fill=_INK, font=font, anchor="rm")
     for number in _ticks(channels, most=6):
-        y = (number - 0.5) * height / channels
+        # The number of the topmost stays on the picture.
+        y = max(_SMALL / 2, (number - 0.5) * height / channels)
         draw.text((_LEFT - 12, y), str(number), fill=_QUIET, font=font, anchor="rm")
 
 
