@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from kerasight.escapes import printable
+from kerasight.escapes import escaped, printable
 
 
 @pytest.mark.parametrize(
-    ("text", "escaped"),
+    ("text", "shown"),
     [
         ("a\nb\tc\r", r"a\nb\tc\r"),
         ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
@@ -17,9 +17,9 @@ from kerasight.escapes import printable
         ("\udcff", r"\udcff"),
     ],
 )
-def test_what_a_terminal_would_obey_is_escaped(text: str, escaped: str) -> None:
-    assert printable(text) == escaped
-    assert printable(escaped) == escaped
+def test_what_a_terminal_would_obey_is_escaped(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert printable(shown) == shown
     printable(text).encode("utf-8")
 
 
@@ -32,3 +32,9 @@ def test_what_people_write_stays(text: str) -> None:
 
 def test_characters_may_be_kept() -> None:
     assert printable("a\nb\x1b", keep="\n") == "a\nb\\x1b"
+
+
+def test_a_page_obeys_nothing_and_can_be_written() -> None:
+    assert escaped('<a href="\'">&') == "&lt;a href=&quot;&#x27;&quot;&gt;&amp;"
+    assert escaped("\udcff") == "?"
+    assert escaped(3) == "3"

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from tiny_media import media
 from tiny_models import make_doc
+from tiny_texts import text
 
 import kerasight
 from kerasight import Explanation
@@ -67,3 +68,9 @@ def test_docs_that_are_no_pictures_are_drawn_too(
     shown = kerasight.show_prediction("a model", None, colormap="jet")
     assert shown == kerasight.format_as_image(expl, colormap="jet")
     assert kerasight.show_predictions("a model", None).height > 1.8 * shown.height
+
+
+def test_the_explanation_of_a_text_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    expl = text()
+    monkeypatch.setattr(kerasight.ipython, "explain_prediction", lambda *args, **kwargs: expl)
+    assert kerasight.show_prediction("a model", "a text") is expl

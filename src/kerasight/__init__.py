@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # as in typing, whose import would take most of the time 
 if TYPE_CHECKING:
     from typing import Any
 
-    from kerasight import base, cam, demo, explain, formatters, ipython, keras, metrics
+    from kerasight import base, cam, demo, explain, formatters, ipython, keras, metrics, targets
     from kerasight.base import Explanation, HeatmapWarning, TargetExplanation
     from kerasight.compat import install_as_eli5
     from kerasight.explain import explain_prediction, explain_predictions
@@ -46,12 +46,24 @@ __all__ = [
     "metrics",
     "show_prediction",
     "show_predictions",
+    "targets",
     "write_animation",
     "write_report",
 ]
 
 _MODULES = frozenset(
-    {"base", "cam", "compat", "demo", "explain", "formatters", "ipython", "keras", "metrics"}
+    {
+        "base",
+        "cam",
+        "compat",
+        "demo",
+        "explain",
+        "formatters",
+        "ipython",
+        "keras",
+        "metrics",
+        "targets",
+    }
 )
 _WHERE = {
     "Explanation": "kerasight.base",

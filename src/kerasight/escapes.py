@@ -1,10 +1,11 @@
-"""Names from outside, for terminals, logs and captions."""
+"""Names and texts from outside, for terminals, logs, captions and pages."""
 
 from __future__ import annotations
 
+import html
 import re
 
-__all__ = ["printable"]
+__all__ = ["escaped", "printable"]
 
 # These move the cursor, turn the direction of writing or break the line: the control characters C0
 # and C1, the marks, embeddings, overrides and isolates of bidirectional text, and the separators of
@@ -29,3 +30,8 @@ def printable(text: str, *, keep: str = "") -> str:
     return _CONTROLS.sub(
         lambda match: match[0] if match[0] in keep else ascii(match[0])[1:-1], text
     )
+
+
+def escaped(text: object) -> str:
+    """Text for HTML; halves of characters, as undecodable file names have them, are replaced."""
+    return html.escape(str(text).encode("utf-8", "replace").decode("utf-8"))

@@ -38,8 +38,8 @@ def show_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Image.Image | Ex
     Returns:
         The overlay, an RGBA Pillow image of the size of the explained picture; for several classes,
         panels side by side, each with its class and score. Of a signal, a volume or a video, the
-        chart that `kerasight.format_as_image` draws. If there is nothing to draw on, as when the
-        model is not supported, the ``Explanation``, which shows its ``error``.
+        chart that `kerasight.format_as_image` draws. Of a text, and if the model is not supported,
+        the ``Explanation``, which shows itself: its words, or its ``error``.
     """
     format_kwargs, explain_kwargs = _split(kwargs)
     expl = explain_prediction(estimator, doc, **explain_kwargs)

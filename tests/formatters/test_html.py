@@ -6,13 +6,13 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pages import Reader, report, skeleton
 from PIL import Image
 from tiny_media import CELLS, MIDDLE, SHAPES, media
 from tiny_pictures import HEAT, noise
@@ -24,8 +24,6 @@ from kerasight.formatters.image import format_as_image
 from kerasight.formatters.kinds import KINDS
 from kerasight.formatters.outlines import outline
 from kerasight.formatters.overlay import Style
-
-VOID = {"br", "img", "input", "link", "meta", "wbr"}
 
 
 def make(number: int = 2, **kwargs: Any) -> Explanation:
@@ -50,47 +48,6 @@ def make(number: int = 2, **kwargs: Any) -> Explanation:
     return Explanation("net", **{**arguments, **kwargs})
 
 
-class Reader(HTMLParser):
-    """Elements with their attributes, and the text in each; raises if they do not nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.inside: list[tuple[str, list[str]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.feed(text)
-        self.close()
-        assert not self.inside, self.inside
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.inside.append((tag, []))
-
-    def handle_endtag(self, tag: str) -> None:
-        opened, parts = self.inside.pop()
-        assert opened == tag
-        self.texts.append((tag, "".join(parts)))
-
-    def handle_data(self, data: str) -> None:
-        if self.inside:
-            self.inside[-1][1].append(data)
-
-    def all(self, tag: str, name: str = "") -> list[dict[str, str]]:
-        """The attributes of all elements of a kind, and of a class."""
-        return [
-            attributes
-            for found, attributes in self.elements
-            if found == tag and (not name or name in attributes.get("class", "").split())
-        ]
-
-    def text(self, tag: str) -> str:
-        return "\n".join(text for found, text in self.texts if found == tag)
-
-    def visible(self) -> str:
-        return " ".join(text for tag, text in self.texts if tag not in {"script", "style"})
-
-
 def picture_at(address: str) -> Image.Image:
     kind, data = re.fullmatch(r"data:image/(png|jpeg);base64,([\w+/=]+)", address).groups()
     picture = Image.open(io.BytesIO(base64.b64decode(data)))
@@ -112,12 +69,6 @@ def look_of(text: str) -> dict[str, bytes]:
 def cells_of(target: dict[str, Any]) -> np.ndarray:
     values = np.frombuffer(base64.b64decode(target["cells"]), "<u2") / 65535
     return (2 * values - 1 if target["signed"] else values).reshape(target["shape"])
-
-
-def report(expls: Any, **kwargs: Any) -> str:
-    out = io.StringIO()
-    write_report(expls, out, **kwargs)
-    return out.getvalue()
 
 
 # What a fragment holds
@@ -299,7 +250,7 @@ def test_the_explanation_is_left_as_it_was() -> None:
 
 def test_a_small_fragment_is_small() -> None:
     # The styles and the script alone.
-    assert len(format_html_styles()) < 21_000
+    assert len(format_html_styles()) < 22_500
     flat = make(1, image=Image.new("RGB", (224, 224), "grey"))
     assert len(format_as_html(flat)) < 45_000
 
@@ -443,15 +394,6 @@ def hostile(expl: Explanation) -> Explanation:
     for target in expl.targets or ():
         target.name = target.target = EVIL
     return expl
-
-
-def skeleton(text: str) -> list[tuple[str, list[str]]]:
-    """Elements and the names of their attributes: all that outside words may not change."""
-    return [
-        (tag, sorted(attributes))
-        for tag, attributes in Reader(text).elements
-        if tag not in {"wbr", "code"}  # where a line may end, and names of the code
-    ]
 
 
 def each_form(expl: Explanation, words: str) -> Iterator[str]:

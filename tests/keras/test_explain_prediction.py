@@ -220,11 +220,10 @@ def not_for_images() -> keras.Model:
 @pytest.mark.parametrize(
     "doc", [np.zeros((0,)), np.zeros((1, 2, 2, 3))], ids=["no doc", "a picture"]
 )
-def test_a_model_that_may_be_for_images_gets_an_error_that_asks_for_one(doc: np.ndarray) -> None:
+def test_a_model_without_layers_is_not_supported(doc: np.ndarray) -> None:
     expl = kerasight.explain_prediction(keras.Sequential(), doc)
     assert isinstance(expl, Explanation)
     assert "supported" in expl.error
-    assert '"image" argument' in expl.error
     assert expl.targets is None
     assert expl.image is None
 
@@ -234,18 +233,20 @@ def test_a_model_that_may_be_for_images_gets_an_error_that_asks_for_one(doc: np.
     ("make", "shape"),
     [
         (not_for_images, (4,)),
-        (lambda: keras.Sequential([keras.Input((9, 2)), kl.Conv1D(2, 3)]), (9, 2)),
-        (lambda: keras.Sequential([keras.Input((4, 4, 4, 1)), kl.Conv3D(2, 3)]), (4, 4, 4, 1)),
+        (lambda: keras.Sequential([keras.Input((9, 2)), kl.Flatten(), kl.Dense(2)]), (9, 2)),
+        (lambda: keras.Sequential([keras.Input((4, 4, 1)), kl.Flatten()]), (4, 4, 1)),
+        (lambda: keras.Sequential([keras.Input((4, 4, 4, 1)), kl.Flatten()]), (4, 4, 4, 1)),
     ],
 )
-def test_a_model_not_for_images_gets_an_error_that_says_what_it_takes(
+def test_a_model_in_which_nothing_can_be_seen_is_told_what_was_looked_for(
     make: Callable[[], keras.Model], shape: tuple[int, ...], image: Image.Image | None
 ) -> None:
     expl = kerasight.explain_prediction(make(), np.zeros((1, *shape)), image=image)
-    assert "supported" in expl.error
+    assert "is not supported: kerasight looks for a layer whose output still has the" in expl.error
     assert f"takes inputs of shape (any, {', '.join(map(str, shape))})" in expl.error
-    assert '"image" argument' not in expl.error  # it would change nothing
     assert expl.targets is None
+    (expl,) = kerasight.explain_predictions(make(), np.zeros((1, *shape)))
+    assert "is not supported: kerasight looks for" in expl.error
 
 
 def test_not_supported_names_the_model_and_what_to_pass() -> None:

@@ -54,6 +54,11 @@ class Inputs:
         docs: np.ndarray = self.leaves[self.seen]
         return docs
 
+    @property
+    def rank_of_maps(self) -> int:
+        """The rank of a batch of maps: that of the docs, and at least that of sequences."""
+        return max(3, len(self.docs.shape))
+
     def packed(self, leaves: Sequence[Any]) -> Any:
         """Other arrays or tensors in the same structure."""
         return _packed(self.structure, iter(leaves))

@@ -43,6 +43,14 @@ def _strength(name: str, value: Any) -> float:
     return strength
 
 
+def _sizes(name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= 3:
+        raise TypeError(
+            f"{name} must be the number of cells along each axis, such as (14, 14), got {value!r}"
+        )
+    return tuple(checks.integer(f"each number of {name}", one, 1) for one in value)
+
+
 def _number_or_classes(name: str, value: Any) -> int | tuple[int, ...]:
     if isinstance(value, (list, tuple, np.ndarray)):
         if len(value) == 0:
@@ -76,7 +84,8 @@ class Request:
         logits: Whether to explain the score before the final softmax or sigmoid, as the Grad-CAM
             paper does; it also helps if a probability is saturated. The model does not change.
             ``score`` is then the logit. A model that ends in neither is explained as it is.
-        relu: Whether to cut off what speaks against the class. If False, the heatmap is signed, in
+        relu: Whether to cut off what speaks against the class. None is True, but False for a number
+            that is no class's (`kerasight.targets.Number`). If False, the heatmap is signed, in
             [-1, 1]. Not with ``"grad-cam++"``, ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``
             and ``"score-cam"``.
         counterfactual: Whether to show what speaks against the class, as the paper's
@@ -88,6 +97,9 @@ class Request:
         references: Only with ``"finer-cam"``: the classes to compare with. A number takes that many
             classes with the nearest scores; a list holds their indices, and the explained class in
             it is ignored. None is the paper's 3.
+        grid: The cells that a transformer cuts the doc into, ``(rows, columns)``. None finds them
+            out: from the map that the tokens are cut from, or from the sizes of the doc and its
+            patches. Tokens of no place, such as a class token, come first, and do not count.
         smooth: Average over this many copies of the doc with normal noise of 10 % of its range, as
             in SmoothGrad (Smilkov et al. 2017, https://arxiv.org/abs/1706.03825). The doc without
             noise decides the class and the classes to compare with. None or 0 adds no noise.
@@ -103,6 +115,7 @@ class Request:
     counterfactual: bool = _option(False, checks.flag, "has_counterfactual")
     alpha: float | None = _option(None, _strength, "compares")
     references: int | tuple[int, ...] | None = _option(None, _number_or_classes, "compares")
+    grid: tuple[int, ...] | None = _option(None, _sizes)
     smooth: int = _option(0, _at_least(0))
     seed: int = _option(0, _at_least(0))
     batch_size: int = _option(32, _at_least(1))

@@ -13,7 +13,7 @@ from PIL import Image
 from kerasight.base import Explanation, check_explanation
 from kerasight.checks import integer, one_of
 from kerasight.files import whole_file
-from kerasight.formatters.kinds import KINDS, kind_of
+from kerasight.formatters.kinds import KINDS, drawn_kind
 from kerasight.formatters.overlay import Style, heat_of
 from kerasight.formatters.pixels import Colormap, ResamplingFilter
 from kerasight.formatters.sheet import Panel, sheet
@@ -68,7 +68,7 @@ def write_animation(
         OSError: If the file cannot be written.
     """
     check_explanation(expl)
-    if not kind_of(expl).is_stack:
+    if not drawn_kind(expl).is_stack:
         names = [f"{name}s" for name, kind in KINDS.items() if kind.is_stack]
         raise ValueError(
             f"only {' and '.join(names)} can be animated, and this explanation is of a {expl.kind}"
@@ -110,7 +110,7 @@ def write_animation(
 
 def _frames(expl: Explanation, style: Style) -> Iterator[Image.Image]:
     """The frames of an animation as RGB images."""
-    axes = kind_of(expl).axes
+    axes = drawn_kind(expl).axes
     stack = stack_of(expl, axes)
     count = stack.shape[0]
     targets = expl.targets or []

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import json
 import math
@@ -32,8 +31,9 @@ import numpy as np
 from PIL import Image
 
 from kerasight.base import Explanation, TargetExplanation, check_explanation
+from kerasight.escapes import escaped as _escaped
 from kerasight.files import whole_file
-from kerasight.formatters.kinds import KINDS, kind_of
+from kerasight.formatters.kinds import KINDS, drawn_kind
 from kerasight.formatters.outlines import outline
 from kerasight.formatters.overlay import Style, heat_of, overlay
 from kerasight.formatters.pixels import (
@@ -45,6 +45,7 @@ from kerasight.formatters.pixels import (
 )
 from kerasight.formatters.places import evenly, hottest_in
 from kerasight.formatters.sheet import enlarged
+from kerasight.formatters.spans import scale_of_tints, spans_as_html
 from kerasight.formatters.stack import Stack, draw_slice, enlargement, heat_slices, stack_of
 from kerasight.formatters.text import (
     fewer_cells,
@@ -107,11 +108,15 @@ def format_as_html(
 ) -> str:
     """Show an explanation in HTML that needs nothing but itself.
 
-    It shows the picture with the heatmap over it, the classes with their scores to choose from, and
-    a slider for the heatmap's opacity. It tells the heat of the cell under the pointer, or of the
-    cell that the arrow keys lead to; rows and columns count from 1. A click or Enter enlarges the
-    picture. Without scripts the overlays of all classes stand side by side, with the opacity of
-    ``alpha_limit``.
+    A text is shown once for each class, each word on a tint: orange if it speaks for the class,
+    blue if against it, as opaque as its weight is great. The weight is told under the pointer, and
+    the words of the greatest weights in a table that unfolds.
+
+    Of a picture, it shows that with the heatmap over it, the classes with their scores to choose
+    from, and a slider for the heatmap's opacity. It tells the heat of the cell under the pointer,
+    or of the cell that the arrow keys lead to; rows and columns count from 1. A click or Enter
+    enlarges the picture. Without scripts the overlays of all classes stand side by side, with the
+    opacity of ``alpha_limit``.
 
     One moves through a volume along its depth, and through a video frame by frame, with a slider or
     by playing it; of more than 64 slices, 64 are there, evenly chosen, the hottest among them. It
@@ -250,9 +255,10 @@ def _write(named: Iterable[tuple[str, Explanation]], out: IO[str], start: str, l
             usual = about
             out.write(f'<p class="ks-meta">{_name(about)}</p>\n')
         # Charts are as they are: the script draws over pictures alone.
-        for kind in _kinds(expl) if expl.image is not None else []:
+        for kind in _kinds(expl) if expl.doc is None else []:
             if kind not in kinds:
-                out.write(f"{_scale(kind, look)}{_table(kind, look)}\n")
+                table = "" if kind.endswith("tints") else _table(kind, look)
+                out.write(f"{_scale(kind, look)}{table}\n")
                 kinds.add(kind)
         out.write(_card(expl, name, "" if usual.startswith(about) else about, look))
     out.write("</section>\n</main>\n</body>\n</html>\n")
@@ -308,8 +314,10 @@ def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
         layout = "ks-stacked" if is_chart else layout
         name = "ks-stills ks-wide" if is_chart else "ks-stills"
         parts.append(f'<div class="{name}">{"".join(stills)}</div>')
+    texts = _texts(expl, "".join(_scale(kind, look) for kind in _kinds(expl)))
     # Hidden is what only repeats captions, until the script takes those away.
-    parts += ['<div class="ks-panel">', _classes(targets, is_hidden=bool(stills))]
+    classes = "" if texts else _classes(targets, is_hidden=bool(stills))
+    parts += [texts, '<div class="ks-panel">', classes]
     if image is not None:
         scales = [_scale(kind, look) for kind in _kinds(expl)]
         parts.append(f'<div class="ks-dials">{"".join(scales)}</div>')
@@ -332,7 +340,7 @@ def _pictures(expl: Explanation, look: _Look) -> tuple[Image.Image | None, list[
     targets: Sequence[TargetExplanation | None] = expl.targets or [None]
     if expl.image is None and expl.doc is None:
         return None, []
-    kind = kind_of(expl)
+    kind = drawn_kind(expl)
     if not kind.is_chart:
         expl = replace(expl, image=_fitted(image_of(expl), look.side))
     stills = [_still(_draw(expl, target, look.style), expl, target, look) for target in targets]
@@ -345,7 +353,7 @@ def _pictures(expl: Explanation, look: _Look) -> tuple[Image.Image | None, list[
 def _draw(expl: Explanation, target: TargetExplanation | None, style: Style) -> Image.Image:
     """The still picture; without the heatmap where there is none."""
     has_heatmap = target is not None and target.heatmap is not None
-    return kind_of(expl).still(expl, target if has_heatmap else None, style)
+    return drawn_kind(expl).still(expl, target if has_heatmap else None, style)
 
 
 def _error(expl: Explanation) -> str:
@@ -411,6 +419,19 @@ def _place(expl: Explanation, target: TargetExplanation) -> str:
     return place_in_words(target.heatmap, expl.kind, shape)
 
 
+def _texts(expl: Explanation, scales: str) -> str:
+    """The texts of the classes below the scales, if this is the explanation of a text."""
+    if expl.kind != "text" or not expl.targets:
+        return ""
+    texts = "".join(
+        f'<figure class="ks-text"><figcaption class="ks-target">{_row(target)}</figcaption>'
+        f"{spans_as_html(target)}</figure>"
+        for target in expl.targets
+    )
+    dials = f'<div class="ks-dials">{scales}</div>' if scales else ""
+    return f'<div class="ks-texts">{dials}{texts}</div>'
+
+
 def _classes(targets: Sequence[TargetExplanation], *, is_hidden: bool) -> str:
     """The classes with their scores, which the script makes a choice."""
     rows = "".join(f'<div class="ks-target">{_row(target)}</div>' for target in targets)
@@ -432,14 +453,19 @@ def _kind(target: TargetExplanation) -> str:
 
 def _kinds(expl: Explanation) -> list[str]:
     """The kinds of heatmaps that an explanation has."""
-    if expl.image is None and not (expl.kind in KINDS and KINDS[expl.kind].is_stack):
+    if expl.kind == "text":
+        found = [f"{_kind(item)} tints" for item in expl.targets or () if item.weighted_spans]
+    elif expl.image is None and not (expl.kind in KINDS and KINDS[expl.kind].is_stack):
         return []
-    found = [_kind(item) for item in expl.targets or () if item.heatmap is not None]
+    else:
+        found = [_kind(item) for item in expl.targets or () if item.heatmap is not None]
     return list(dict.fromkeys(found))
 
 
 def _scale(kind: str, look: _Look) -> str:
     """The colours of a kind of heatmap from its lowest to its highest value."""
+    if kind.endswith("tints"):
+        return scale_of_tints(signed=kind.startswith("signed"))
     # Half of the colours, as many as the bar is pixels wide.
     colours = Image.fromarray(np.ascontiguousarray(_colours(kind, look)[None, ::2, :3]))
     if kind == "plain":
@@ -526,7 +552,7 @@ def _card(expl: Explanation, name: str, about: str, look: _Look) -> str:
     elif expl.doc is not None:
         chart = _draw(expl, first, look.style)
         parts.append(_img(chart, _alt(expl, first), _quality(expl, look.quality)))
-    parts.append(_classes(targets, is_hidden=False))
+    parts.append(_texts(expl, "") or _classes(targets, is_hidden=False))
     wide = " ks-wide" if expl.image is None and expl.doc is not None else ""
     return (
         f'<article class="ks-card{wide}" data-labels="{_escaped(labels)}" data-scores="{scores}"'
@@ -549,7 +575,7 @@ def _data(expl: Explanation, image: Image.Image, look: _Look) -> str:
     }
     targets = expl.targets or []
     if expl.image is None:
-        kind = kind_of(expl)
+        kind = drawn_kind(expl)
         stack = stack_of(expl, kind.axes)
         chosen, start = _slices(expl, stack)
         count, factor = stack.shape[0], _factor(stack)
@@ -606,7 +632,7 @@ def _stack_data(
     data: dict[str, Any] = {"alt": _alt(expl, target, f"{expl.kind.capitalize()} and heatmap")}
     if target.heatmap is None:
         return data
-    heatmap = heat_of(target, kind_of(expl).axes)
+    heatmap = heat_of(target, drawn_kind(expl).axes)
     heat = heat_slices(heatmap, 0, count, look.style)[chosen]
     cells = np.stack([fewer_cells(one, _SLICE_CELLS) for one in heat])
     return {**data, **_cells_data(expl, target, cells)}
@@ -694,11 +720,6 @@ def _data_uri(image: Image.Image, quality: int | None) -> str:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def _escaped(text: object) -> str:
-    """Text for HTML; halves of characters, as undecodable file names have them, are replaced."""
-    return html.escape(str(text).encode("utf-8", "replace").decode("utf-8"))
 
 
 def _name(text: object) -> str:

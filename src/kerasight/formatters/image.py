@@ -11,7 +11,7 @@ from PIL import Image
 
 from kerasight.base import check_explanation
 from kerasight.checks import integer
-from kerasight.formatters.kinds import kind_of
+from kerasight.formatters.kinds import drawn_kind
 from kerasight.formatters.overlay import (
     Style,
     capped_alpha,
@@ -28,12 +28,13 @@ from kerasight.formatters.pixels import (
     to_bytes,
 )
 from kerasight.formatters.sheet import Panel, enlarged, sheet
+from kerasight.formatters.spans import Passage, spans_as_image
 from kerasight.formatters.text import format_score
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Shaped
 
-    from kerasight.base import Explanation
+    from kerasight.base import Explanation, TargetExplanation
 
 __all__ = ["expand_heatmap", "format_as_image", "format_as_sheet", "heatmap_to_image"]
 
@@ -54,6 +55,9 @@ def format_as_image(
     are lines above each other, with the heat behind them. Of a volume there are the three planes
     through the hottest place, of a video up to eight frames, the hottest among them. Their darkest
     value is black and their brightest white. Steps, planes and frames count from 1.
+
+    A text is drawn once for each class on white, each word on a tint: orange if it speaks for the
+    class, blue if against it. The arguments are for pictures, and change nothing of it.
 
     Args:
         expl: An explanation with a Pillow image of any mode in ``image``, or if it is of another
@@ -86,10 +90,16 @@ def format_as_image(
             or other axes than explanations of its kind; if ``doc`` has other axes, or NaN; if the
             picture has no pixels, ``alpha_limit`` lies outside of [0, 1], the colormap or filter is
             unknown, the colormap returns no colours in [0, 1], or ``box`` or ``region`` makes no
-            sense.
+            sense; or if there is no text.
     """
     check_explanation(expl)
-    kind = kind_of(expl)
+    if expl.kind == "text":
+        if not expl.targets:
+            raise ValueError(f"expl has no text to draw: {expl.error or 'it has no targets'}")
+        return spans_as_image(
+            [Passage(target, target.label, _note(target)) for target in expl.targets]
+        )
+    kind = drawn_kind(expl)
     if kind.is_chart or len(expl.targets or ()) > 1:
         return format_as_sheet([expl], resampling_filter, colormap, alpha_limit)
     style = Style(resampling_filter, colormap, alpha_limit)
@@ -177,7 +187,12 @@ def _apart(row: list[Panel]) -> list[list[Panel]]:
 
 
 def _panels(expl: Explanation, style: Style) -> list[Panel]:
-    kind = kind_of(expl)
+    if expl.kind == "text":
+        return [
+            Panel(spans_as_image([Passage(target)]), target.label, _note(target))
+            for target in expl.targets or ()
+        ] or [Panel(None, expl.error or "")]
+    kind = drawn_kind(expl)
     if not kind.is_chart:
         expl = replace(expl, image=enlarged(image_of(expl)))
     if not expl.targets:
@@ -186,13 +201,16 @@ def _panels(expl: Explanation, style: Style) -> list[Panel]:
         Panel(
             kind.still(expl, target, style),
             target.label,
-            ""
-            if target.score is None
-            else f"score {format_score(target.score, target.is_probability)}",
+            _note(target),
             kind.is_chart,
         )
         for target in expl.targets
     ]
+
+
+def _note(target: TargetExplanation) -> str:
+    score = format_score(target.score, target.is_probability)
+    return f"score {score}" if score else ""
 
 
 def heatmap_to_image(heatmap: Shaped[np.ndarray, "height width *colours"]) -> Image.Image:

@@ -18,7 +18,7 @@ from kerasight.formatters.volume import VOLUME_AXES, three_planes
 if TYPE_CHECKING:
     from kerasight.base import Explanation, TargetExplanation
 
-__all__ = ["KINDS", "Kind", "kind_of", "overlaid_picture"]
+__all__ = ["KINDS", "Kind", "drawn_kind", "overlaid_picture"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ KINDS = {
 }
 
 
-def kind_of(expl: Explanation) -> Kind:
+def drawn_kind(expl: Explanation) -> Kind:
     """The kind of an explanation; raises ValueError if docs of its kind are not drawn."""
     if expl.kind not in KINDS:
         raise ValueError(

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kerasight.escapes import printable
 
-__all__ = ["LETTERS", "Panel", "enlarged", "lettering", "sheet"]
+__all__ = ["LETTERS", "Panel", "dejavu", "enlarged", "sheet"]
 
 # How high the letters of charts are; these are some 1200 pixels wide.
 LETTERS = 20
@@ -65,7 +65,7 @@ def sheet(
     widths = _widths(rows)
     has_charts = any(panel.is_chart for row in rows for panel in row)
     size = letters or (LETTERS if has_charts else max(13, round(min(widths) / 15)))
-    font = lettering(size)
+    font = dejavu(size)
     gap, space, line = round(0.8 * size), round(0.4 * size), round(1.35 * size)
     captions = [[_caption(panel, widths[i], font) for i, panel in enumerate(row)] for row in rows]
 
@@ -154,7 +154,7 @@ def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont, most: int = 3)
 
 
 @lru_cache(maxsize=8)
-def lettering(size: int) -> ImageFont.FreeTypeFont:
+def dejavu(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with Matplotlib and has most alphabets."""
     from matplotlib import font_manager
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from kerasight.cam.maps import stretched
 from kerasight.formatters.overlay import Style, heat_of, overlay
 from kerasight.formatters.pixels import doc_of, to_bytes
-from kerasight.formatters.sheet import LETTERS, lettering
+from kerasight.formatters.sheet import LETTERS, dejavu
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Real
@@ -137,7 +137,7 @@ def _label_lane(
     lane: int,
 ) -> None:
     """The name of a channel, and its range where there is room."""
-    font, right = lettering(_SMALL), _LEFT - 12
+    font, right = dejavu(_SMALL), _LEFT - 12
     bottom = top + lane - _BETWEEN
     if channels > 1:
         name = f"channel {number + 1}"
@@ -155,7 +155,7 @@ def _short(value: float) -> str:
 
 def _label_rows(draw: ImageDraw.ImageDraw, channels: int, height: int) -> None:
     """The numbers of channels that are rows of a picture."""
-    font = lettering(_SMALL)
+    font = dejavu(_SMALL)
     draw.text((_LEFT - 64, height / 2), "channel", fill=_INK, font=font, anchor="rm")
     for number in _ticks(channels, most=6):
         # The number of the topmost stays on the picture.
@@ -165,7 +165,7 @@ def _label_rows(draw: ImageDraw.ImageDraw, channels: int, height: int) -> None:
 
 def _draw_axis(draw: ImageDraw.ImageDraw, steps: int, top: int) -> None:
     """The numbers of steps, from 1, and the name of the axis."""
-    font, width = lettering(_SMALL), _WIDTH - _LEFT - _RIGHT
+    font, width = dejavu(_SMALL), _WIDTH - _LEFT - _RIGHT
     for number in _ticks(steps, most=10):
         x = _LEFT + (number - 0.5) * width / steps
         draw.line((x, top, x, top + 6), fill=_QUIET, width=2)
@@ -184,7 +184,7 @@ def _ticks(count: int, most: int) -> list[int]:
 def _draw_scale(whole: Image.Image, is_signed: bool, height: int, style: Style) -> None:
     """The colours of the heat as they are on the plot, from the lowest value to the highest."""
     least = -1 if is_signed else 0
-    top, left, font = 0, _WIDTH - _RIGHT + 40, lettering(_SMALL)
+    top, left, font = 0, _WIDTH - _RIGHT + 40, dejavu(_SMALL)
     bar = Image.new("RGBA", (_BAR, height), _GROUND)
     overlay(bar, np.linspace(1, least, height)[:, np.newaxis], is_signed, style)
     whole.paste(bar, (left, top))

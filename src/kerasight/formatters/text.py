@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 
 from kerasight.base import FAINT, Explanation, TargetExplanation, check_explanation
-from kerasight.checks import is_real
+from kerasight.checks import flag, is_real
 from kerasight.escapes import printable
 from kerasight.formatters.kinds import KINDS
 from kerasight.formatters.places import hottest_in, strongest
+from kerasight.formatters.spans import spans_as_lines
 
 if TYPE_CHECKING:
     from jaxtyping import Shaped
@@ -38,7 +39,9 @@ _ROWS = ("upper", "", "lower")
 _COLUMNS = ("left", "", "right")
 
 
-def format_as_text(expl: Explanation, *, show: Collection[str] = SECTIONS) -> str:
+def format_as_text(
+    expl: Explanation, *, show: Collection[str] = SECTIONS, colour: bool = False
+) -> str:
     r"""Describe an explanation in lines of text, with each heatmap as a block of characters.
 
     Two characters stand for a cell of the heatmap, from a space (0) over ``·░▒▓`` to ``█`` (1). In
@@ -46,21 +49,27 @@ def format_as_text(expl: Explanation, *, show: Collection[str] = SECTIONS) -> st
     Larger heatmaps are averaged down to 32 cells a side. Of a volume or a video there is the plane
     or the frame through the hottest cell.
 
+    A text is wrapped, and below each line is one with these characters below its words. Then come
+    the ten words of the greatest weights, with bars.
+
     Args:
         expl: An explanation, with or without a picture, heatmaps or an error.
         show: Which parts to show: ``"method"`` (with the layer), ``"description"`` and
             ``"targets"``. The names of eli5's parts for other kinds of models are allowed, and show
             nothing. The model's name and the error are always there.
+        colour: Whether the words of a text have backgrounds in place of lines with characters: for
+            a terminal, as in ``colour=sys.stdout.isatty()``.
 
     Returns:
         The text, without a newline at its end. Control characters in names and messages are written
         as escapes such as ``\x1b``: a terminal would obey them.
 
     Raises:
-        TypeError: If ``expl`` is no explanation, or ``show`` no collection.
+        TypeError: If ``expl`` is no explanation, ``show`` no collection, or ``colour`` no bool.
         ValueError: If ``show`` has a name that is no part of an explanation.
     """
     check_explanation(expl)
+    flag("colour", colour)
     if not isinstance(show, Collection):
         raise TypeError(f"show must be a collection of names, got {type(show).__name__}")
     if isinstance(show, str) or any(
@@ -79,7 +88,7 @@ def format_as_text(expl: Explanation, *, show: Collection[str] = SECTIONS) -> st
     if "description" in show and expl.description:
         blocks.append(_paragraph(expl.description))
     if "targets" in show:
-        blocks += [_target(expl, target) for target in expl.targets or ()]
+        blocks += [_target(expl, target, colour) for target in expl.targets or ()]
     return "\n\n".join(blocks)
 
 
@@ -173,11 +182,13 @@ def is_drawable(
     )
 
 
-def _target(expl: Explanation, target: TargetExplanation) -> str:
-    """A class, its score, and its heatmap if that can be drawn."""
+def _target(expl: Explanation, target: TargetExplanation, colour: bool) -> str:
+    """A class, its score, and its heatmap or its text, if there is one that can be drawn."""
     title = printable(target.label)
     if target.score is not None:
         title += f"  score {format_score(target.score, target.is_probability)}"
+    if target.weighted_spans is not None:
+        return "\n".join([title, *spans_as_lines(target, colour)])
     heatmap = target.heatmap
     if not is_drawable(heatmap, expl.kind):
         return title

@@ -25,6 +25,7 @@ from kerasight.keras.layers import (
 from kerasight.keras.logits import may_end_a_model
 from kerasight.keras.sites import Site
 from kerasight.keras.traces import Traces, traces_of
+from kerasight.targets import SCORES, Readout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,11 +46,13 @@ class Anatomy:
 
     Attributes:
         model: The model.
+        readout: What scores are read from its outputs.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, readout: Readout = SCORES) -> None:
         """Nothing is looked at before it is asked for."""
         self.model = model
+        self.readout = readout
         # By id of a layer: that and those inside it.
         self._children: dict[int, tuple[keras.layers.Layer, list[keras.layers.Layer]]] = {}
         self._is_new = True
@@ -187,6 +190,11 @@ class Anatomy:
             )
         return Inputs.like(self.input_structure, docs)
 
+    @property
+    def output_names(self) -> list[str]:
+        """What the outputs are called, where the model says it."""
+        return list(getattr(self.model, "output_names", None) or ())
+
     def inputs_in_words(self) -> str:
         """The names and shapes of the inputs."""
         return named_shapes(self.input_names, [tensor.shape for tensor in self.inputs])
@@ -196,6 +204,20 @@ class Anatomy:
         return self._known(
             "is for images",
             lambda: any(isinstance(layer, IMAGE_LAYERS) for _, layer in self.layers),
+        )
+
+    def takes_words(self) -> bool:
+        """Whether the model has a layer that takes words, or their numbers in a vocabulary."""
+        of_words = (keras.layers.Embedding, keras.layers.TextVectorization)
+        return self._known(
+            "takes words", lambda: any(isinstance(layer, of_words) for _, layer in self.layers)
+        )
+
+    def takes_frames(self) -> bool:
+        """Whether the model has a layer that sees frames one after the other."""
+        of_frames = (keras.layers.TimeDistributed, keras.layers.ConvLSTM2D)
+        return self._known(
+            "takes frames", lambda: any(isinstance(layer, of_frames) for _, layer in self.layers)
         )
 
     def layout_of(self, layer: keras.layers.Layer) -> Layout:
@@ -215,6 +237,14 @@ class Anatomy:
         """The layout of the first layer that says one, else Keras's default."""
         said = (own_layout(layer) for _, layer in self.layers)
         return next(filter(None, said), _default_layout())
+
+    def size_of_docs(self, inputs: Inputs) -> tuple[int, ...]:
+        """The spatial size of docs; of texts and series of numbers, their length."""
+        shape = tuple(inputs.docs.shape)
+        if len(shape) < 3:
+            return shape[1:2] or (1,)
+        size: tuple[int, ...] = self.layout_of_docs(shape).spatial(shape)
+        return size
 
     def layout_of_docs(self, shape: tuple[int, ...]) -> Layout:
         """Where the channels of docs are, given the shape of a batch of them.

@@ -48,6 +48,11 @@ def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: Inputs) -> str
     blank = f"the heatmap of {label} at layer {heatmap.path!r} is blank or nearly so: "
     if heatmap.is_of_zeros:
         return blank + "the layer's output is zero everywhere; try another layer, or another input"
+    if not np.any(evidence) and heatmap.site is not None and heatmap.site.layout.grid:
+        return blank + (
+            "the score depends on none of its patches, as where the class token alone goes on; "
+            "pass an earlier layer, or none to have one chosen"
+        )
     if not np.any(evidence > 0) and np.any(evidence < 0):
         what = "for" if not request.counterfactual else "against"
         reason = f"no positive evidence, nothing at this layer speaks {what} the class"

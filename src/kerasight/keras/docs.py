@@ -1,4 +1,4 @@
-"""The docs that users pass: checked against what the model takes, and the pictures in them."""
+"""The docs that users pass: checked against what the model takes, and what they show."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from kerasight.keras.anatomy import PICTURE_CHANNELS, Anatomy
 
 __all__ = [
     "batch_of",
+    "check_batch",
     "check_doc",
     "check_image",
     "check_shape",
@@ -27,8 +28,9 @@ __all__ = [
     "hint_at_preprocessor",
     "input_shape",
     "inputs_of",
-    "is_for_images",
+    "kind_of",
     "picture_of",
+    "rank_of_docs",
     "rows_of",
 ]
 
@@ -96,13 +98,20 @@ def _seen(anatomy: Anatomy, names: Sequence[str], leaves: Sequence[Any], seen: A
                 f"{named_shapes(names, shapes)}; got {place}"
             )
         return place % len(names)
-    able = [place for place, shape in enumerate(shapes) if len(shape) == 4]
-    if len(able) > 1:
-        raise ValueError(
-            f"several inputs of model {anatomy.model.name!r} may be the picture: pass seen=, the "
-            f"name or the position of one; the inputs are {named_shapes(names, shapes)}"
-        )
-    return able[0] if able else 0
+    for rank, what in _RANKS.items():
+        able = [place for place, shape in enumerate(shapes) if len(shape) == rank]
+        if len(able) > 1:
+            raise ValueError(
+                f"several inputs of model {anatomy.model.name!r} may be {what}: pass seen=, the "
+                f"name or the position of one; the inputs are {named_shapes(names, shapes)}"
+            )
+        if able:
+            return able[0]
+    return 0
+
+
+# Of several inputs that which is most likely to be seen, by the rank of a batch.
+_RANKS = {4: "the picture", 5: "the volume", 3: "the signal", 2: "what heatmaps belong over"}
 
 
 def _called(name: str, names: Sequence[str]) -> str:
@@ -130,7 +139,7 @@ def check_doc(anatomy: Anatomy, inputs: Inputs) -> None:
     check_shape(anatomy, inputs)
     names = _names(anatomy, inputs)
     for name, leaf in zip(names, inputs.leaves, strict=True):
-        if not np.isfinite(leaf).all():
+        if is_real(leaf) and not np.isfinite(leaf).all():
             raise ValueError(f"{_called(name, names)} must be finite, got NaN or infinity in it")
 
 
@@ -149,8 +158,9 @@ def check_shape(anatomy: Anatomy, inputs: Inputs, number: int | None = 1) -> Non
             what = what.replace("doc", "docs")
         expected = input_shape(anatomy, place)
         if expected is None:
-            is_seen = place == inputs.seen
-            expected = (None,) * (4 if is_seen and len(names) == 1 else max(leaf.ndim, 1))
+            # A batch of one has the rank that it has; else the batch axis may have been left out.
+            is_free = place != inputs.seen or len(names) > 1 or leaf.shape[:1] == (1,)
+            expected = (None,) * (max(leaf.ndim, 2) if is_free else 4)
         wanted = (number, *expected[1:])
         if not _fits(leaf.shape, wanted):
             advice = ""
@@ -177,6 +187,22 @@ def batch_of(anatomy: Anatomy, given: Any, seen: str | int | None = None) -> Inp
     return inputs
 
 
+def rank_of_docs(anatomy: Anatomy) -> int:
+    """The rank of a batch of docs, as the model declares it; that of pictures, if it does not."""
+    ranks = {len(tensor.shape) for tensor in anatomy.inputs}
+    return ranks.pop() if len(ranks) == 1 else 4
+
+
+def check_batch(anatomy: Anatomy, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless an array of this shape is a batch of docs."""
+    rank = rank_of_docs(anatomy)
+    if len(shape) == rank:
+        return
+    advice = "; of one doc make a batch with docs[np.newaxis]" if len(shape) == rank - 1 else ""
+    axes = "height, width, channels" if rank == 4 else readable(anatomy.inputs[0].shape[1:])[1:-1]
+    raise ValueError(f"docs must have shape (docs, {axes}), got {tuple(shape)}{advice}")
+
+
 def rows_of(inputs: Inputs) -> int:
     """How many docs there are; raises ValueError if inputs differ in that."""
     rows = {len(leaf) for leaf in inputs.leaves}
@@ -199,12 +225,14 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     )
 
 
-def picture_of(anatomy: Anatomy, inputs: Inputs) -> Image.Image:
-    """The picture that one doc holds, values stretched to 0..255 as in eli5.
+def picture_of(anatomy: Anatomy, inputs: Inputs) -> Image.Image | None:
+    """The picture that one doc holds, values stretched to 0..255 as in eli5; None if it holds none.
 
     Raises:
         ValueError: If no picture can be made of so many channels.
     """
+    if kind_of(anatomy, inputs) != "picture":
+        return None
     if not anatomy.model.built:  # its layers do not know yet what they take
         running.build(anatomy, inputs)
     doc = inputs.docs
@@ -219,19 +247,18 @@ def picture_of(anatomy: Anatomy, inputs: Inputs) -> Image.Image:
     return image
 
 
-def is_for_images(anatomy: Anatomy, inputs: Inputs, image: Any) -> bool:
-    """Whether a model is to be explained as one for images."""
-    expected = input_shape(anatomy, inputs.seen)
-    if expected is not None and len(expected) != 4:
-        return False
-    if image is not None or anatomy.is_for_images():
-        return True
-    model = anatomy.model
-    if model.built or isinstance(model, keras.Sequential) or inputs.docs.ndim != 4:
-        return False
-    # Layers may be made when a model is first called.
-    running.build(anatomy, inputs)
-    return anatomy.is_for_images()
+def kind_of(anatomy: Anatomy, inputs: Inputs) -> str | None:
+    """What there is to see in docs, as ``Explanation.kind`` names it; None if it cannot be told."""
+    rank = inputs.docs.ndim
+    if rank <= 2:
+        return "text" if anatomy.takes_words() else "signal" if rank == 2 else None
+    if rank == 5:
+        channels = anatomy.layout_of_docs(inputs.docs.shape).channels(inputs.docs.shape)
+        return "video" if anatomy.takes_frames() or channels == _RGB else "volume"
+    return {3: "signal", 4: "picture"}.get(rank)
+
+
+_RGB = 3
 
 
 def input_shape(anatomy: Anatomy, place: int = 0) -> tuple[int | None, ...] | None:
@@ -254,7 +281,7 @@ def hint_at_preprocessor(anatomy: Anatomy, inputs: Inputs) -> None:
     """
     model, doc = anatomy.model, inputs.docs
     preprocess = getattr(model, "preprocessor", None)
-    if not callable(preprocess) or doc.min() < 0 or doc.max() <= _PREPROCESSED:
+    if not callable(preprocess) or not is_real(doc) or doc.min() < 0 or doc.max() <= _PREPROCESSED:
         return
     if anatomy.holds(preprocess):  # the model runs it itself
         return

@@ -10,14 +10,14 @@ from PIL import Image
 
 from kerasight.base import Explanation
 from kerasight.cam.inputs import Inputs
-from kerasight.cam.request import Request, check_options, takes_options
+from kerasight.cam.request import check_options, takes_options
 from kerasight.checks import readable
 from kerasight.explain import explain_prediction
 from kerasight.keras import docs, sites
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.explainer import Explainer, LayerKeys, TargetNames
-from kerasight.keras.record import record
-from kerasight.keras.wanted import target_of
+from kerasight.keras.explainer import Explainer, LayerKeys, TargetNames, request_of
+from kerasight.keras.record import NothingToSeeError, record
+from kerasight.keras.wanted import readout_of, target_of
 
 __all__ = [
     "explain_prediction_keras",
@@ -36,13 +36,16 @@ def explain_prediction_keras(  # noqa: D417
     *,
     top_targets: int | None = None,
     target_names: TargetNames | None = None,
+    target: Any = None,
+    output: str | int | None = None,
     seen: str | int | None = None,
     method: str = "grad-cam",
     logits: bool = False,
-    relu: bool = True,
+    relu: bool | None = None,
     counterfactual: bool = False,
     alpha: float | None = None,
     references: int | list[int] | None = None,
+    grid: tuple[int, ...] | None = None,
     smooth: int | None = None,
     seed: int = 0,
     batch_size: int = 32,
@@ -78,6 +81,12 @@ def explain_prediction_keras(  # noqa: D417
         top_targets: Explain this many classes in one pass: those with the highest scores, the best
             first; if negative, those with the lowest. Not together with ``targets``.
         target_names: Names of the classes: a list with one for each, or a dict from index to name.
+        target: What to explain, if it is no class: one of `kerasight.targets`, such as ``Number()``
+            for regression, ``Region(class)`` for segmentation or ``Box(0)`` for detection; or a
+            function of the model's outputs that returns one number a doc, by ``keras.ops``. Not
+            together with ``targets`` if it says itself which class.
+        output: Of several outputs, the one to explain: its name, or its position. None takes the
+            first, or what ``target`` says.
         seen: Of several inputs, the one that heatmaps belong over: its name, or its position. None
             takes the one that can be a picture. The others stay as they are, whatever a method
             does to the picture.
@@ -105,39 +114,45 @@ def explain_prediction_keras(  # noqa: D417
     Warns:
         HeatmapWarning: If the heatmap is blank or nearly so; it says why, and what shows more.
     """
-    request = Request.of(locals())
-    explainer = Explainer(model, request, layer, target_names)
-    inputs = docs.inputs_of(explainer.anatomy, doc, seen)
-    if not docs.is_for_images(explainer.anatomy, inputs, image):
+    readout = readout_of(target, output, targets, top_targets)
+    request = request_of(locals(), readout)
+    explainer = Explainer(model, request, layer, target_names, readout)
+    if isinstance(model, keras.Sequential) and not model.layers:
         return explain_prediction_keras_not_supported(model, doc)
-    return _explained(explainer, inputs, image, targets, top_targets)
+    inputs = docs.inputs_of(explainer.anatomy, doc, seen)
+    try:
+        return _explained(explainer, inputs, image, targets, top_targets)
+    except NothingToSeeError:
+        if explainer.anatomy.is_for_images():
+            raise
+        return explain_prediction_keras_not_supported(model, doc)
 
 
 def explain_prediction_keras_not_supported(model: keras.Model, doc: Any) -> Explanation:
-    """The answer for a model that is not for images: an ``Explanation`` with an ``error``.
+    """The answer for a model in which nothing can be seen: an ``Explanation`` with an ``error``.
 
     Args:
         model: The model.
         doc: The input.
 
     Returns:
-        An ``Explanation`` with the model's name, and what to pass.
+        An ``Explanation`` with the model's name, what was looked for, and what the model takes.
     """
     anatomy = Anatomy(model)
-    declared = anatomy.inputs
-    if len(declared) == 1 and len(declared[0].shape) != 4:
-        advice = f"This one takes inputs of shape {readable(declared[0].shape)}."
-    elif len(declared) > 1:
-        advice = f"This one takes {anatomy.inputs_in_words()}; seen= says which is the picture."
-    else:
-        advice = (
-            'If this is one, pass the "image" argument: the Pillow image to lay the heatmap over.'
+    takes = ""
+    if len(anatomy.inputs) == 1:
+        takes = f" This one takes inputs of shape {readable(anatomy.inputs[0].shape)}."
+    if len(anatomy.inputs) > 1:
+        takes = (
+            f" This one takes {anatomy.inputs_in_words()}; seen= says which heatmaps are to belong "
+            "over."
         )
     return Explanation(
         model.name,
-        error=f'model "{model.name}" is not supported: kerasight explains classifiers of images, '
-        "which take inputs of shape (batch, height, width, channels) and have layers such as "
-        f"Conv2D. {advice}",
+        error=f'model "{model.name}" is not supported: kerasight looks for a layer whose output '
+        "still has the places of the doc, of shape (batch, height, width, channels) for pictures, "
+        "(batch, steps, channels) for signals and texts, (batch, depth, height, width, channels) "
+        f"for volumes and videos, and there is none.{takes}",
     )
 
 
@@ -151,6 +166,8 @@ def explain_prediction_keras_image(
     *,
     top_targets: int | None = None,
     target_names: TargetNames | None = None,
+    target: Any = None,
+    output: str | int | None = None,
     seen: str | int | None = None,
     **options: Any,
 ) -> Explanation:
@@ -164,6 +181,8 @@ def explain_prediction_keras_image(
         layer: The layer to explain, or a list of them; None to have it chosen.
         top_targets: How many classes to explain, not together with ``targets``.
         target_names: Names of the classes.
+        target: What to explain, if it is no class.
+        output: Of several outputs, the one to explain.
         seen: Of several inputs, the picture.
         **options: As in `kerasight.cam.request.Request`.
 
@@ -178,7 +197,8 @@ def explain_prediction_keras_image(
         HeatmapWarning: If the heatmap is blank or nearly so.
     """
     check_options(options)
-    explainer = Explainer(model, Request.of(options), layer, target_names)
+    readout = readout_of(target, output, targets, top_targets)
+    explainer = Explainer(model, request_of(options, readout), layer, target_names, readout)
     inputs = docs.inputs_of(explainer.anatomy, doc, seen)
     return _explained(explainer, inputs, image, targets, top_targets)
 
@@ -192,12 +212,12 @@ def _explained(
 ) -> Explanation:
     anatomy = explainer.anatomy
     docs.check_doc(anatomy, inputs)
-    target = target_of(targets, top_targets)
-    if image is None:
-        image = docs.picture_of(anatomy, inputs)
-    docs.check_image(image)
+    target = target_of(targets, top_targets, explainer.readout)
+    if image is not None:
+        docs.check_image(image)
     docs.hint_at_preprocessor(anatomy, inputs)
-    return explainer.look(inputs, target).explanation(0, image)
+    look = explainer.look(inputs, target)
+    return look.explanation(0, docs.picture_of(anatomy, inputs) if image is None else image)
 
 
 # Names of eli5's own, private there and here, for its tests and for code that leans on them.

@@ -14,16 +14,18 @@ from PIL import Image
 
 from kerasight.base import Explanation
 from kerasight.cam.inputs import Inputs
-from kerasight.cam.request import Request, check_options, takes_options
+from kerasight.cam.request import check_options, takes_options
 from kerasight.checks import plural
 from kerasight.explain import explain_predictions
 from kerasight.keras import docs as doors
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.explain_prediction import explain_prediction_keras_not_supported
-from kerasight.keras.explainer import Batches, Explainer, LayerKeys, TargetNames
+from kerasight.keras.explainer import Batches, Explainer, LayerKeys, TargetNames, request_of
+from kerasight.keras.record import NothingToSeeError
 from kerasight.keras.targets import Classes, Target
-from kerasight.keras.wanted import classes_of, top_classes
+from kerasight.keras.wanted import class_target, classes_of, readout_of, top_classes
 from kerasight.progress import check_progress, progress_bar
+from kerasight.targets import Readout
 
 __all__ = ["explain_predictions_keras"]
 
@@ -37,6 +39,8 @@ def explain_predictions_keras(
     targets: list[int] | list[list[int]] | None = None,
     top_targets: int | None = None,
     target_names: TargetNames | None = None,
+    target: Any = None,
+    output: str | int | None = None,
     seen: str | int | None = None,
     layer: LayerKeys | None = None,
     images: Iterable[Image.Image | None] | None = None,
@@ -64,6 +68,8 @@ def explain_predictions_keras(
         top_targets: Explain this many classes: those with the highest scores; if negative, those
             with the lowest. Not together with ``targets``.
         target_names: As in `explain_prediction_keras`.
+        target: As in `explain_prediction_keras`; the same for all docs.
+        output: As in `explain_prediction_keras`.
         seen: As in `explain_prediction_keras`.
         layer: As in `explain_prediction_keras`.
         images: The pictures to lay the heatmaps over, an iterable with one for each doc. None, for
@@ -95,26 +101,24 @@ def explain_predictions_keras(
             "docs must be an array of shape (docs, height, width, channels), or something to "
             f"iterate over that holds docs or batches, got {type(docs).__name__}"
         )
-    if _is_array(docs) and np.ndim(docs) != 4:
-        raise ValueError(
-            f"docs must have shape (docs, height, width, channels), got {tuple(np.shape(docs))}; "
-            "of one doc make a batch with docs[np.newaxis]"
-        )
     if images is not None and (
         isinstance(images, (str, bytes, Image.Image)) or not isinstance(images, Iterable)
     ):
         raise TypeError(f"images must hold a picture for each doc, got {type(images).__name__}")
     check_progress(progress)
     check_options(options)
-    request = Request.of(options)
+    readout = readout_of(target, output, targets, top_targets)
+    request = request_of(options, readout)
     if errors not in ("raise", "keep"):
         raise ValueError(f"errors must be 'raise' or 'keep', got {errors!r}")
     if progress is not None:
         request = replace(request, progress=False)  # the bar that counts docs is enough
-    explainer = Explainer(model, request, layer, target_names)
-    stream = _Stream(explainer, _targets_of_docs(targets, top_targets), errors == "keep")
+    explainer = Explainer(model, request, layer, target_names, readout)
+    if _is_array(docs):
+        doors.check_batch(explainer.anatomy, np.shape(docs))
+    stream = _Stream(explainer, _targets_of_docs(targets, top_targets, readout), errors == "keep")
     explainer.check_layer()
-    number = _length(docs)
+    number = _length(docs, doors.rank_of_docs(explainer.anatomy))
     lengths = {"targets": len(targets)} if targets and _are_of_docs(targets) else {}
     if isinstance(images, Sized):
         lengths["images"] = len(images)
@@ -162,13 +166,11 @@ class _Stream:
         explainer: What is asked of every doc.
         targets: The classes to explain of each.
         keeps_errors: Whether to go on after a doc that cannot be explained.
-        is_for_images: Whether the model is one for images, once a doc has told.
     """
 
     explainer: Explainer
     targets: Iterator[Target]
     keeps_errors: bool
-    is_for_images: bool | None = None
 
     def __post_init__(self) -> None:
         self._batches = Batches(self.explainer)
@@ -191,14 +193,11 @@ class _Stream:
             item.target = next(self.targets)
             if item.inputs is None:
                 return
-            if self.is_for_images is None:
-                self.is_for_images = doors.is_for_images(anatomy, item.inputs, item.image)
-            if self.is_for_images:
-                doors.check_doc(anatomy, item.inputs)
-                if item.image is None:
-                    item.image = doors.picture_of(anatomy, item.inputs)
-                if item.position == 0:
-                    doors.hint_at_preprocessor(anatomy, item.inputs)
+            doors.check_doc(anatomy, item.inputs)
+            if item.image is None and anatomy.is_for_images():
+                item.image = doors.picture_of(anatomy, item.inputs)
+            if item.position == 0:
+                doors.hint_at_preprocessor(anatomy, item.inputs)
         except StopIteration:
             item.error = item.error or ValueError("targets has no list for this doc")
         except (TypeError, ValueError) as error:
@@ -206,12 +205,6 @@ class _Stream:
 
     def _explained(self, items: Sequence[_Item]) -> dict[int, Explanation]:
         """The explanations of a batch by position; what fails has its error noted."""
-        if not self.is_for_images:
-            model = self.explainer.model
-            return {
-                item.position: explain_prediction_keras_not_supported(model, item.inputs)
-                for item in items
-            }
         found: dict[int, Explanation] = {}
         # Docs that have as many classes explained go through the model together.
         by_number: dict[int, list[_Item]] = {}
@@ -225,6 +218,14 @@ class _Stream:
         """Add the explanations of docs that share a pass to those that were found."""
         try:
             look = self._batches.look(_stacked(group), _joined([item.target for item in group]))
+        except NothingToSeeError as error:
+            (item,) = group
+            if self.explainer.anatomy.is_for_images():
+                item.error = error
+            else:
+                model = self.explainer.model
+                found[item.position] = explain_prediction_keras_not_supported(model, item.inputs)
+            return
         except (TypeError, ValueError) as error:
             (item,) = group
             item.error = error
@@ -234,8 +235,10 @@ class _Stream:
                 self._explain([item], found)
             return
         for place, item in enumerate(group):
-            assert item.image is not None
+            assert item.inputs is not None
             try:
+                if item.image is None:
+                    item.image = doors.picture_of(self.explainer.anatomy, item.inputs)
                 found[item.position] = look.explanation(place, item.image)
             except ValueError as error:
                 item.error = error
@@ -274,8 +277,10 @@ def _joined(targets: Sequence[Target]) -> Target:
     )
 
 
-def _targets_of_docs(targets: Any, top_targets: Any) -> Iterator[Target]:
+def _targets_of_docs(targets: Any, top_targets: Any, readout: Readout) -> Iterator[Target]:
     """The classes to explain of each doc."""
+    if readout.index is not None:
+        return itertools.repeat(class_target(readout.index))
     if top_targets is not None:
         return itertools.repeat(top_classes(targets, top_targets))
     if targets is None:
@@ -339,12 +344,13 @@ class _Door:
             yield _Item(error=TypeError(why))
             return
         array = np.asarray(given)
+        is_batch = array.ndim == doors.rank_of_docs(self.anatomy)
         try:
             whole = doors.inputs_of(
-                self.anatomy, array if array.ndim == 4 else array[np.newaxis], self.seen
+                self.anatomy, array if is_batch else array[np.newaxis], self.seen
             )
         except (TypeError, ValueError) as error:
-            yield from (_Item(error=error) for _ in range(len(array) if array.ndim == 4 else 1))
+            yield from (_Item(error=error) for _ in range(len(array) if is_batch else 1))
             return
         yield from _rows(whole)
 
@@ -462,14 +468,14 @@ def _is_array(given: Any) -> bool:
     return hasattr(given, "__array__") and not isinstance(given, Image.Image)
 
 
-def _length(docs: Any) -> int | None:
-    """How many docs there are, where that can be told."""
+def _length(docs: Any, rank: int) -> int | None:
+    """How many docs there are, where that can be told; ``rank`` is that of a batch."""
     if _is_array(docs):
         return len(docs)
     if isinstance(docs, dict):
         return min((len(leaf) for leaf in Inputs(docs).leaves), default=0)
     if isinstance(docs, (list, tuple)) and all(
-        _is_array(doc) and np.ndim(doc) == 3 for doc in docs
+        _is_array(doc) and np.ndim(doc) == rank - 1 for doc in docs
     ):
         return len(docs)
     return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,17 +19,18 @@ import keras
 import numpy as np
 from PIL import Image
 
-from kerasight.base import Explanation, RunError, TargetExplanation
+from kerasight.base import DocError, Explanation, RunError, TargetExplanation
 from kerasight.cam.heatmap import Heatmap, fused
 from kerasight.cam.inputs import Inputs
 from kerasight.cam.maps import normalised, resized, stretched
 from kerasight.cam.methods import ALPHA, REFERENCES
 from kerasight.cam.request import Request
-from kerasight.keras import blank, running, scoring, sites
+from kerasight.keras import blank, docs, running, scoring, sites
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import Record, Terms, record_batch, scores_of
 from kerasight.keras.targets import Contrast, Negative, Target
 from kerasight.progress import progress_bar
+from kerasight.targets import SCORES, Readout
 
 if TYPE_CHECKING:
     from jaxtyping import Shaped
@@ -43,6 +44,7 @@ __all__ = [
     "TargetNames",
     "check_names",
     "name_of",
+    "request_of",
 ]
 
 TargetNames: TypeAlias = Sequence[str] | Mapping[int, str]
@@ -68,12 +70,14 @@ class Explainer:
         layer: The layer whose output heatmaps are made of, or a list of them; None to have it
             chosen. `explain_prediction_keras` says what names it.
         names: Names of the classes: a list with one for each, or a dict from index to name.
+        readout: What scores are read from the model's outputs.
     """
 
     model: keras.Model
     request: Request = field(default_factory=Request)
     layer: LayerKeys | None = None
     names: TargetNames | None = None
+    readout: Readout = SCORES
 
     def __post_init__(self) -> None:
         check_names(self.names)
@@ -88,7 +92,7 @@ class Explainer:
     @cached_property
     def anatomy(self) -> Anatomy:
         """What is known of the model."""
-        return Anatomy(self.model)
+        return Anatomy(self.model, self.readout)
 
     def check_layer(self) -> None:
         """Refuse a layer that is not there, as far as that can be told before the model runs."""
@@ -147,6 +151,7 @@ class Explainer:
             logits=self.request.logits,
             # Where the site is chosen, that it has a gradient is what tells it from others.
             needs_gradients=site is None or self.request.method.needs == "gradients",
+            grid=self.request.grid,
         )
 
 
@@ -171,7 +176,7 @@ class Batches:
         """
         if len(docs) == 1:
             return self.explainer.look(docs, target)
-        if self._mixes_docs:
+        if self._mixes_docs or self.explainer.readout.is_local:
             return None
         try:
             look = self.explainer.look(docs, target)
@@ -206,43 +211,72 @@ class Look:
         of_layers = [self._at(record, doc) for record in self.records]
         return [fused(of_class, relu) for of_class in zip(*of_layers, strict=True)]
 
-    def explanation(self, doc: int, image: Image.Image) -> Explanation:
+    def explanation(self, doc: int, image: Image.Image | None) -> Explanation:
         """The explanation of a doc.
 
         Args:
             doc: Its place in the batch.
-            image: The picture that the heatmaps belong over.
+            image: The picture that the heatmaps belong over; None if the doc is no picture.
 
         Raises:
-            DocError: As in `heatmaps`.
+            DocError: As in `heatmaps`; if there is a picture, and the doc is none.
 
         Warns:
             HeatmapWarning: If a heatmap is blank or nearly so.
         """
         explainer, request = self.explainer, self.explainer.request
+        kind = docs.kind_of(explainer.anatomy, self.inputs)
+        if image is not None and kind != "picture":
+            raise DocError(f"image is a picture to lay heatmaps over, and the doc is a {kind}")
         heatmaps = self.heatmaps(doc)
         targets = []
         for heatmap in heatmaps:
-            target = TargetExplanation(
-                heatmap.target,
-                score=heatmap.score,
-                heatmap=heatmap.values,
-                name=name_of(heatmap.target, explainer.names, len(heatmap.scores)),
-                signed=not request.relu,
-                is_probability=not request.logits
-                and bool((heatmap.scores >= 0).all() and (heatmap.scores <= 1).all()),
-            )
+            readout = explainer.readout
+            fields = {
+                "target": heatmap.target,
+                "score": heatmap.score,
+                "heatmap": heatmap.values,
+                "signed": not request.relu,
+                **self._told(heatmap.target, doc),
+            }
+            if readout.has_classes:
+                fields["name"] = name_of(heatmap.target, explainer.names, len(heatmap.scores))
+                fields["is_probability"] = not request.logits and bool(
+                    (heatmap.scores >= 0).all() and (heatmap.scores <= 1).all()
+                )
+            target = TargetExplanation(**fields)
             targets.append(target)
             blank.warn_of(heatmap, target.label, explainer, self.inputs[doc : doc + 1])
         return Explanation(
             explainer.model.name,
-            description=_description(heatmaps[0], request) + _comparisons(heatmaps, explainer),
+            description=_description(heatmaps[0], explainer, kind)
+            + _comparisons(heatmaps, explainer),
             error="",
             method=request.title,
+            is_regression=explainer.readout.is_number,
             targets=targets,
             image=image,
             layer=heatmaps[0].path,
+            kind=kind or "picture",
+            doc=None if kind in ("picture", "text") else self._places(doc),
         )
+
+    def _told(self, index: int, doc: int) -> dict[str, Any]:
+        """What the readout tells of one of its scores."""
+        try:
+            return self.explainer.readout.told(index, [fact[doc] for fact in self.records[0].facts])
+        except ValueError as error:
+            raise DocError(str(error)) from error
+
+    def _places(self, doc: int) -> np.ndarray:
+        """A doc that is no picture, channels last: ``(*spatial, channels)``."""
+        values = self.inputs.docs[doc : doc + 1]
+        if values.ndim == 2:
+            values = values[:, :, np.newaxis]
+        else:
+            values = self.explainer.anatomy.layout_of_docs(values.shape).unfold(values)
+        places: np.ndarray = values[0]
+        return places
 
     def mixes_docs(self) -> bool | None:
         """Whether a doc gives something else in a batch than by itself.
@@ -259,7 +293,7 @@ class Look:
             site, logits = record.site, self.explainer.request.logits
             return bool(
                 self.explainer.anatomy.traces.once(
-                    ("mixes docs", weakref.ref(site.layer), logits),
+                    ("mixes docs", weakref.ref(site.layer), logits, self.explainer.readout.key()),
                     lambda doc=doc, terms=terms: self._differs(doc, terms),  # type: ignore[misc]
                 )
             )
@@ -288,6 +322,7 @@ class Look:
             record.site,
             logits=self.explainer.request.logits,
             needs_gradients=False,
+            grid=self.explainer.request.grid,
         )
 
     def _at(self, record: Record, doc: int) -> list[Heatmap]:
@@ -334,7 +369,7 @@ class Look:
         """The mean evidence over noisy copies of a doc."""
         request = self.explainer.request
         random = np.random.default_rng(request.seed)
-        doc = _floating(inputs.docs)
+        doc = self._numbers(inputs, "smooth adds noise to the doc")
         deviation = _NOISE * float(np.ptp(doc))
         sums = [np.zeros(one.activations.shape[:-1]) for one in terms]
         for size in _sizes(request.smooth, request.batch_size):
@@ -347,17 +382,24 @@ class Look:
                     total += evidence
         return [total / request.smooth for total in sums]
 
+    def _numbers(self, inputs: Inputs, why: str) -> np.ndarray:
+        """A doc as numbers that may be changed a little; ``why`` they are wanted."""
+        if docs.kind_of(self.explainer.anatomy, inputs) == "text":
+            raise RunError(f"{why}, and words are no numbers that could change a little")
+        return _floating(inputs.docs)
+
     def _through_channels(self, inputs: Inputs, terms: Terms, target: Target) -> np.ndarray:
         """The scores of a doc seen through each channel of the layer, ``(channels, targets)``."""
         request, anatomy = self.explainer.request, self.explainer.anatomy
-        doc = _floating(inputs.docs)
-        layout = anatomy.layout_of_docs(doc.shape)
-        size = layout.spatial(doc.shape)
+        doc = self._numbers(inputs, request.method.title + " masks the doc")
+        size = anatomy.size_of_docs(inputs)
 
         def scores(channels: slice) -> np.ndarray:
             maps = np.moveaxis(terms.activations[..., channels], -1, 0)
-            masks = [stretched(resized(one, size)) for one in maps]
-            seen = doc * layout.fold(np.asarray(masks, doc.dtype)[..., np.newaxis])
+            masks = np.asarray([stretched(resized(one, size)) for one in maps], doc.dtype)
+            if doc.ndim > 2:  # else there is no axis of channels
+                masks = anatomy.layout_of_docs(doc.shape).fold(masks[..., np.newaxis])
+            seen = doc * masks
             masked = inputs.with_docs(seen)
             return scores_of(anatomy, masked, logits=request.logits, batch_size=request.batch_size)
 
@@ -388,7 +430,7 @@ class Look:
             places = np.arange(channels.start, channels.stop)
             outputs = np.repeat(terms.activations[np.newaxis], len(places), axis=0)
             np.moveaxis(outputs, -1, 1)[np.arange(len(places)), places] = 0
-            return scores(layout.fold(outputs))
+            return scores(layout.fold(outputs, terms.before))
 
         before = _score(target, terms.scores[np.newaxis])
         drops: np.ndarray = before - self._by_channel(ablated, terms, target)
@@ -428,19 +470,28 @@ def _score(target: Target, scores: np.ndarray) -> np.ndarray:
     return score
 
 
-def _description(heatmap: Heatmap, request: Request) -> str:
+def _description(heatmap: Heatmap, explainer: Explainer, kind: str | None) -> str:
     """What the explanation shows."""
-    speaks = "speaks against the class" if request.counterfactual else "speaks for the class"
+    request = explainer.request
+    verbs = ["speaks for", "speaks against"]
+    if not explainer.readout.has_classes:
+        verbs = ["raises", "lowers"]
+    if request.counterfactual:
+        verbs.reverse()
+    what = "class" if explainer.readout.has_classes else "score"
+    speaks = f"{verbs[0]} the {what}"
     if not request.relu:
-        against = "for" if request.counterfactual else "against"
-        speaks += f", and below zero what speaks {against} it"
+        speaks += f", and below zero what {verbs[1]} it"
     if not request.method.is_of_class:
         speaks = "the layer responds to most, whatever the class"
-    text = (
-        f"{request.method.title}: where in the image lies what {speaks}.\n"
-        "`image` is the picture, and the `heatmap` of a target belongs over it.\n"
-    )
-    if len(heatmap.scores) == 1 and heatmap.score < (0 if request.logits else 0.5):
+    where = "image" if kind == "picture" else kind
+    text = f"{request.method.title}: where in the {where} lies what {speaks}.\n"
+    if kind == "picture":
+        text += "`image` is the picture, and the `heatmap` of a target belongs over it.\n"
+    elif kind != "text":
+        text += f"`doc` is the {kind}, and the `heatmap` of a target belongs over it.\n"
+    is_unit = len(heatmap.scores) == 1 and explainer.readout is SCORES
+    if is_unit and heatmap.score < (0 if request.logits else 0.5):
         text += (
             "If the model's one unit is a sigmoid, it predicts the other class: "
             "counterfactual=True shows what speaks for that one.\n"
@@ -463,6 +514,23 @@ def _comparisons(heatmaps: Sequence[Heatmap], explainer: Explainer) -> str:
 
 
 _NAMED = 5  # so many rivals are named
+
+
+def request_of(asked: Mapping[str, Any], readout: Readout = SCORES) -> Request:
+    """How to explain, of what the user passed; of a number, what lowers it is shown as well.
+
+    Args:
+        asked: As in `Request.of`.
+        readout: What is explained.
+
+    Raises:
+        TypeError: As in `Request.of`.
+        ValueError: As in `Request.of`.
+    """
+    request = Request.of(asked)
+    if readout.is_number and asked.get("relu") is None and request.method.is_signed:
+        return replace(request, relu=False)
+    return request
 
 
 def check_names(names: Any) -> None:

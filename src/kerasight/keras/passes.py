@@ -17,6 +17,7 @@ from keras import ops
 
 from kerasight.base import RunError
 from kerasight.cam.inputs import Inputs
+from kerasight.cam.layout import Layout
 from kerasight.checks import plural
 from kerasight.keras import backends
 from kerasight.keras.anatomy import Anatomy
@@ -64,6 +65,7 @@ class Pass:
         target: What was explained, settled.
         scores: The model's output for all classes, shape ``(docs, classes)``.
         calls: The calls of the run; none if it was compiled.
+        facts: What more was read from the outputs, each of shape ``(docs, ...)``.
     """
 
     site: Site | None
@@ -72,6 +74,7 @@ class Pass:
     target: Target
     scores: Float[np.ndarray, "docs classes"]
     calls: Sequence[Call] = ()
+    facts: Sequence[np.ndarray] = ()
 
     def of_docs(self, docs: int) -> Pass:
         """The pass of so many docs, the first ones, where each has a row of its own."""
@@ -81,6 +84,7 @@ class Pass:
             gradients=None if self.gradients is None else self.gradients[:, :docs],
             target=self.target.of_docs(slice(docs)),
             scores=self.scores[:docs],
+            facts=[fact[:docs] for fact in self.facts],
         )
 
 
@@ -105,11 +109,14 @@ def look(
     traces, wanted, docs = anatomy.traces, choice.wanted, len(inputs)
     backend = backends.current()
     tensors, shapes = tensors_of(anatomy, inputs)
+    if anatomy.readout.is_local and choice.wanted is None:
+        return _look_eagerly(anatomy, tensors, target, choice, logits)  # it depends on the doc
+    readout = anatomy.readout.key()
     asked_at = None if wanted is None else wanted.key()
 
     def counted(site: Site | None) -> tuple[Any, ...]:
         key = asked_at if site is None else site.key()
-        return ("look", key, shapes, logits, target.kind())
+        return ("look", key, shapes, logits, target.kind(), readout)
 
     sized = counted(None)
     rows = rows_to_run(traces, sized, docs)
@@ -119,14 +126,19 @@ def look(
             return found.of_docs(docs)
     # The choice may depend on the size of the docs; where a layer is asked for, it hardly does.
     sizes = tuple((tuple(leaf.shape[1:]), str(leaf.dtype)) for leaf in inputs.leaves)
-    place = (inputs.seen, *((sizes,) if wanted is None else (shapes, asked_at)))
-    classes: int | None = traces.known(_CLASSES)
+    place = (
+        inputs.seen,
+        choice.grid,
+        readout,
+        *((sizes,) if wanted is None else (shapes, asked_at)),
+    )
+    classes: int | None = traces.known((_CLASSES, readout))
 
     def count(site: Site, docs: int) -> None:
         """Note that docs went through a pass, and where it was looked at."""
         if traces.count(anatomy.model, counted(site), docs):
             traces.choose(place, site)
-            traces.once(_CLASSES, lambda: classes)
+            traces.once((_CLASSES, readout), lambda: classes)
 
     def traced(site: Site | None, ready: _Trace | None = None) -> _Trace | None:
         """The pass, compiled for a site; if there is none yet, it is chosen by the shapes."""
@@ -143,7 +155,7 @@ def look(
         def make() -> _Trace | None:
             try:
                 at = wanted if site is None else site
-                return ready or _Trace(anatomy, inputs, signature, at, asked, logits)
+                return ready or _Trace(anatomy, inputs, signature, choice.at(at), asked, logits)
             except _WrongTargetError as error:
                 wrong.append(error.args[0])
             except _UntoldError:
@@ -206,7 +218,7 @@ def look(
                 return run
         if known is not None and known.is_settled:
             # Nothing else needs to be seen.
-            found = _look_eagerly(anatomy, tensors, target, Choice(anatomy, known), logits)
+            found = _look_eagerly(anatomy, tensors, target, choice.at(known), logits)
             if found.gradients is not None:
                 count(known, docs)
                 return found
@@ -248,7 +260,7 @@ class _Trace:
         anatomy: Anatomy,
         inputs: Inputs,
         signature: Sequence[Any],
-        wanted: Site | None,
+        choice: Choice,
         target: Target,
         logits: bool,
     ) -> None:
@@ -258,7 +270,7 @@ class _Trace:
             anatomy: The model.
             inputs: Inputs of its structure.
             signature: Shapes and types of the inputs, and of the arrays of the target.
-            wanted: Where to look; None to have it chosen by what a trace tells.
+            choice: Says where to look; if it names no site, by what a trace tells.
             target: A target of this kind, of the same shapes.
             logits: As in `look`.
 
@@ -266,13 +278,14 @@ class _Trace:
             Exception: Whatever is asked of the trace that it cannot tell.
         """
         # The function lives on in its trace, and must not keep the model alive.
+        wanted, size, grid = choice.wanted, choice.size, choice.grid
         weak_anatomy, weak_site = weak(anatomy), None if wanted is None else wanted.weak()
 
         def run(scale: Any, *given: Any) -> tuple[Any, ...]:
             number = len(inputs.leaves)
             docs, arrays = packed(inputs, given[:number]), given[number:]
             anatomy = weak_anatomy()
-            choice = Choice(anatomy, None if weak_site is None else weak_site())
+            choice = Choice(anatomy, None if weak_site is None else weak_site(), size, grid)
 
             def linear_run(guess: keras.layers.Layer | None) -> tuple[Run, Linear]:
                 return _linear(anatomy, docs, logits, choice.wanted, guess)
@@ -302,7 +315,9 @@ class _Trace:
             self.site = weak_site if is_known and weak_site is not None else seen.site.weak()
             self._scales, self._settled = _scales(seen.run), seen.target
             activations = seen.run.watched[seen.position]
-            return (activations, seen.gradients, seen.run.scores, *seen.target.leaves())
+            leaves = seen.target.leaves()
+            self._leaves = len(leaves)
+            return (activations, seen.gradients, seen.run.scores, *leaves, *seen.run.facts)
 
         self._function = backends.current().compiled(
             run, [((), "float32"), *signature], anatomy.model.variables
@@ -313,7 +328,7 @@ class _Trace:
         arrays = map(_typed, target.check(self.classes).leaves())
         given = [*tensors.leaves, *map(ops.convert_to_tensor, arrays)]
         for place, scale in enumerate(self._scales):
-            seen, gradients, scores, *settled = self._function(
+            seen, gradients, scores, *rest = self._function(
                 ops.convert_to_tensor(np.float32(scale)), *given
             )
             if len(self._scales) == 1 or _is_finite(gradients):
@@ -324,8 +339,11 @@ class _Trace:
             site=self.site(),
             activations=as_array(seen),
             gradients=as_array(gradients),
-            target=self._settled.with_leaves(map(ops.convert_to_numpy, settled)).named(),
+            target=self._settled.with_leaves(
+                map(ops.convert_to_numpy, rest[: self._leaves])
+            ).named(),
             scores=as_array(scores),
+            facts=[as_array(fact) for fact in rest[self._leaves :]],
         )
 
 
@@ -397,6 +415,7 @@ def _look_at_each_operation(
         target=seen.target.with_leaves(arrays).named(),
         scores=as_array(run.scores),
         calls=run.calls,
+        facts=[as_array(fact) for fact in run.facts],
     )
 
 
@@ -431,7 +450,8 @@ def _seen(
         gradients_at: The gradients of the target at a position of a run.
         watches_all: Whether a guess where to look has failed.
     """
-    guess = guessed(anatomy) if choice.wanted is None and not watches_all else None
+    rank = len(choice.size) + 2
+    guess = guessed(anatomy, rank) if choice.wanted is None and not watches_all else None
     run, linear = linear_run(guess)
     target = settled(run)
     first: int | None = None
@@ -444,6 +464,8 @@ def _seen(
         first = position if first is None else first
         if seen is not None:
             gradients = gradients_at(run, linear, position, target)
+        if gradients is not None and anatomy.readout.is_local and not bool(ops.any(gradients)):
+            continue  # as of another level of a pyramid than that of the box
         if gradients is not None:
             first = position
             break
@@ -459,8 +481,32 @@ def _seen(
         found = linear.pullback(seeds, 1 + tokens, position)
         return None if found is None else as_array(found[0])
 
-    site = None if first is None else choice.site(run.calls, first, gradient_of_token)
+    if choice.wanted is None and any(call.has_tokens for call in run.calls):
+        if not backends.current().is_eager():
+            raise _UntoldError  # it takes numbers to tell which tokens reach the score
+        places = choice.tokens(run.calls, first, gradient_of_token)
+        for position in places:
+            if run.watched[position] is None:
+                return _seen(anatomy, choice, positions_in, linear_run, settled, gradients_at, True)
+            found = gradients_at(run, linear, position, target)
+            if found is not None and _reach_places(found, choice.layout(run.calls, position)):
+                first = choice.token_source(run.calls, position)
+                gradients = gradients_at(run, linear, first, target) if first != position else found
+                break
+        else:
+            if places:
+                raise RunError(
+                    f"none of the tokens of model {anatomy.model.name!r} that stand for a place "
+                    "reaches the score; pass layer="
+                )
+    site = None if first is None else choice.site(run.calls, first)
     return _Seen(run, target, first, gradients, site)
+
+
+def _reach_places(gradients: Any, layout: Layout) -> bool:
+    """Whether the score depends on more than one of the places of tokens."""
+    values = layout.unfold(as_array(gradients), axis=1)
+    return bool(np.any(values, axis=(0, 1, -1)).sum() > 1)
 
 
 def _may_be_of_others(tensors: Inputs) -> bool:

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from kerasight.base import DocError, RunError
 from kerasight.cam.inputs import Inputs
+from kerasight.cam.layout import Layout
 from kerasight.keras import passes, scoring
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.sites import Choice, Site, rows_differ
+from kerasight.keras.sites import AXES, Choice, Site, rows_differ
 from kerasight.keras.targets import Classes, Target
 from kerasight.keras.wanted import target_index
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
 
-__all__ = ["Record", "Terms", "record", "record_batch", "scorer", "scores_of"]
+__all__ = [
+    "NothingToSeeError",
+    "Record",
+    "Terms",
+    "record",
+    "record_batch",
+    "scorer",
+    "scores_of",
+]
+
+
+class NothingToSeeError(RunError):
+    """A model has no layer whose output still has the places of a doc."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,8 @@ class Terms:
         rivals: Indices of the classes that ``target`` was compared with, the greatest score first.
         site: Where the model was looked at.
         path: What that is called: the layer's path in the model.
+        before: The tokens of no place that come before those of the map, shape ``(prefix,
+            channels)``; none if it is no map of tokens.
     """
 
     activations: Float[np.ndarray, "*spatial channels"]
@@ -45,6 +61,7 @@ class Terms:
     rivals: tuple[int, ...]
     site: Site
     path: str
+    before: Float[np.ndarray, "prefix channels"]
 
     @property
     def layer(self) -> keras.layers.Layer:
@@ -68,6 +85,8 @@ class Record:
         gradients: Gradients of the targets, shape ``(targets, docs, *spatial, channels)``.
         target: What was explained, settled: of each doc its classes.
         scores: The model's output, shape ``(docs, classes)``.
+        before: Tokens of no place, shape ``(docs, prefix, channels)``.
+        facts: What more was read from the outputs, each of shape ``(docs, ...)``.
     """
 
     site: Site
@@ -76,6 +95,8 @@ class Record:
     gradients: Float[np.ndarray, "targets docs *spatial channels"]
     target: Target
     scores: Float[np.ndarray, "docs classes"]
+    before: Float[np.ndarray, "docs prefix channels"]
+    facts: Sequence[np.ndarray] = ()
 
     def terms(self, doc: int) -> list[Terms]:
         """The terms of a doc, one for each of its targets.
@@ -101,6 +122,7 @@ class Record:
                 rivals=self._rivals(doc, rank, int(target)),
                 site=self.site,
                 path=self.path,
+                before=self.before[doc],
             )
             for rank, target in enumerate(self.target.classes()[doc])
         ]
@@ -156,6 +178,7 @@ def record_batch(
     *,
     logits: bool = False,
     needs_gradients: bool = True,
+    grid: tuple[int, ...] | None = None,
 ) -> Record:
     """Run a model forward and backward once, for several targets of several docs.
 
@@ -167,30 +190,30 @@ def record_batch(
         logits: Whether the scores are to be those before the final softmax or sigmoid.
         needs_gradients: Whether it is an error if the scores do not depend on the layer in a way
             that can be differentiated; else the gradients are zero.
+        grid: The grid that tokens are the cells of; None if that is to be found out.
 
     Raises:
         RunError: If there is no such class; if the layer was not reached, has no map, or no
             gradient to the score; if there are no logits to be found, or there is but one class and
             it is to be compared.
     """
-    choice, docs = Choice(anatomy, site), len(inputs)
+    size = anatomy.size_of_docs(inputs)
+    choice, docs = Choice(anatomy, site, size, grid), len(inputs)
     found = passes.look(anatomy, inputs, target, choice, logits=logits)
     site = found.site
     if site is None:
-        raise RunError(_why_nothing(anatomy, choice, found))
+        why = _why_nothing(anatomy, choice, found)
+        has_places = any(call.has_rank_of_maps or call.has_tokens for call in found.calls)
+        raise (RunError if choice.wanted is not None or has_places else NothingToSeeError)(why)
     assert site.layout is not None
     name = anatomy.name_of(site)
     activations, gradients = found.activations, found.gradients
-    if activations is not None and activations.ndim == 4 and len(activations) != docs:
+    rank = 3 if site.layout.grid else inputs.rank_of_maps
+    if activations is not None and activations.ndim == rank and len(activations) != docs:
         raise RunError(f"layer {name!r} has " + rows_differ(len(activations), docs))
-    if activations is None or activations.ndim != 4:
-        was = "no single float tensor" if activations is None else f"shape {activations.shape}"
-        raise RunError(
-            f"layer {name!r} has no spatial axes to draw a heatmap over: its output has {was}, "
-            "where (1, height, width, channels) is needed; pass a convolution, an activation or a "
-            "pooling layer before the last global pooling"
-        )
-    if site.layout.spatial(activations.shape) == (1, 1):
+    if activations is None or activations.ndim != rank:
+        raise RunError(_why_no_map(choice, name, activations))
+    if math.prod(site.layout.spatial(activations.shape)) == 1:
         raise RunError(
             f"layer {name!r} has a map of one cell (output shape {activations.shape}), of which a "
             "heatmap would be one flat colour; pass a layer before the last global pooling"
@@ -211,6 +234,36 @@ def record_batch(
         gradients=site.layout.unfold(gradients, axis=1),
         target=found.target,
         scores=found.scores,
+        before=_of_no_place(activations, site.layout),
+        facts=found.facts,
+    )
+
+
+def _of_no_place(
+    activations: Float[np.ndarray, "docs ..."], layout: Layout
+) -> Float[np.ndarray, "docs prefix channels"]:
+    """The tokens of no place among what was seen; none if it is no map of tokens."""
+    if layout.grid is None:
+        channels = layout.channels(activations.shape)
+        return np.zeros((len(activations), 0, channels), activations.dtype)
+    before: np.ndarray = activations[:, : layout.prefix]
+    return before
+
+
+def _why_no_map(choice: Choice, name: str, activations: Any) -> str:
+    """Why a heatmap cannot be made of what a layer puts out."""
+    was = "no single float tensor" if activations is None else f"shape {activations.shape}"
+    wanted = ", ".join(AXES[len(choice.size)])
+    if activations is not None and activations.ndim == 3:
+        how = "passed does not fit" if choice.grid else "cannot be told; pass it as grid="
+        return (
+            f"layer {name!r} puts out tokens, shape {activations.shape}, and the grid of {wanted} "
+            f"that they are the cells of {how}"
+        )
+    return (
+        f"layer {name!r} has no spatial axes to draw a heatmap over: its output has {was}, "
+        f"where (1, {wanted}, channels) is needed; pass a convolution, an activation or a "
+        "pooling layer before the last global pooling"
     )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import re
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -18,11 +18,12 @@ import numpy as np
 from keras import ops, tree
 
 from kerasight.base import RunError
-from kerasight.cam.inputs import Inputs
+from kerasight.cam.inputs import Inputs, names_of
 from kerasight.keras import backends
-from kerasight.keras.logits import logits_of
+from kerasight.keras.logits import HiddenLogitsError, logits_of
 from kerasight.keras.tap import tapped
 from kerasight.keras.traces import outer_scope
+from kerasight.targets import SCORES, Outputs
 
 if TYPE_CHECKING:
     from kerasight.keras.anatomy import Anatomy
@@ -45,6 +46,8 @@ class Call:
         at_input: Whether it is what went in.
         sources: Positions in the run of the tensors that it was made of; None for one that was not
             seen.
+        rank_of_maps: The rank that a batch of maps has in this run.
+        is_output: Whether the model puts it out, as it is.
     """
 
     layer: keras.layers.Layer
@@ -52,16 +55,18 @@ class Call:
     shape: tuple[int, ...]
     at_input: bool = False
     sources: tuple[int | None, ...] = ()
+    rank_of_maps: int = 4
+    is_output: bool = False
 
     @property
-    def has_rank_of_pictures(self) -> bool:
-        """Whether it has the rank of a batch of pictures."""
-        return len(self.shape) == 4
+    def has_rank_of_maps(self) -> bool:
+        """Whether it has the rank of a batch of maps."""
+        return len(self.shape) == self.rank_of_maps
 
     @property
     def has_tokens(self) -> bool:
-        """Whether it has the rank of a batch of sequences, of more than one item."""
-        return len(self.shape) == 3 and self.shape[1] != 1
+        """Whether it has the rank of a batch of sequences, where maps have another, and items."""
+        return len(self.shape) == 3 < self.rank_of_maps and self.shape[1] != 1
 
     def is_of(self, site: Site) -> bool:
         """Whether it is what is seen at a site."""
@@ -80,8 +85,9 @@ class Run:
         watched: For each of the calls the tensor to differentiate by; None if it is not watched.
         tokens: For each of the calls the tensor itself, if it was a batch of sequences.
         is_float16: Whether some of it was of that type.
-        scores: The model's first output, or the logits that it was made of, shape ``(docs,
-            classes)``, float32 or float64.
+        scores: What is read from the model's outputs, most often the first of them, or the logits
+            that it was made of, shape ``(docs, classes)``, float32 or float64.
+        facts: What more is read from them.
     """
 
     def __init__(
@@ -114,11 +120,14 @@ class Run:
         self.tokens: list[Any] = []
         self.is_float16 = False
         self._model = anatomy.model
+        self._rank = inputs.rank_of_maps
         self._children = anatomy.children
         self._watch = watch
         self._wanted = wanted
         self._guess = guess
         self._replacement = replacement
+        # By id: each tensor that goes on in the place of a layer's own, and that.
+        self._own: dict[int, tuple[Any, Any]] = {}
         # By id: each tensor that goes on, and the position at which it was seen.
         self._positions: dict[int, tuple[Any, int | None]] = {}
         self._types: set[str] = set()  # of the outputs
@@ -143,9 +152,25 @@ class Run:
         )
         is_linearised = watch is not None and replacement is None
         with tap, changing_nothing(anatomy, weights, is_linearised, logits):
-            scores = _first_output(anatomy.model, outputs_of(anatomy.model, inputs))
-        if logits:
-            scores = logits_of(anatomy.model, scores, ends)
+            outputs = _readable(anatomy, outputs_of(anatomy.model, inputs))
+
+        for output in tree.flatten(outputs):
+            position = self._position_of(output)
+            if position is not None:
+                self.calls[position] = replace(self.calls[position], is_output=True)
+
+        def explained(output: Any) -> Any:
+            _, own = self._own.get(id(output), (None, output))
+            return logits_of(anatomy.model, own, ends) if logits else output
+
+        given = Outputs(outputs, names_of_outputs(anatomy, outputs), explained)
+        try:
+            scores = anatomy.readout.scores(given)
+            self.facts = anatomy.readout.facts(given)
+        except HiddenLogitsError:
+            raise
+        except ValueError as error:  # the outputs are not such as the readout needs
+            raise RunError(f"model {anatomy.model.name!r}: {error}") from error
         self.is_float16 |= _type_of(scores) == "float16"
         # Of one class, some models leave out the axis.
         scores = ops.expand_dims(scores, -1) if len(scores.shape) == 1 else scores
@@ -200,6 +225,10 @@ class Run:
         is_noted = self._is_known(output) and bool(self._children(layer))
         if not is_wanted and (layer is self._model or is_noted):
             return output
+        if isinstance(output, (list, tuple)) and output and _is_floating(output[0]):
+            # Such as attention weights or a state beside what goes on.
+            first = self._see(layer, number, output[0], False, sources)
+            return tree.pack_sequence_as(output, [first, *tree.flatten(output)[1:]])
         return self._see(layer, number, output, False, sources)
 
     def _see(
@@ -212,7 +241,7 @@ class Run:
     ) -> Any:
         """Note what is seen at a call, and return what is to go on in its place."""
         shape = tuple(output.shape) if _is_floating(output) else ()
-        call = Call(layer, number, shape, at_input, sources)
+        call = Call(layer, number, shape, at_input, sources, self._rank)
         self.calls.append(call)
         self.watched.append(None)
         self.tokens.append(output if call.has_tokens else None)
@@ -224,12 +253,12 @@ class Run:
             self._guess = None
         is_wanted = self._wanted is None or call.is_of(self._wanted)
         # At an input all uses of the tensor count, also those before the layer runs.
-        is_before_wanted = self._wanted is not None and self._wanted.at_input
+        is_watched = call.has_rank_of_maps or call.has_tokens
+        if self._wanted is not None:
+            is_watched = is_wanted or (self._wanted.at_input and is_watched)
         if is_wanted and self._replacement is not None:
             output = ops.cast(self._replacement, output.dtype)
-        elif self._guess is None and (
-            call.has_rank_of_pictures if self._wanted is None or is_before_wanted else is_wanted
-        ):
+        elif self._guess is None and is_watched:
             assert self._watch is not None
             # Wide enough for gradients that float16 cannot hold.
             watched = self._watch(output if at_input else ops.cast(output, _wide(output)), at_input)
@@ -238,6 +267,7 @@ class Run:
             onwards = watched if at_input else ops.cast(watched, output.dtype)
             if at_input:  # of which other layers may take what it was
                 self._positions[id(output)] = (weakref.ref(output), len(self.calls) - 1)
+            self._own[id(onwards)] = (onwards, output)
             output = onwards
         self._positions[id(output)] = (weakref.ref(output), len(self.calls) - 1)
         return output
@@ -248,7 +278,9 @@ class Run:
             return False
         if self._wanted is not None and self._wanted.at_input and layer is self._wanted.layer:
             return True
-        if given.shape is None or len(given.shape) not in (3, 4) or self._is_known(given):
+        if given.shape is None or self._is_known(given):
+            return False
+        if len(given.shape) not in (3, self._rank):
             return False
         source = self._before_a_cast(given)
         if source is not None:
@@ -354,21 +386,45 @@ def in_plain_words(model: keras.Model) -> Iterator[None]:
         raise told from error
 
 
-def _first_output(model: keras.Model, outputs: Any) -> Any:
-    """The first output, a tensor of real numbers."""
+def _readable(anatomy: Anatomy, outputs: Any) -> Any:
+    """What a model puts out, all of it tensors of real numbers; of a classifier, the first."""
     flat = tree.flatten(outputs)
-    if not flat or flat[0] is None:
-        got = "none; does its call return them?"
-    else:
-        got = type(flat[0]).__name__
-        with contextlib.suppress(TypeError, ValueError):
-            first = ops.convert_to_tensor(flat[0])
-            is_real = re.match("float|bfloat|int|uint|bool", _type_of(first))
-            if is_real and backends.current().is_tensor(first):
-                return first
-            if not is_real:
-                got = f"dtype {_type_of(first)}"
+    first = flat[0] if flat else None
+    tensors = [_tensor_of_numbers(one) for one in flat]
+    if tensors and tensors[0] is not None:
+        if anatomy.readout is SCORES:
+            return tensors[0]
+        if all(one is not None for one in tensors):
+            return tree.pack_sequence_as(outputs, tensors)
+        return [one for one in tensors if one is not None]
+    got = "none; does its call return them?" if first is None else type(first).__name__
+    with contextlib.suppress(TypeError, ValueError):
+        converted = None if first is None else ops.convert_to_tensor(first)
+        if converted is not None and not _is_real(converted):
+            got = f"dtype {_type_of(converted)}"
     raise RunError(
-        f"the first output of model {model.name!r} must be class scores, real numbers of shape (1, "
-        f"classes), got {got}"
+        f"the first output of model {anatomy.model.name!r} must be class scores, real numbers of "
+        f"shape (1, classes), got {got}"
     )
+
+
+def _tensor_of_numbers(value: Any) -> Any:
+    """An output as a tensor of real numbers; None if it is no such thing."""
+    with contextlib.suppress(TypeError, ValueError):
+        tensor = None if value is None else ops.convert_to_tensor(value)
+        if tensor is not None and _is_real(tensor) and backends.current().is_tensor(tensor):
+            return tensor
+    return None
+
+
+def _is_real(tensor: Any) -> bool:
+    return bool(re.match("float|bfloat|int|uint|bool", _type_of(tensor)))
+
+
+def names_of_outputs(anatomy: Anatomy, outputs: Any) -> list[str]:
+    """What the tensors that a model puts out are called, in their order."""
+    named = names_of(outputs)
+    declared = anatomy.output_names
+    if isinstance(outputs, dict) or len(declared) != len(named):
+        return named
+    return declared

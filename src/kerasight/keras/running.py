@@ -167,7 +167,8 @@ def packed(inputs: Inputs, leaves: Sequence[Any]) -> Inputs:
 def weak(anatomy: Anatomy) -> Callable[[], Anatomy]:
     """What gives the anatomy of a model, without keeping the model alive."""
     weak_anatomy, weak_model = weakref.ref(anatomy), weakref.ref(anatomy.model)
-    return lambda: weak_anatomy() or Anatomy(weak_model())
+    readout = anatomy.readout
+    return lambda: weak_anatomy() or Anatomy(weak_model(), readout)
 
 
 @dataclass
@@ -210,7 +211,8 @@ def classes_in(shape: tuple[int | None, ...]) -> int:
     if len(shape) != 2 or shape[1] is None:
         raise RunError(
             "the model's output must be class scores of shape (1, classes) to be explained, "
-            f"got shape {(1, *shape[1:])}"
+            f"got shape {(1, *shape[1:])}; kerasight.targets has what else can be explained, such "
+            "as target=targets.Region(class) of a segmentation, or a function of the outputs"
         )
     return shape[1]
 

@@ -56,7 +56,7 @@ def scores(
     traces, model, docs = anatomy.traces, anatomy.model, len(inputs)
     backend = backends.current()
     tensors, shapes = tensors_of(anatomy, inputs)
-    key = ("scores", shapes, logits)
+    key = ("scores", shapes, logits, anatomy.readout.key())
     rows = rows_to_run(traces, key, docs)
     if len(rows) > docs:
         return scores(anatomy, inputs[rows], logits=logits)[:docs]
@@ -120,7 +120,7 @@ def frozen_scores(
     if sum(value.nbytes for _, value in weights) > _MOST_WEIGHTS:
         return as_ever
     tensors, shapes = tensors_of(anatomy, docs[:1])
-    traces.count(model, key := ("scorer", shapes, logits), WORTH_A_TRACE)
+    traces.count(model, key := ("scorer", shapes, logits, anatomy.readout.key()), WORTH_A_TRACE)
     mark = _mark(weights)
 
     def traced(tensors: Inputs) -> Any:
@@ -176,7 +176,7 @@ def scores_from(
     check_eager()
     traces, model = anatomy.traces, anatomy.model
     _, shapes = tensors_of(anatomy, inputs)
-    key = ("from", site.key(), shapes, logits)
+    key = ("from", site.key(), shapes, logits, anatomy.readout.key())
     weak_anatomy, weak_site = weak(anatomy), site.weak()
 
     def rest(anatomy: Anatomy, site: Site, outputs: Any, *leaves: Any) -> Any:

@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import keras
-import numpy as np
 
 from kerasight.base import RunError
 from kerasight.cam.layout import Layout
-from kerasight.checks import plural
-from kerasight.keras import layers
+from kerasight.checks import plural, readable
+from kerasight.keras import layers, tokens
+from kerasight.keras.tokens import GradientOfToken
 
 if TYPE_CHECKING:
     from kerasight.keras.anatomy import Anatomy
     from kerasight.keras.run import Call
 
-__all__ = ["Choice", "Site", "find_site", "guessed", "rows_differ"]
+__all__ = ["AXES", "Choice", "Site", "find_site", "guessed", "rows_differ"]
 
 # A name that ends so stands for what goes into a layer, and not for what it puts out.
 _INPUT = ":input"
@@ -35,26 +35,16 @@ _OF_PICTURES = (
     keras.layers.UpSampling2D,
     keras.layers.ZeroPadding2D,
     keras.layers.Cropping2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv3DTranspose,
+    keras.layers.AveragePooling3D,
+    keras.layers.MaxPooling3D,
+    keras.layers.GlobalAveragePooling3D,
+    keras.layers.GlobalMaxPooling3D,
 )
-
-# Layers that mix neighbouring tokens, as those of a signal: the map before them still tells where.
-_OF_SEQUENCES = (
-    keras.layers.AveragePooling1D,
-    keras.layers.Bidirectional,
-    keras.layers.Conv1D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.MaxPooling1D,
-    keras.layers.RNN,
-    keras.layers.SeparableConv1D,
-)
-
 
 # Given the calls of a run and a position among them: the positions next to it.
 _Neighbours = Callable[[Sequence["Call"], int], Sequence[int | None]]
-
-# Given the position of a map, that of a batch of sequences, and the index of an item in these: the
-# gradient of the item, a weighted sum of its channels, by the map; None if there is no path.
-GradientOfToken = Callable[[int, int, int], np.ndarray | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +82,7 @@ class Site:
 
     def key(self) -> tuple[Hashable, ...]:
         """What tells it from other sites, without keeping its layer alive."""
-        return (weakref.ref(self.layer), self.at_input, self.call)
+        return (weakref.ref(self.layer), self.at_input, self.call, self.layout)
 
 
 def find_site(anatomy: Anatomy, key: int | str | keras.layers.Layer | Site) -> Site:
@@ -121,23 +111,40 @@ class Choice:
     of an image batch. If the next layer takes something that no layer put out, such as the sum of
     two outputs, that is taken instead. Passed over are maps of one cell, whose heatmap would be one
     flat colour; layers that only drop out or augment; and tensors that look like maps, but have
-    heads and tokens for axes.
+    heads and tokens for axes. If what comes after the map mixes the tokens that it is cut into, the
+    last tokens are taken of which more than one patch reaches the score.
     """
 
-    def __init__(self, anatomy: Anatomy, wanted: Site | None) -> None:
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        wanted: Site | None,
+        size: tuple[int | None, ...] = (None, None),
+        grid: tuple[int, ...] | None = None,
+    ) -> None:
         """Choose in runs of a model.
 
         Args:
             anatomy: The model.
             wanted: The site that is asked for; None to have one chosen.
+            size: Spatial size of the docs.
+            grid: The grid that tokens are the cells of, where the user says it.
         """
         self._anatomy = anatomy
         self.wanted = wanted
+        self.size = size
+        self.grid = grid
+
+    def at(self, wanted: Site | None) -> Choice:
+        """The same, for another site."""
+        return Choice(self._anatomy, wanted, self.size, self.grid)
 
     def positions(self, calls: Sequence[Call], docs: int) -> Iterator[int]:
         """The positions of those to explain in a run of some docs, the best first."""
         if self.wanted is None:
-            yield from filter(self._is_candidate(calls, docs), reversed(range(len(calls))))
+            of_outputs = _made_into_outputs(calls)
+            able = filter(self._is_candidate(calls, docs), reversed(range(len(calls))))
+            yield from sorted(able, key=of_outputs.__contains__)
             return
         own = [
             position
@@ -148,40 +155,89 @@ class Choice:
         # The last call with a map. Where none has one, the error is to be of the last.
         yield from maps or own[:1]
 
-    def site(
-        self, calls: Sequence[Call], position: int, gradient_of_token: GradientOfToken
-    ) -> Site:
-        """The site at a position of a run.
+    def site(self, calls: Sequence[Call], position: int) -> Site:
+        """The site at a position of a run."""
+        call = calls[position]
+        return Site(call.layer, call.at_input, call.number, self.layout(calls, position))
+
+    def tokens(
+        self, calls: Sequence[Call], position: int | None, gradient_of_token: GradientOfToken
+    ) -> list[int]:
+        """The positions of the tokens to look at in place of a map, the best first.
+
+        Args:
+            calls: The calls of a run.
+            position: That of the map that would be chosen; None if there is none.
+            gradient_of_token: Tells whether the tokens are mixed that the map is cut into.
+
+        Returns:
+            None at all if the map is where to look.
 
         Raises:
-            RunError: If it was chosen, and comes before an attention.
+            RunError: If the tokens are mixed, and it cannot be told where in the doc they are.
         """
-        call = calls[position]
-        layout = self.layout(calls, position)
-        site = Site(call.layer, call.at_input, call.number, layout)
-        if self.wanted is None and _mixes_tokens(calls, position, layout, gradient_of_token):
-            name = site.path(self._anatomy)
-            raise RunError(
-                f"the last map of model {self._anatomy.model.name!r} is that of layer {name!r}, "
-                "and what comes after it mixes the tokens that the map is cut into, as the "
-                "attention of a transformer does: what the model makes of the picture is in the "
-                "tokens, which cannot be explained yet, and the map before them is not where the "
-                "model looked. "
-                f"Pass layer={name!r} to see that map all the same"
+        if self.wanted is not None:
+            return []
+        if position is not None:
+            axis = self.layout(calls, position).axis
+            if not tokens.mixes_tokens(calls, position, axis, gradient_of_token):
+                return []
+        after = -1 if position is None else position
+
+        def layout_at(at: int) -> Layout | None:
+            return self._layout_of_tokens(calls, at)
+
+        found = list(tokens.candidates(calls, after, layout_at))
+        if not found and any(call.has_tokens for call in calls[after + 1 :]):
+            if position is None and self.grid is None and not self._has_attention(calls):
+                return []  # whatever it is, it is no transformer
+            raise RunError(self._why_no_grid(calls, position))
+        return found
+
+    @staticmethod
+    def _has_attention(calls: Sequence[Call]) -> bool:
+        return any("Attention" in type(call.layer).__name__ for call in calls)
+
+    def _why_no_grid(self, calls: Sequence[Call], position: int | None) -> str:
+        last = next(call for call in reversed(calls) if call.has_tokens)
+        model, name = self._anatomy.model.name, self._anatomy.path_of(last.layer)
+        what = (
+            f"model {model!r} looks at tokens, {last.shape[1]} of them in what layer {name!r} puts "
+            f"out, for a doc of size {readable(self.size)}"
+        )
+        if self.grid is not None:
+            return (
+                f"{what}, and grid={self.grid} does not fit: it must have as many cells as there "
+                "are tokens, less a few of no place, such as a class token"
             )
-        return site
+        other = ""
+        if position is not None:
+            before = self.site(calls, position).path(self._anatomy)
+            other = (
+                f"; to see the map before them all the same, which is not where the model looked, "
+                f"pass layer={before!r}"
+            )
+        return (
+            f"{what}, and it cannot be told where in the doc they are; pass grid=(rows, columns), "
+            f"the cells that it is cut into{other}"
+        )
+
+    def token_source(self, calls: Sequence[Call], position: int) -> int:
+        """The position to look at in place of tokens that were projected, along with others."""
+        return tokens.source_of(calls, position)
 
     def why_none(self, calls: Sequence[Call], docs: int) -> str:
         """Why there is no site to choose in a run of some docs."""
         model = self._anatomy.model.name
         for call in reversed(calls):
-            if call.has_rank_of_pictures and call.shape[0] != docs:
+            if call.has_rank_of_maps and call.shape[0] != docs:
                 return f"no layer of model {model!r} is suitable: " + rows_differ(
                     call.shape[0], docs
                 )
+        axes = ", ".join(AXES[len(self.size)])
         return (
             f"no layer of model {model!r} is suitable: none has an output of shape (1, "
-            "height, width, channels) with more than one cell; pass layer= if there is one"
+            f"{axes}, channels) with more than one cell; pass layer= if there is one"
         )
 
     def layout(self, calls: Sequence[Call], position: int) -> Layout:
@@ -194,6 +250,10 @@ class Choice:
         if self.wanted is not None and self.wanted.layout is not None:
             return self.wanted.layout
         call = calls[position]
+        if call.has_tokens:
+            of_tokens = self._layout_of_tokens(calls, position)
+            if of_tokens is not None:
+                return of_tokens
         return (
             _own_layout(call)
             or _layout_nearby(calls, position, _takers)
@@ -201,20 +261,32 @@ class Choice:
             or self._anatomy.layout_of(call.layer)
         )
 
+    def _layout_of_tokens(self, calls: Sequence[Call], position: int) -> Layout | None:
+        """The layout of the tokens at a position; None if they cannot be laid out."""
+        maps = [
+            self.layout(calls, at).spatial(calls[at].shape)
+            for at in reversed(range(position))
+            if calls[at].has_rank_of_maps and _is_of_a_picture(calls, at)
+        ]
+        patches = [getattr(one, "patch_size", None) for one in self._anatomy.all]
+        number = calls[position].shape[1]
+        return tokens.layout_of_tokens(number, maps, self.size, patches, self.grid)
+
     def _is_map(self, calls: Sequence[Call], docs: int) -> Callable[[int], bool]:
         def is_map(position: int) -> bool:
             call = calls[position]
-            return (
-                call.has_rank_of_pictures
-                and call.shape[0] == docs
-                and self.layout(calls, position).spatial(call.shape) != (1, 1)
-            )
+            if call.shape[:1] != (docs,):
+                return False
+            if not call.has_rank_of_maps and not (self.wanted is not None and call.has_tokens):
+                return False
+            cells: int = math.prod(self.layout(calls, position).spatial(call.shape))
+            return cells > 1
 
         return is_map
 
     def _is_candidate(self, calls: Sequence[Call], docs: int) -> Callable[[int], bool]:
         is_map = self._is_map(calls, docs)
-        first_map = _first(calls, lambda call: call.has_rank_of_pictures and not call.at_input)
+        first_map = _first(calls, lambda call: call.has_rank_of_maps and not call.at_input)
         first_tokens = _first(calls, lambda call: call.has_tokens)
 
         def is_candidate(position: int) -> bool:
@@ -238,10 +310,18 @@ def rows_differ(rows: int, docs: int) -> str:
     )
 
 
-def guessed(anatomy: Anatomy) -> keras.layers.Layer | None:
+# What the spatial axes are called, by their number.
+AXES = {1: ("steps",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+
+def guessed(anatomy: Anatomy, rank: int) -> keras.layers.Layer | None:
     """The layer that will most likely be chosen, as far as that can be told before a run.
 
     Only a hint where to look: the choice is made among the calls that a run really has.
+
+    Args:
+        anatomy: The model.
+        rank: That of a batch of maps.
     """
     model = anatomy.model
     if len(getattr(model, "output_names", ())) > 1:  # the last layer may be of another output
@@ -253,12 +333,11 @@ def guessed(anatomy: Anatomy) -> keras.layers.Layer | None:
         except (AttributeError, ValueError):  # of several calls, or in no graph
             continue
         if (
-            len(shape) == 4
+            len(shape) == rank
             and not anatomy.children(layer)
             and not layers.only_drops_or_augments(layer)
         ):
-            may_be_one_cell = 1 in shape[1:3] + shape[2:4]
-            if may_be_one_cell and anatomy.layout_of(layer).spatial(shape) == (1, 1):
+            if 1 in shape[1:] and set(anatomy.layout_of(layer).spatial(shape)) == {1}:
                 continue
             return layer
     return None
@@ -317,9 +396,9 @@ def _is_of_a_picture(calls: Sequence[Call], position: int) -> bool:
     shape, or if it is made of as many tokens as it has cells. Else it may be what an attention
     holds, which has the same rank, but heads and tokens for axes.
     """
-    _, first, second, channels = calls[position].shape
+    _, *spatial, channels = calls[position].shape
     sources = [calls[at].shape for at in calls[position].sources if at is not None]
-    if any(shape[1:] == (first * second, channels) for shape in sources):
+    if any(shape[1:] == (math.prod(spatial), channels) for shape in sources):
         return True
     return _works_on_pictures(calls[position].layer) or any(
         _works_on_pictures(calls[other].layer)
@@ -332,33 +411,34 @@ def _works_on_pictures(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, _OF_PICTURES) or any(map(_works_on_pictures, layers.children(layer)))
 
 
+def _made_into_outputs(calls: Sequence[Call]) -> set[int]:
+    """The positions of maps that are what the model puts out, but for their shape and scale.
+
+    As the scores of a segmentation and the logits that they are made of: a heatmap of them would
+    show nothing but which of them are explained.
+    """
+    found: set[int] = set()
+    ahead = [at for at, call in enumerate(calls) if call.is_output]
+    while ahead:
+        at = ahead.pop()
+        if at not in found:
+            found.add(at)
+            if not calls[at].layer.weights:
+                ahead += [
+                    source
+                    for source in calls[at].sources
+                    # Else it is pooled, and its places are places no more.
+                    if source is not None and _length(calls[source]) <= _length(calls[at])
+                ]
+    return found
+
+
+def _length(call: Call) -> int:
+    """How many numbers there are at a call, of all docs."""
+    length: int = math.prod(call.shape)
+    return length
+
+
 def _first(calls: Sequence[Call], holds: Callable[[Call], bool]) -> float:
     """The position of the first call for which something holds; infinite if there is none."""
     return next((position for position, call in enumerate(calls) if holds(call)), math.inf)
-
-
-def _mixes_tokens(
-    calls: Sequence[Call], position: int, layout: Layout, gradient_of_token: GradientOfToken
-) -> bool:
-    """Whether a map is cut into tokens, and each token later depends on others as well.
-
-    Attention does that, under whatever name or spelled out in operations, and so does a mixer. The
-    gradients tell: they show on how many cells of the map a token depends, first and last.
-    """
-    tokens = [at for at in range(position + 1, len(calls)) if calls[at].has_tokens]
-    # A layer that only weighs tokens, to pool them, leaves each what it was.
-    made = [at for at in tokens if not calls[at].at_input and _makes_tokens(calls[at].layer)]
-    if not made or any(isinstance(call.layer, _OF_SEQUENCES) for call in calls[position:]):
-        return False
-
-    def cells(at: int) -> int | None:
-        gradients = gradient_of_token(position, at, calls[at].shape[1] // 2)
-        return None if gradients is None else int(np.any(gradients, axis=layout.axis).sum())
-
-    first = next((found for found in map(cells, tokens) if found is not None), None)
-    last = cells(made[-1])
-    return first is not None and last is not None and last > first
-
-
-def _makes_tokens(layer: keras.layers.Layer) -> bool:
-    return bool(layer.weights) or "Attention" in type(layer).__name__

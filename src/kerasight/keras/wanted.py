@@ -9,22 +9,57 @@ import numpy as np
 
 from kerasight.checks import integer
 from kerasight.keras.targets import Classes, Target
+from kerasight.targets import SCORES, Output, Readout, readout_from
 
-__all__ = ["class_index", "class_target", "classes_of", "target_index", "target_of", "top_classes"]
+__all__ = [
+    "class_index",
+    "class_target",
+    "classes_of",
+    "readout_of",
+    "target_index",
+    "target_of",
+    "top_classes",
+]
 
 
-def target_of(targets: Any, top_targets: Any) -> Target:
+def readout_of(target: Any, output: Any, targets: Any = None, top_targets: Any = None) -> Readout:
+    """What scores to read from a model's outputs.
+
+    Args:
+        target: As in `explain_prediction_keras`; None for the scores of classes.
+        output: Which output; None for the first, or what ``target`` says.
+        targets: As in `target_of`.
+        top_targets: As in `target_of`.
+
+    Raises:
+        TypeError: If one of them is of a type that it cannot be.
+        ValueError: If ``target`` says what to explain, and others say so, too.
+    """
+    readout = SCORES if target is None else readout_from(target)
+    if output is not None:
+        readout = Output(output, readout)
+    if readout.index is not None and not (targets is None and top_targets is None):
+        raise ValueError(
+            f"pass either targets or top_targets, or a target that says what to explain: {readout}"
+        )
+    return readout
+
+
+def target_of(targets: Any, top_targets: Any, readout: Readout = SCORES) -> Target:
     """What to explain of one doc.
 
     Args:
         targets: The class, as a list of one index; None for the top class.
         top_targets: How many of the classes with the greatest scores, or if negative with the
             lowest; None for ``targets``.
+        readout: What the scores are; it may say itself which of them.
 
     Raises:
         TypeError: If one of them is of a type that it cannot be.
         ValueError: If one of them has a value that it cannot have, or both are given.
     """
+    if readout.index is not None:
+        return class_target(readout.index)
     if top_targets is not None:
         return top_classes(targets, top_targets)
     index = target_index(targets)

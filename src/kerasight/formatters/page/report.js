@@ -185,8 +185,9 @@ function startReport() {
 
   const hint = element("span", "ks-label");
   hint.textContent = "Point at a picture to read its heat, click to enlarge.";
-  list.querySelector(".ks-scale")?.append(hint);
+  list.querySelector(".ks-scale:has(img)")?.append(hint);
   list.append(none);
+  field("opacity").parentElement.hidden = !drawn.length;
   tools.hidden = false;
   update();
   fade();
