@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_media import media
 
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.formatters.html import format_as_html
+from kerasight.formatters.image import format_as_image
 
 
 def make(heat: float = 1.0, **kwargs: object) -> Explanation:
@@ -107,3 +109,15 @@ def test_names_from_outside_are_escaped(error: str) -> None:
 )
 def test_a_label_tells_what_is_explained(fields: dict[str, Any], label: str) -> None:
     assert TargetExplanation(**fields).label == label
+
+
+@pytest.mark.parametrize("kind", ["signal", "volume", "video"])
+def test_docs_that_are_no_pictures_show_themselves_too(kind: str) -> None:
+    expl = media(kind)
+    shown = Image.open(io.BytesIO(expl._repr_png_()))
+    assert shown.convert("RGBA") == format_as_image(expl)
+    assert "house" in expl._repr_html_()
+
+
+def test_a_kind_that_is_not_drawn_has_no_picture() -> None:
+    assert Explanation("net", kind="text")._repr_png_() is None

@@ -189,7 +189,7 @@ def test_nothing_else_asks_which_framework_runs() -> None:
 
 def test_matplotlib_is_imported_by_the_formatters_alone() -> None:
     users = users_of("matplotlib")
-    assert "formatters/image.py" in users
+    assert "formatters/overlay.py" in users
     assert not [user for user in users if user.startswith("keras/") or user == "base.py"]
 
 

@@ -5,6 +5,7 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_media import media
 from tiny_models import make_doc
 from tiny_texts import text
 
@@ -55,6 +56,18 @@ def test_without_the_means_to_draw_the_explanation_comes_with_a_warning(
         expl = kerasight.show_prediction(model, make_doc())
     assert isinstance(expl, Explanation)
     assert record[-1].filename == __file__
+
+
+@pytest.mark.parametrize("kind", ["signal", "volume", "video"])
+def test_docs_that_are_no_pictures_are_drawn_too(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expl = media(kind)
+    monkeypatch.setattr(kerasight.ipython, "explain_prediction", lambda *args: expl)
+    monkeypatch.setattr(kerasight.ipython, "explain_predictions", lambda *args: [expl, expl])
+    shown = kerasight.show_prediction("a model", None, colormap="jet")
+    assert shown == kerasight.format_as_image(expl, colormap="jet")
+    assert kerasight.show_predictions("a model", None).height > 1.8 * shown.height
 
 
 def test_the_explanation_of_a_text_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kerasight.base import Explanation, HeatmapWarning, TargetExplanation
     from kerasight.compat import install_as_eli5
     from kerasight.explain import explain_prediction, explain_predictions
+    from kerasight.formatters.animation import write_animation
     from kerasight.formatters.as_dict import format_as_dict
     from kerasight.formatters.html import format_as_html, write_report
     from kerasight.formatters.image import format_as_image
@@ -46,6 +47,7 @@ __all__ = [
     "show_prediction",
     "show_predictions",
     "targets",
+    "write_animation",
     "write_report",
 ]
 
@@ -77,6 +79,7 @@ _WHERE = {
     "install_as_eli5": "kerasight.compat",
     "show_prediction": "kerasight.ipython",
     "show_predictions": "kerasight.ipython",
+    "write_animation": "kerasight.formatters.animation",
     "write_report": "kerasight.formatters.html",
 }
 

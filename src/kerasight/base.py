@@ -232,8 +232,8 @@ class Explanation(_ComparesByField):
     doc: np.ndarray | None = field(default=None, repr=False)
 
     def _repr_png_(self) -> bytes | None:
-        """The overlay as PNG bytes, for notebooks; None if there is no picture and no text."""
-        if self.image is None and not (self.kind == "text" and self.targets):
+        """The picture as PNG bytes, for notebooks; None if there is nothing to draw."""
+        if self.image is None and self.doc is None and not (self.kind == "text" and self.targets):
             return None
         # Imported here: formatters build on this module, and most explanations are never shown.
         from kerasight.formatters.image import format_as_image

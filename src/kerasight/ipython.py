@@ -37,12 +37,13 @@ def show_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Image.Image | Ex
 
     Returns:
         The overlay, an RGBA Pillow image of the size of the explained picture; for several classes,
-        panels side by side, each with its class and score. Of a text, and if the model is not
-        supported, the ``Explanation``, which shows itself: its words, or its ``error``.
+        panels side by side, each with its class and score. Of a signal, a volume or a video, the
+        chart that `kerasight.format_as_image` draws. Of a text, and if the model is not supported,
+        the ``Explanation``, which shows itself: its words, or its ``error``.
     """
     format_kwargs, explain_kwargs = _split(kwargs)
     expl = explain_prediction(estimator, doc, **explain_kwargs)
-    if expl.image is None:
+    if not _can_be_drawn(expl):
         return expl
     if isinstance(format_as_image, ImportError):
         _warn_of_missing(format_as_image)
@@ -63,17 +64,22 @@ def show_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Image.Image | 
             `kerasight.explain_predictions`.
 
     Returns:
-        An RGBA Pillow image, with a row for each doc and a column for each of its classes. If the
-        model is not supported, the explanations, which show their ``error``.
+        An RGBA Pillow image, with a row for each doc and a column for each of its classes. If there
+        is nothing to draw on, as when the model is not supported, the explanations, which show
+        their ``error``.
     """
     format_kwargs, explain_kwargs = _split(kwargs)
     expls = list(explain_predictions(estimator, docs, **explain_kwargs))
-    if not any(expl.image is not None for expl in expls):
+    if not any(map(_can_be_drawn, expls)):
         return expls
     if isinstance(format_as_sheet, ImportError):
         _warn_of_missing(format_as_sheet)
         return expls
     return format_as_sheet(expls, **format_kwargs)
+
+
+def _can_be_drawn(expl: Explanation) -> bool:
+    return expl.image is not None or expl.doc is not None
 
 
 def _split(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
+from tiny_media import MIDDLE, SHAPES, media
 from tiny_pictures import EVIL
 
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.formatters.html import format_as_html, format_html_styles
 from kerasight.formatters.image import format_as_image
+from kerasight.formatters.overlay import Style, overlay
+from kerasight.formatters.stack import heat_slices
 
 pytestmark = pytest.mark.browser
 
@@ -63,8 +66,14 @@ def show(tmp_path: Path, open_page: Callable[..., Any]) -> Callable[..., Any]:
 
 def heat_on(page: Any) -> np.ndarray:
     """What the canvas holds, RGBA of shape ``(height, width, 4)``."""
+    return rgba(Image.fromarray(heat_bytes(page)))
+
+
+def heat_bytes(page: Any) -> np.ndarray:
+    """The same in bytes, colours and opacity apart."""
     address = page.locator("canvas").evaluate("(canvas) => canvas.toDataURL()")
-    return rgba(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
+    shown = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+    return np.asarray(shown.convert("RGBA"))
 
 
 def heat_wanted(expl: Explanation, number: int = 0, **arguments: Any) -> np.ndarray:
@@ -115,6 +124,74 @@ def test_it_draws_what_format_as_image_draws(show: Any, resampling_filter: str) 
 def test_signed_heatmaps_too(show: Any) -> None:
     expl = make(signed())
     assert_same_heat(heat_on(show(expl)), heat_wanted(expl))
+
+
+def test_boxes_lie_over_the_heat_of_their_target_alone(show: Any) -> None:
+    expl = make()
+    expl.targets[1].box = (0.1, 0.2, 0.6, 0.7)
+    page = show(expl)
+    assert page.locator(f"{STAGE} .ks-lines").count() == 0
+    page.get_by_role("radio").nth(1).check()
+    address = page.locator(f"{STAGE} .ks-lines").get_attribute("src")
+    lines = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGBA")
+    seen = Image.fromarray(heat_bytes(page))
+    nothing = Image.new("RGBA", expl.image.size, (0, 0, 0, 0))
+    alone = Explanation("", image=nothing, targets=[expl.targets[1]])
+    assert_same_heat(rgba(Image.alpha_composite(seen, lines)), rgba(format_as_image(alone)))
+    page.get_by_role("radio").nth(0).check()
+    assert page.locator(f"{STAGE} .ks-lines").count() == 0
+
+
+# Volumes and videos
+
+
+def heat_of_slice(expl: Explanation, at: int, size: tuple[int, int]) -> np.ndarray:
+    """What is laid over a slice, on nothing."""
+    heatmap = expl.targets[0].heatmap
+    heat = heat_slices(heatmap, 0, len(expl.doc), Style())[at]
+    return rgba(overlay(Image.new("RGBA", size, (0, 0, 0, 0)), heat, False, Style()))
+
+
+@pytest.mark.parametrize("kind", ["volume", "video"])
+def test_one_moves_through_a_volume_and_a_video(show: Any, kind: str) -> None:
+    expl = media(kind)
+    page = show(expl)
+    slider = page.get_by_role("slider", name={"volume": "Depth", "video": "Frame"}[kind])
+    count, hottest = SHAPES[kind][0], MIDDLE[kind][0]
+    assert slider.get_attribute("aria-valuetext") == f"{hottest + 1} of {count}"
+    first = page.locator(f"{STAGE} img").get_attribute("src")
+    size = tuple(heat_on(page).shape[1::-1])
+    assert_same_heat(heat_on(page), heat_of_slice(expl, hottest, size))
+    slider.fill(str(hottest - 1))
+    page.wait_for_function(
+        "(old) => document.querySelector('.ks-stage img').src !== old", arg=first
+    )
+    page.locator(f"{STAGE} img").evaluate("(image) => image.decode()")
+    assert_same_heat(heat_on(page), heat_of_slice(expl, hottest - 1, size))
+    assert slider.get_attribute("aria-valuetext") == f"{hottest} of {count}"
+
+
+def test_a_button_plays_and_stops(show: Any) -> None:
+    page = show(media("video"))
+    slider = page.get_by_role("slider", name="Frame")
+    before = slider.input_value()
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function(
+        "(old) => document.querySelector('input[type=range]').value !== old", arg=before
+    )
+    page.get_by_role("button", name="Pause").click()
+    stopped = slider.input_value()
+    page.wait_for_timeout(400)
+    assert slider.input_value() == stopped
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_a_volume_may_be_enlarged_with_its_slider(show: Any) -> None:
+    page = show(media("volume"))
+    page.locator(STAGE).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("slider", name="Depth").fill("0")
+    expect(dialog.get_by_text("1 of 6")).to_be_visible()
 
 
 def test_with_another_colormap_and_heatmaps_that_are_larger_than_the_picture(show: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_media import media
 
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.formatters.as_dict import format_as_dict
@@ -138,3 +139,21 @@ def test_other_things_are_refused() -> None:
         format_as_dict({"estimator": "net"})
     with pytest.raises(TypeError, match=r"decision_tree holds .*: object"):
         format_as_dict(make(decision_tree=object()))
+
+
+@pytest.mark.parametrize("kind", ["signal", "volume", "video"])
+def test_docs_and_heatmaps_of_all_kinds_become_nested_lists(kind: str) -> None:
+    expl = media(kind)
+    found = format_as_dict(expl)
+    json.dumps(found, allow_nan=False)
+    np.testing.assert_array_equal(np.array(found["doc"]), expl.doc)
+    np.testing.assert_array_equal(np.array(found["targets"][0]["heatmap"]), expl.targets[0].heatmap)
+    assert found["kind"] == kind
+    assert format_as_dict(expl, include_image=False)["doc"] is None
+
+
+def test_boxes_and_regions_become_lists() -> None:
+    target = TargetExplanation(0, box=(0.0, 0.25, 0.5, 1.0), region=np.array([[True, False]]))
+    found = format_as_dict(target, include_image=False)
+    assert found["box"] == [0.0, 0.25, 0.5, 1.0]
+    assert found["region"] == [[True, False]]

@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 from pages import Reader, report, skeleton
 from PIL import Image
+from tiny_media import CELLS, MIDDLE, SHAPES, media
 from tiny_pictures import HEAT, noise
 
 import kerasight
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.formatters.html import format_as_html, format_html_styles, write_report
 from kerasight.formatters.image import format_as_image
+from kerasight.formatters.kinds import KINDS
+from kerasight.formatters.outlines import outline
+from kerasight.formatters.overlay import Style
 
 
 def make(number: int = 2, **kwargs: Any) -> Explanation:
@@ -246,7 +250,7 @@ def test_the_explanation_is_left_as_it_was() -> None:
 
 def test_a_small_fragment_is_small() -> None:
     # The styles and the script alone.
-    assert len(format_html_styles()) < 20_000
+    assert len(format_html_styles()) < 22_500
     flat = make(1, image=Image.new("RGB", (224, 224), "grey"))
     assert len(format_as_html(flat)) < 45_000
 
@@ -555,3 +559,95 @@ def test_styles_and_scripts_are_part_of_the_package() -> None:
     folder = resources.files("kerasight.formatters") / "page"
     names = {item.name for item in folder.iterdir()}
     assert {"viewer.css", "viewer.js", "fragment.js", "report.css", "report.js"} <= names
+
+
+# Signals, volumes, videos; boxes and regions
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        ("signal", "hottest at step 8 of 12"),
+        ("volume", "hottest at depth 6 of 6, at the right"),
+        ("video", "hottest at frame 8 of 10, at the lower left"),
+    ],
+)
+def test_without_a_script_there_is_the_still_picture_with_a_caption(kind: str, where: str) -> None:
+    expl = media(kind)
+    found = Reader(format_as_html(expl, page=True))
+    [still] = [item for item in found.all("img") if item["alt"].startswith("Overlay")]
+    assert still["alt"] == f"Overlay for house (0), score 0.75, {where}"
+    drawn = np.asarray(picture_at(still["src"]).convert("RGB"), dtype=int)
+    wanted = KINDS[kind].still(expl, expl.targets[0], Style()).convert("RGB")
+    assert np.abs(drawn - np.asarray(wanted, dtype=int)).mean() < 4
+    assert "house (0), score 0.75" in found.visible()
+    cells = "\u00a0\u00d7\u00a0".join(map(str, CELLS[kind]))
+    assert f"{cells}\u00a0cells" in found.visible()
+    assert bool(found.all("script", "ks-data")) == (kind != "signal")
+
+
+@pytest.mark.parametrize("kind", ["volume", "video"])
+def test_the_script_gets_each_slice_and_its_cells(kind: str) -> None:
+    expl = media(kind)
+    data = data_of(format_as_html(expl, resampling_filter="nearest"))
+    count = SHAPES[kind][0]
+    assert data["numbers"] == list(range(1, count + 1))
+    assert (data["count"], data["start"]) == (count, MIDDLE[kind][0])
+    assert data["name"] == {"volume": "depth", "video": "frame"}[kind]
+    assert [picture_at(item).size for item in data["slices"]] == [tuple(data["size"])] * count
+    [target] = data["targets"]
+    assert target["shape"] == list(CELLS[kind][1:])
+    cells = cells_of({**target, "shape": (count, *target["shape"])})
+    np.testing.assert_array_equal(cells, expl.targets[0].heatmap.repeat(2, axis=0))
+
+
+def test_of_a_long_video_there_are_64_frames_and_the_hottest_is_among_them() -> None:
+    heatmap = np.zeros((100, 1, 1))
+    heatmap[[30, 71]] = [[[0.5]], [[1.0]]]
+    expl = media("video", heatmap[::-1], heatmap, doc=np.zeros((200, 500, 40, 1)))
+    data = data_of(format_as_html(expl))
+    assert len(data["slices"]) == len(data["numbers"]) == len(set(data["numbers"])) == 64
+    assert data["numbers"][data["start"]] == 58  # the first target's: 2 * 28 + 1, counted from 1
+    assert 144 in data["numbers"]
+    assert max(data["size"]) == 320
+
+
+@pytest.mark.parametrize("kind", ["signal", "volume", "video"])
+def test_other_kinds_are_shown_without_targets_and_heatmaps(kind: str) -> None:
+    found = Reader(format_as_html(media(kind, targets=[])))
+    assert [item["alt"] for item in found.all("img")] == [f"{kind.capitalize()} without a heatmap"]
+    assert "without a heatmap" in format_as_html(media(kind, None))
+    with pytest.raises(ValueError, match="heatmap must have shape"):
+        format_as_html(media(kind, np.eye(2)))
+
+
+def test_a_report_has_the_still_picture_of_each_kind() -> None:
+    expls = [*map(media, SHAPES), make(1), media("video", targets=[])]
+    text = report(expls)
+    found = Reader(text)
+    are_wide = ["ks-wide" in item["class"].split() for item in found.all("article")]
+    assert are_wide == [True, True, True, False, True]
+    assert len(found.all("script", "ks-data")) == 1
+    assert text.count('class="ks-look"') == 1
+    stills = [item["alt"] for item in found.all("img") if ", hottest" in item["alt"]]
+    assert len([alt for alt in stills if alt.startswith("Overlay for")]) == 4
+
+
+def test_a_kind_that_is_not_drawn_shows_its_classes() -> None:
+    expl = media("signal", doc=None)
+    expl.kind = "texture"
+    for text in (format_as_html(expl), report([expl])):
+        assert "house" in Reader(text).visible()
+
+
+def test_boxes_and_regions_lie_over_the_heatmap() -> None:
+    expl = make()
+    expl.targets[0].box = (0.25, 0.25, 0.75, 0.75)
+    text = format_as_html(expl)
+    first, second = data_of(text)["targets"]
+    wanted = outline(expl.targets[0], (200, 160))
+    assert picture_at(first["outline"]).convert("RGBA") == wanted
+    assert "outline" not in second
+    overlays = [item for item in Reader(text).all("img") if item["alt"].startswith("Overlay")]
+    drawn = np.asarray(picture_at(overlays[0]["src"]).convert("L"), dtype=int)
+    assert drawn[80, 50:52].mean() > drawn[80, 48:50].mean() + 60  # a light line, a dark edge

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_media import HOT, heat, media
 
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.formatters.text import fewer_cells, format_as_text, format_score, place_in_words
@@ -200,3 +201,42 @@ def test_probabilities_are_told_in_per_cent(score: Any, text: str) -> None:
     expl = make(None)
     expl.targets[0].score, expl.targets[0].is_probability = score, True
     assert format_as_text(expl).endswith(f"score {text}" if text else "house (3)")
+
+
+def test_a_signal_is_a_row_with_its_hottest_step_in_words() -> None:
+    text = format_as_text(media("signal", np.array([0.0, 0.2, 1.0, 0.4])))
+    assert text.endswith(
+        "house (0)  score 0.75\nhottest at step 8 of 12: 1.00\n┌────────┐\n│  ··██░░│\n└────────┘"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        ("volume", "hottest at depth 6 of 6, at the right: 1.00 in row 2, column 4 of 4 x 5"),
+        ("video", "hottest at frame 8 of 10, at the lower left: 1.00 in row 3, column 1 of 3 x 4"),
+    ],
+)
+def test_of_a_stack_there_is_the_slice_through_the_hottest_place(kind: str, where: str) -> None:
+    heatmap = heat(kind)
+    lines = format_as_text(media(kind, heatmap)).splitlines()
+    assert where in lines
+    block = [line for line in lines if line.startswith("│")]
+    row, column = HOT[kind][1:]
+    assert [line.count("█") for line in block] == list(2 * heatmap[HOT[kind][0]].sum(axis=1))
+    assert block[row].index("█") == 1 + 2 * column
+
+
+@pytest.mark.parametrize("kind", ["signal", "volume", "video"])
+def test_blank_and_wrong_heatmaps_of_other_kinds(kind: str) -> None:
+    assert format_as_text(media(kind, heat(kind, 0.0))).endswith("0.75\nblank")
+    assert format_as_text(media(kind, heat(kind, 0.01))).endswith("0.75\nnearly blank")
+    assert format_as_text(media(kind, np.eye(2))).endswith("score 0.75")
+    assert "\nstrongest against it at " in format_as_text(media(kind, heat(kind, -1.0)))
+
+
+def test_places_are_told_in_the_cells_where_there_is_no_doc() -> None:
+    assert place_in_words(heat("signal"), "signal") == "hottest at step 3 of 4"
+    assert place_in_words(heat("signal"), "signal", (128,)) == "hottest at step 81 of 128"
+    assert "hottest at step 3 of 4: 1.00" in format_as_text(media("signal", doc=None))
+    assert place_in_words(heat("signal"), "texture") == ""

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from kerasight.base import Explanation, TargetExplanation
+from kerasight.checks import is_real
 from kerasight.formatters.pixels import to_rgba
 
 __all__ = ["format_as_dict"]
@@ -26,13 +27,15 @@ def format_as_dict(
 ) -> dict[str, Any]:
     """Convert an explanation to what ``json.dumps`` takes.
 
-    The keys are the names of the fields, in their order. Heatmaps become lists of rows. The
+    The keys are the names of the fields, in their order. Heatmaps, regions and the signal, volume
+    or video in ``doc`` become nested lists, of a heatmap ``(height, width)`` lists of rows. The
     picture becomes a dict with ``format`` (``"png"``), ``mode``, ``width``, ``height`` and
     ``data``, the file in Base64. Numbers that JSON does not know (NaN and infinities) become None.
 
     Args:
         expl: An explanation, or one of its targets.
-        include_image: Whether to include the picture's ``data``; if not, it is None.
+        include_image: Whether to include the picture's ``data`` and the ``doc``, which take most of
+            the room; if not, they are None.
 
     Returns:
         A dict of dicts, lists, str, int, float, bool and None that shares nothing with ``expl``.
@@ -43,7 +46,9 @@ def format_as_dict(
     if not isinstance(expl, Explanation | TargetExplanation):
         raise TypeError(f"expl must be an Explanation or one of its targets, got {type(expl)}")
     return {
-        item.name: _plain(getattr(expl, item.name), item.name, include_image)
+        item.name: None
+        if item.name == "doc" and not include_image
+        else _plain(getattr(expl, item.name), item.name, include_image)
         for item in fields(expl)
     }
 
@@ -59,6 +64,8 @@ def _plain(value: Any, name: str, include_image: bool) -> Any:
     if isinstance(value, Real):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, np.ndarray):
+        if is_real(value) and np.isfinite(value).all():  # as those of many millions of values are
+            return value.tolist()
         return _plain(value.tolist(), name, include_image)
     if isinstance(value, Image.Image):
         return _picture(value, include_image)

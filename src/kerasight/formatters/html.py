@@ -5,7 +5,8 @@ All of it is self-contained: pictures, styles and scripts are in the text, and n
 Without styles and scripts, as on GitHub or in a notebook that is not trusted, there is the overlay
 of each class with a caption. The script makes the classes a choice and replaces the overlays by the
 picture. It draws the heatmap over the picture from its cells, as `format_as_image` does, so that
-users can change its opacity, read its values and enlarge it.
+users can change its opacity, read its values and enlarge it. A volume or a video is a picture for
+each of its slices.
 
 No element has an id, so that any number of fragments can stand on one page. The same explanation is
 always the same text.
@@ -21,7 +22,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from typing import IO, TYPE_CHECKING, Any
@@ -32,7 +33,9 @@ from PIL import Image
 from kerasight.base import Explanation, TargetExplanation, check_explanation
 from kerasight.escapes import escaped as _escaped
 from kerasight.files import whole_file
-from kerasight.formatters.image import format_as_image
+from kerasight.formatters.kinds import KINDS, drawn_kind
+from kerasight.formatters.outlines import outline
+from kerasight.formatters.overlay import Style, heat_of, overlay
 from kerasight.formatters.pixels import (
     Colormap,
     ResamplingFilter,
@@ -40,17 +43,20 @@ from kerasight.formatters.pixels import (
     image_of,
     pillow_filter,
 )
+from kerasight.formatters.places import evenly, hottest_in
 from kerasight.formatters.sheet import enlarged
 from kerasight.formatters.spans import scale_of_tints, spans_as_html
+from kerasight.formatters.stack import Stack, draw_slice, enlargement, heat_slices, stack_of
 from kerasight.formatters.text import (
     fewer_cells,
     format_score,
     is_drawable,
     place_in_words,
+    shape_of_doc,
 )
 
 if TYPE_CHECKING:
-    from jaxtyping import Int16, UInt8
+    from jaxtyping import Int16, Real, UInt8
 
 __all__ = ["format_as_html", "format_html_styles", "write_report"]
 
@@ -67,25 +73,10 @@ _PLACES = 96
 class _Look:
     """How heatmaps are drawn, and how many pixels and cells a page holds at most."""
 
-    resampling_filter: ResamplingFilter
-    colormap: Colormap | None
-    alpha_limit: float | None
+    style: Style
     side: int
     cells: int
     quality: int
-
-    def overlay(
-        self, image: Image.Image, target: TargetExplanation | None, **changed: Any
-    ) -> Image.Image:
-        """The heatmap of a target over a picture; the picture alone where there is none."""
-        arguments: dict[str, Any] = {
-            "resampling_filter": self.resampling_filter,
-            "colormap": self.colormap,
-            "alpha_limit": self.alpha_limit,
-            **changed,
-        }
-        targets = [] if target is None or target.heatmap is None else [target]
-        return format_as_image(Explanation("", image=image, targets=targets), **arguments)
 
 
 # A picture is some 400 pixels wide in a notebook and some 300 in a report; many screens have two by
@@ -94,6 +85,9 @@ _FRAGMENT = {"side": 640, "cells": 128, "quality": 85}
 _REPORT = {"side": 448, "cells": 64, "quality": 80}
 # Of the overlays in a report for readers without scripts.
 _STILL_SIDE, _STILL_QUALITY = 320, 70
+
+# Of a volume or a video: how many slices, how large each, and how many cells of heat.
+_SLICES, _SLICE_LEAST, _SLICE_MOST, _SLICE_CELLS = 64, 240, 320, 32
 
 # Letters of a part of a path that fit on a line of a card.
 _LONGEST_PART = 24
@@ -124,12 +118,17 @@ def format_as_html(
     enlarges the picture. Without scripts the overlays of all classes stand side by side, with the
     opacity of ``alpha_limit``.
 
+    One moves through a volume along its depth, and through a video frame by frame, with a slider or
+    by playing it; of more than 64 slices, 64 are there, evenly chosen, the hottest among them. It
+    begins with the hottest. A signal is a chart, and so are the others without scripts: what
+    `kerasight.format_as_image` draws.
+
     Larger pictures are reduced to 640 pixels a side, larger heatmaps averaged down to 128 cells a
     side. EXIF and other data of the picture file are left out.
 
     Args:
-        expl: An explanation. If it has no picture or no targets, the rest is shown, with the
-            ``error`` if there is one.
+        expl: An explanation. If there is nothing to draw on, or it has no targets, the rest is
+            shown, with the ``error`` if there is one.
         resampling_filter: As in `kerasight.format_as_image`.
         colormap: As in `kerasight.format_as_image`; None for its default. A function must give
             equal values equal colours, wherever they stand in the array.
@@ -150,7 +149,7 @@ def format_as_html(
     check_explanation(expl)
     if page and not include_styles:
         raise ValueError("a page has its styles in itself: leave include_styles at True")
-    look = _Look(resampling_filter, colormap, alpha_limit, **_FRAGMENT)
+    look = _Look(Style(resampling_filter, colormap, alpha_limit), **_FRAGMENT)
     heading = expl.estimator if title is None else title
     style, script = _styles() if include_styles and not page else ("", "")
     about = f"{expl.method or 'Explanation'} of {expl.estimator}"
@@ -196,7 +195,8 @@ def write_report(
     when it comes into view and freed when it leaves it. Without scripts there is the overlay of the
     first class of each.
 
-    Larger pictures are reduced to 448 pixels a side, larger heatmaps averaged down to 64 cells.
+    Larger pictures are reduced to 448 pixels a side, larger heatmaps averaged down to 64 cells. Of
+    signals, volumes and videos there is what `kerasight.format_as_image` draws of the first class.
 
     Args:
         expls: Explanations as `format_as_html` takes them. If one has an ``error``, the page shows
@@ -230,7 +230,7 @@ def write_report(
         raise TypeError(f"facts must be a dict of names and values, got {type(facts).__name__}")
     if names is not None and (isinstance(names, str | bytes) or not isinstance(names, Iterable)):
         raise TypeError(f"names must be a list of names, got {type(names).__name__}")
-    look = _Look(resampling_filter, colormap, alpha_limit, **_REPORT)
+    look = _Look(Style(resampling_filter, colormap, alpha_limit), **_REPORT)
     named = _named(expls, names)
     if isinstance(file, str | os.PathLike):
         with whole_file(file) as out:
@@ -254,7 +254,8 @@ def _write(named: Iterable[tuple[str, Explanation]], out: IO[str], start: str, l
         if not usual and not expl.error:
             usual = about
             out.write(f'<p class="ks-meta">{_name(about)}</p>\n')
-        for kind in _kinds(expl):
+        # Charts are as they are: the script draws over pictures alone.
+        for kind in _kinds(expl) if expl.doc is None else []:
             if kind not in kinds:
                 table = "" if kind.endswith("tints") else _table(kind, look)
                 out.write(f"{_scale(kind, look)}{table}\n")
@@ -300,18 +301,22 @@ def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
         _error(expl),
         "</div>",
     ]
-    image = None if expl.image is None else _fitted(image_of(expl), look.side)
-    width, layout = 22.0, "ks-stacked"
+    image, stills = _pictures(expl, look)
+    width, layout, live = 22.0, "ks-stacked", ""
     if image is not None:
         aspect = image.width / image.height
         # Pictures of most shapes get the same area beside the text, panoramas a row of their own.
         width = max(8.0, min(width * math.sqrt(aspect), 30 * aspect))
-        layout = "ks-stacked" if aspect > 2 else "ks-beside"
-        stills = [_still(image, target, look) for target in targets] or [_still(image, None, look)]
-        parts.append(f'<div class="ks-stills">{"".join(stills)}</div>')
+        live = layout = "ks-stacked" if aspect > 2 else "ks-beside"
+    if stills:
+        # A chart has letters in it, which take its whole width to be read.
+        is_chart = KINDS[expl.kind].is_chart
+        layout = "ks-stacked" if is_chart else layout
+        name = "ks-stills ks-wide" if is_chart else "ks-stills"
+        parts.append(f'<div class="{name}">{"".join(stills)}</div>')
     texts = _texts(expl, "".join(_scale(kind, look) for kind in _kinds(expl)))
     # Hidden is what only repeats captions, until the script takes those away.
-    classes = "" if texts else _classes(targets, is_hidden=image is not None)
+    classes = "" if texts else _classes(targets, is_hidden=bool(stills))
     parts += [texts, '<div class="ks-panel">', classes]
     if image is not None:
         scales = [_scale(kind, look) for kind in _kinds(expl)]
@@ -320,13 +325,35 @@ def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
         text = _prose(expl.description.strip())
         parts.append(f"<details><summary {_OWN_KEYS}>Method</summary><p>{text}</p></details>")
     parts.append("</div>")
-    if image is not None and targets:
-        parts.append(_data(image, targets, look))
+    if image is not None and (targets or expl.image is None):
+        parts.append(_data(expl, image, look))
         parts += [_table(kind, look) for kind in _kinds(expl)]
+    then = "" if live in ("", layout) else f' data-live="{live}"'
     return (
-        f'<form class="ks-view {layout}" method="dialog" style="--ks-width:{width:.1f}rem">'
+        f'<form class="ks-view {layout}" method="dialog" style="--ks-width:{width:.1f}rem"{then}>'
         f"{''.join(parts)}</form>\n"
     )
+
+
+def _pictures(expl: Explanation, look: _Look) -> tuple[Image.Image | None, list[str]]:
+    """The picture that the script draws heatmaps over, if there is one, and the stills."""
+    targets: Sequence[TargetExplanation | None] = expl.targets or [None]
+    if expl.image is None and expl.doc is None:
+        return None, []
+    kind = drawn_kind(expl)
+    if not kind.is_chart:
+        expl = replace(expl, image=_fitted(image_of(expl), look.side))
+    stills = [_still(_draw(expl, target, look.style), expl, target, look) for target in targets]
+    if kind.is_stack:
+        stack = stack_of(expl, kind.axes)
+        return draw_slice(stack.plane(0), None, False, look.style, _factor(stack)), stills
+    return expl.image, stills
+
+
+def _draw(expl: Explanation, target: TargetExplanation | None, style: Style) -> Image.Image:
+    """The still picture; without the heatmap where there is none."""
+    has_heatmap = target is not None and target.heatmap is not None
+    return drawn_kind(expl).still(expl, target if has_heatmap else None, style)
 
 
 def _error(expl: Explanation) -> str:
@@ -338,23 +365,30 @@ def _meta(expl: Explanation, *, with_estimator: bool) -> str:
     parts = [expl.estimator] if with_estimator else []
     parts += [expl.method] if expl.method else []
     parts += [f"layer\u00a0{expl.layer}"] if expl.layer else []
-    heatmaps = [item.heatmap for item in expl.targets or () if is_drawable(item.heatmap)]
+    heatmaps = [item.heatmap for item in expl.targets or () if is_drawable(item.heatmap, expl.kind)]
     if heatmaps:
         parts.append("\u00a0\u00d7\u00a0".join(map(str, heatmaps[0].shape)) + "\u00a0cells")
     return " · ".join(parts)
 
 
-def _still(image: Image.Image, target: TargetExplanation | None, look: _Look) -> str:
+def _still(
+    drawn: Image.Image, expl: Explanation, target: TargetExplanation | None, look: _Look
+) -> str:
     """An overlay with a caption, side by side with the others where there are no styles."""
     caption = "" if target is None else _name(_caption(target))
     return (
         '<figure class="ks-still" style="display:inline-block;margin:0 12px 12px 0">'
-        f"{_img(look.overlay(image, target), _alt(target), look.quality)}"
+        f"{_img(drawn, _alt(expl, target), _quality(expl, look.quality))}"
         f"<figcaption><bdi>{caption}</bdi></figcaption></figure>"
     )
 
 
-def _img(image: Image.Image, alt: str, quality: int) -> str:
+def _quality(expl: Explanation, quality: int) -> int | None:
+    """The quality of a JPEG; None for charts of lines, which a JPEG blurs."""
+    return None if expl.kind == "signal" else quality
+
+
+def _img(image: Image.Image, alt: str, quality: int | None) -> str:
     return (
         f'<img src="{_data_uri(image, quality)}" alt="{_escaped(alt)}" '
         f'width="{image.width}" height="{image.height}">'
@@ -366,18 +400,23 @@ def _caption(target: TargetExplanation) -> str:
     return f"{target.label}, score {score}" if score else target.label
 
 
-def _alt(target: TargetExplanation | None, what: str = "Overlay") -> str:
+def _alt(expl: Explanation, target: TargetExplanation | None, what: str = "Overlay") -> str:
     """A text for those who do not see the picture."""
     if target is None:
-        return "Picture without a heatmap"
-    return f"{what} for {_caption(target)}, {_where(target)}"
+        return f"{expl.kind.capitalize()} without a heatmap"
+    return f"{what} for {_caption(target)}, {_where(expl, target)}"
 
 
-def _where(target: TargetExplanation) -> str:
-    where = place_in_words(target.heatmap)
+def _where(expl: Explanation, target: TargetExplanation) -> str:
+    where = _place(expl, target)
     if where.endswith("blank"):
         return f"where the heatmap is {where}"
     return where or "without a heatmap"
+
+
+def _place(expl: Explanation, target: TargetExplanation) -> str:
+    shape = None if target.heatmap is None else shape_of_doc(expl, target.heatmap)
+    return place_in_words(target.heatmap, expl.kind, shape)
 
 
 def _texts(expl: Explanation, scales: str) -> str:
@@ -416,7 +455,7 @@ def _kinds(expl: Explanation) -> list[str]:
     """The kinds of heatmaps that an explanation has."""
     if expl.kind == "text":
         found = [f"{_kind(item)} tints" for item in expl.targets or () if item.weighted_spans]
-    elif expl.image is None:
+    elif expl.image is None and not (expl.kind in KINDS and KINDS[expl.kind].is_stack):
         return []
     else:
         found = [_kind(item) for item in expl.targets or () if item.heatmap is not None]
@@ -450,7 +489,7 @@ def _report_start(title: str, facts: Mapping[str, object], look: _Look) -> str:
     """Everything above the first explanation."""
     from kerasight import __version__
 
-    percent = round(100 * greatest_opacity(look.alpha_limit))
+    percent = round(100 * greatest_opacity(look.style.alpha_limit))
     script = f"<script>{_script('report')}</script>\n"
     style = f"<style>{_asset('viewer.css')}\n{_asset('report.css')}</style>\n"
     head = _head(title, style, script).replace(
@@ -497,22 +536,26 @@ def _card(expl: Explanation, name: str, about: str, look: _Look) -> str:
         f'<p class="ks-meta">{_name(about)}</p>' if about else "",
         _error(expl),
     ]
+    first = targets[0] if targets else None
     if expl.image is not None:
         image = _fitted(image_of(expl), look.side)
-        first = targets[0] if targets else None
-        still = look.overlay(_fitted(image, _STILL_SIDE), first)
-        shown = _img(still, _alt(first), _STILL_QUALITY)
+        small = replace(expl, image=_fitted(image.copy(), _STILL_SIDE))
+        shown = _img(_draw(small, first, look.style), _alt(expl, first), _STILL_QUALITY)
         if targets:
             parts += [
                 f'<div class="ks-stage" style="aspect-ratio:{image.width}/{image.height}"></div>',
                 f"<noscript>{shown}</noscript>",
-                _data(image, targets, look),
+                _data(expl, image, look),
             ]
         else:
             parts.append(shown)
+    elif expl.doc is not None:
+        chart = _draw(expl, first, look.style)
+        parts.append(_img(chart, _alt(expl, first), _quality(expl, look.quality)))
     parts.append(_texts(expl, "") or _classes(targets, is_hidden=False))
+    wide = " ks-wide" if expl.image is None and expl.doc is not None else ""
     return (
-        f'<article class="ks-card" data-labels="{_escaped(labels)}" data-scores="{scores}"'
+        f'<article class="ks-card{wide}" data-labels="{_escaped(labels)}" data-scores="{scores}"'
         f'{percent}><form class="ks-view" method="dialog">{"".join(parts)}</form></article>\n'
     )
 
@@ -524,42 +567,95 @@ def _finite(score: float | None) -> float | None:
 # Data for the script
 
 
-def _data(image: Image.Image, targets: Sequence[TargetExplanation], look: _Look) -> str:
-    """The picture and the heatmaps."""
-    data = {
+def _data(expl: Explanation, image: Image.Image, look: _Look) -> str:
+    """The picture, or the slices of a volume or a video, and the heatmaps."""
+    data: dict[str, Any] = {
         "size": image.size,
-        "opacity": greatest_opacity(look.alpha_limit),
-        "targets": [_target_data(target, look) for target in targets],
-        "picture": _data_uri(image, look.quality),
+        "opacity": greatest_opacity(look.style.alpha_limit),
     }
+    targets = expl.targets or []
+    if expl.image is None:
+        kind = drawn_kind(expl)
+        stack = stack_of(expl, kind.axes)
+        chosen, start = _slices(expl, stack)
+        count, factor = stack.shape[0], _factor(stack)
+        drawn = [draw_slice(stack.plane(at), None, False, look.style, factor) for at in chosen]
+        data |= {
+            "targets": [_stack_data(expl, target, chosen, count, look) for target in targets]
+            or [{"alt": _alt(expl, None)}],
+            "name": kind.cells[0],
+            "numbers": [at + 1 for at in chosen],
+            "count": count,
+            "start": chosen.index(start),
+            "slices": [_data_uri(one, look.quality) for one in drawn],
+        }
+    else:
+        data["targets"] = [_target_data(expl, target, image.size, look) for target in targets]
+        data["picture"] = _data_uri(image, look.quality)
     text = json.dumps(data, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return f'<script type="application/json" class="ks-data">{text}</script>'
 
 
-def _target_data(target: TargetExplanation, look: _Look) -> dict[str, Any]:
-    """A heatmap in 16 bits a cell, row by row, from its lowest possible value to 1."""
-    data: dict[str, Any] = {"alt": _alt(target, "Picture and heatmap")}
+def _slices(expl: Explanation, stack: Stack) -> tuple[list[int], int]:
+    """Slices evenly chosen, and the one to show first."""
+    heatmaps = [item.heatmap for item in expl.targets or () if is_drawable(item.heatmap, expl.kind)]
+    hottest = [hottest_in(heatmap, stack.shape)[0] for heatmap in heatmaps if heatmap.any()]
+    chosen = evenly(stack.shape[0], _SLICES, hottest)
+    return chosen, hottest[0] if hottest else chosen[len(chosen) // 2]
+
+
+def _factor(stack: Stack) -> float:
+    return enlargement(stack.shape[1:], _SLICE_LEAST, _SLICE_MOST)
+
+
+def _target_data(
+    expl: Explanation, target: TargetExplanation, size: tuple[int, int], look: _Look
+) -> dict[str, Any]:
+    """A heatmap row by row, and the lines around what is explained."""
+    data: dict[str, Any] = {"alt": _alt(expl, target, "Picture and heatmap")}
     if target.heatmap is None:
         return data
-    look.overlay(Image.new("RGBA", (1, 1)), target)  # raises if it is no heatmap
-    where = place_in_words(target.heatmap)
-    cells = fewer_cells(target.heatmap, look.cells)
+    overlay(Image.new("RGBA", (1, 1)), target.heatmap, target.signed, look.style)  # may raise
+    lines = outline(target, size)
+    if lines is not None:
+        data["outline"] = _data_uri(lines, None)
+    cells = fewer_cells(heat_of(target, KINDS["picture"].axes), look.cells)
+    return {**data, **_cells_data(expl, target, cells)}
+
+
+def _stack_data(
+    expl: Explanation, target: TargetExplanation, chosen: list[int], count: int, look: _Look
+) -> dict[str, Any]:
+    """A heatmap slice by slice, each row by row."""
+    data: dict[str, Any] = {"alt": _alt(expl, target, f"{expl.kind.capitalize()} and heatmap")}
+    if target.heatmap is None:
+        return data
+    heatmap = heat_of(target, drawn_kind(expl).axes)
+    heat = heat_slices(heatmap, 0, count, look.style)[chosen]
+    cells = np.stack([fewer_cells(one, _SLICE_CELLS) for one in heat])
+    return {**data, **_cells_data(expl, target, cells)}
+
+
+def _cells_data(
+    expl: Explanation, target: TargetExplanation, cells: Real[np.ndarray, "*slices rows columns"]
+) -> dict[str, Any]:
+    """Cells in 16 bits, from the lowest possible value to 1, and where the hottest is."""
+    where = _place(expl, target)
     lowest = -1 if target.signed else 0
     steps = np.rint((cells - lowest) / (1 - lowest) * 65535).clip(0, 65535).astype("<u2")
     return {
-        **data,
         "where": f"The heatmap is {where}." if where.endswith("blank") else where.capitalize(),
         "signed": target.signed,
-        "shape": cells.shape,
+        "shape": cells.shape[-2:],
         "cells": _base64(steps.tobytes()),
     }
 
 
 def _table(kind: str, look: _Look) -> str:
     """The colours of a kind of heatmap as RGBA bytes, and the filter that smooths it."""
-    tables = {"colours": _colours(kind, look), "filter": _shares(look.resampling_filter)}
+    tables = {"colours": _colours(kind, look), "filter": _shares(look.style.resampling_filter)}
     text = json.dumps({name: _base64(table.tobytes()) for name, table in tables.items()})
     return f'<script type="application/json" class="ks-look" data-kind="{kind}">{text}</script>'
 
@@ -582,11 +678,10 @@ def _colours(kind: str, look: _Look) -> UInt8[np.ndarray, "values 4"]:
     The values are drawn over nothing, which leaves the heatmap's own colours and opacity.
     """
     values = (np.arange(_TABLE_SIZE) + 0.5) / _TABLE_SIZE
-    ramp = TargetExplanation(
-        0, heatmap=values[None] if kind == "plain" else 2 * values[None] - 1, signed=kind != "plain"
-    )
+    ramp = values[None] if kind == "plain" else 2 * values[None] - 1
     nothing = Image.new("RGBA", (_TABLE_SIZE, 1), (0, 0, 0, 0))
-    drawn = look.overlay(nothing, ramp, resampling_filter="nearest", alpha_limit=None)
+    style = replace(look.style, resampling_filter="nearest", alpha_limit=None)
+    drawn = overlay(nothing, ramp, kind != "plain", style)
     colours: np.ndarray = np.array(drawn)[0]
     # A transparent pixel has lost its colour, but the scale shows one: it takes its neighbour's.
     visible = np.flatnonzero(colours[:, 3])

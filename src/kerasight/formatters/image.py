@@ -1,25 +1,28 @@
-"""Heatmaps as pictures: resize, colour, and lay over the image.
-
-The order is resize, clip, colour, opacity. Resizing the numbers, not the colours, keeps every pixel
-on the colormap: between a yellow and a blue cell lies what the colormap has between them.
-"""
+"""Explanations as pictures: one, or many on a sheet."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from kerasight.base import check_explanation
-from kerasight.checks import integer, is_real
+from kerasight.checks import integer
+from kerasight.formatters.kinds import drawn_kind
+from kerasight.formatters.overlay import (
+    Style,
+    capped_alpha,
+    checked_heatmap,
+    composited,
+    heat_in_strips,
+    update_alpha,
+)
 from kerasight.formatters.pixels import (
     Colormap,
     ResamplingFilter,
-    greatest_opacity,
     image_of,
     pillow_filter,
     to_bytes,
@@ -29,7 +32,7 @@ from kerasight.formatters.spans import Passage, spans_as_image
 from kerasight.formatters.text import format_score
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float32, Float64, Shaped, UInt8
+    from jaxtyping import Float32, Shaped
 
     from kerasight.base import Explanation, TargetExplanation
 
@@ -42,18 +45,27 @@ def format_as_image(
     colormap: Colormap | None = None,
     alpha_limit: float | None = 0.65,
 ) -> Image.Image:
-    """Lay the heatmap of an explanation over its picture.
+    """Lay the heatmap of an explanation over its picture, signal, volume or video.
 
     The hotter a cell, the more opaque the heatmap is there; at 0 the picture shows through. A
-    signed heatmap is opaque where it is far from 0 on either side.
+    signed heatmap is opaque where it is far from 0 on either side. A light line with dark edges
+    goes around the ``box`` and the ``region`` of a target.
+
+    Signals, volumes and videos become charts with class and score above. The channels of a signal
+    are lines above each other, with the heat behind them. Of a volume there are the three planes
+    through the hottest place, of a video up to eight frames, the hottest among them. Their darkest
+    value is black and their brightest white. Steps, planes and frames count from 1.
 
     A text is drawn once for each class on white, each word on a tint: orange if it speaks for the
     class, blue if against it. The arguments are for pictures, and change nothing of it.
 
     Args:
-        expl: An explanation with a Pillow image of any mode in ``image``. Each of its ``targets``
-            has a ``heatmap`` of shape ``(height, width)`` with values in [0, 1], or in [-1, 1] if
-            it is ``signed``. Without targets the picture stays as it is.
+        expl: An explanation with a Pillow image of any mode in ``image``, or if it is of another
+            ``kind`` an array in ``doc``: a signal ``(steps, channels)``, a volume ``(depth, height,
+            width, channels)`` or a video ``(frames, height, width, channels)``. Each of its
+            ``targets`` has a ``heatmap`` with the same axes without the channels, most often
+            shorter, with values in [0, 1], or in [-1, 1] if it is ``signed``. Without targets the
+            picture stays as it is.
         resampling_filter: How the heatmap is brought to the size of the picture: a filter of
             ``PIL.Image.Resampling``, its name in any case (``"lanczos"``), or None for Pillow's
             default. ``BOX`` and ``NEAREST`` show the cells as they are.
@@ -67,15 +79,18 @@ def format_as_image(
 
     Returns:
         A new RGBA image of the size of ``expl.image``; without a heatmap, a copy of the picture.
-        For several targets, panels side by side, each with its class and score below.
+        For several targets, panels side by side, each with its class and score below. Of signals,
+        volumes and videos a chart of some 1200 pixels, or one above the other.
 
     Raises:
-        TypeError: If ``expl`` is no explanation, ``expl.image`` no Pillow image, the heatmap no
-            NumPy array of real numbers, ``alpha_limit`` no number, or ``colormap`` neither a name
-            nor callable.
+        TypeError: If ``expl`` is no explanation, ``expl.image`` no Pillow image, ``expl.doc`` or
+            the heatmap no NumPy array of real numbers, ``alpha_limit`` no number, ``colormap``
+            neither a name nor callable, or ``box`` or ``region`` none.
         ValueError: If the heatmap has values outside [0, 1] (or [-1, 1] if it is signed), or NaN,
-            there is no text, the picture has no pixels, ``alpha_limit`` lies outside of [0, 1], the
-            colormap or filter is unknown, or the colormap returns no colours in [0, 1].
+            or other axes than explanations of its kind; if ``doc`` has other axes, or NaN; if the
+            picture has no pixels, ``alpha_limit`` lies outside of [0, 1], the colormap or filter is
+            unknown, the colormap returns no colours in [0, 1], or ``box`` or ``region`` makes no
+            sense; or if there is no text.
     """
     check_explanation(expl)
     if expl.kind == "text":
@@ -84,12 +99,11 @@ def format_as_image(
         return spans_as_image(
             [Passage(target, target.label, _note(target)) for target in expl.targets]
         )
-    if len(expl.targets or ()) > 1:
+    kind = drawn_kind(expl)
+    if kind.is_chart or len(expl.targets or ()) > 1:
         return format_as_sheet([expl], resampling_filter, colormap, alpha_limit)
-    image = image_of(expl)
-    if not expl.targets:
-        return image
-    return _overlay(image, expl.targets[0], resampling_filter, colormap, alpha_limit)
+    style = Style(resampling_filter, colormap, alpha_limit)
+    return kind.still(expl, expl.targets[0] if expl.targets else None, style)
 
 
 def format_as_sheet(
@@ -104,7 +118,8 @@ def format_as_sheet(
     """Lay out the overlays of explanations: a row for each, with a panel for each target.
 
     Below each panel stand the class, by its name if that is known, and the score. Pictures too
-    small for a legible caption are enlarged, by a whole factor.
+    small for a legible caption are enlarged, by a whole factor. Charts of signals, volumes and
+    videos have their captions above, and each a row of its own.
 
     Args:
         expls: Explanations as `format_as_image` takes them. If one has only an ``error``, its row
@@ -141,42 +156,53 @@ def format_as_sheet(
         )
     if columns is not None:
         columns = integer("columns", columns, least=1)
+    style = Style(resampling_filter, colormap, alpha_limit)
     rows = [
-        _panels(expl, resampling_filter, colormap, alpha_limit)
-        if expl.image is not None or not expl.error
+        _panels(expl, style)
+        if expl.image is not None or expl.doc is not None or not expl.error
         else [Panel(None, expl.error)]
         for expl in expls
     ]
     if titles is not None:
         rows = [
-            [Panel(panel.picture, str(title), " · ".join(filter(None, panel[1:]))) for panel in row]
+            [
+                panel._replace(
+                    title=str(title), note=" · ".join(filter(None, (panel.title, panel.note)))
+                )
+                for panel in row
+            ]
             for title, row in zip(titles, rows, strict=True)
         ]
     if columns is not None:
         panels = [panel for row in rows for panel in row]
         rows = [panels[at : at + columns] for at in range(0, len(panels), columns)]
+    else:
+        rows = [part for row in rows for part in _apart(row)]
     return sheet(rows)
 
 
-def _panels(
-    expl: Explanation,
-    resampling_filter: ResamplingFilter,
-    colormap: Colormap | None,
-    alpha_limit: float | None,
-) -> list[Panel]:
+def _apart(row: list[Panel]) -> list[list[Panel]]:
+    """A row, or if there are charts in it, which are wide, a row for each."""
+    return [[panel] for panel in row] if any(panel.is_chart for panel in row) else [row]
+
+
+def _panels(expl: Explanation, style: Style) -> list[Panel]:
     if expl.kind == "text":
         return [
             Panel(spans_as_image([Passage(target)]), target.label, _note(target))
             for target in expl.targets or ()
         ] or [Panel(None, expl.error or "")]
-    image = enlarged(image_of(expl))
+    kind = drawn_kind(expl)
+    if not kind.is_chart:
+        expl = replace(expl, image=enlarged(image_of(expl)))
     if not expl.targets:
-        return [Panel(image, expl.error or "")]
+        return [Panel(kind.still(expl, None, style), expl.error or "", is_chart=kind.is_chart)]
     return [
         Panel(
-            _overlay(image.copy(), target, resampling_filter, colormap, alpha_limit),
+            kind.still(expl, target, style),
             target.label,
             _note(target),
+            kind.is_chart,
         )
         for target in expl.targets
     ]
@@ -185,122 +211,6 @@ def _panels(
 def _note(target: TargetExplanation) -> str:
     score = format_score(target.score, target.is_probability)
     return f"score {score}" if score else ""
-
-
-def _overlay(
-    image: Image.Image,
-    target: TargetExplanation,
-    resampling_filter: ResamplingFilter,
-    colormap: Colormap | None,
-    alpha_limit: float | None,
-) -> Image.Image:
-    """Draw one heatmap on an RGBA picture.
-
-    It is drawn in strips that fit into a processor's cache; a photograph of 12 megapixels would be
-    many times that.
-    """
-    from matplotlib.colors import Colormap as Table
-
-    least = -1 if target.signed else 0
-    heatmap = _validate_heatmap(target.heatmap, least)
-    if heatmap.ndim != 2:
-        raise ValueError(f"heatmap must have shape (height, width), got {heatmap.shape}")
-    known = _known(colormap, target.signed)
-    rows: int | None = max(1, _STRIP // image.width)
-    if isinstance(known, Table) and known.N <= _MOST_COLOURS:
-        colour = _by_table(known, least, alpha_limit)
-    else:
-        colour, rows = _by_function(known, least, alpha_limit), None
-    is_opaque = image.getchannel("A").getextrema() == (255, 255)
-    for top, heat in _strips(heatmap, image.size, resampling_filter, rows):
-        strip = Image.fromarray(colour(heat))
-        if is_opaque:
-            image.paste(strip, (0, top), strip)
-        else:
-            below = image.crop((0, top, image.width, top + strip.height))
-            image.paste(_overlay_heatmap(strip, below), (0, top))
-    if is_opaque:
-        image.putalpha(255)  # pasting has blended it with that of the heatmap
-    return image
-
-
-# Pixels of a strip, some 256 KiB as colours.
-_STRIP = 1 << 16
-# Steps of heat in a table of colours, at least: so many make the opacity right to a byte. Each
-# colour gets a whole number of them, so that none begins too early.
-_STEPS = 4096
-# As many as 16 bits can count.
-_MOST_COLOURS = 1 << 16
-
-
-def _by_table(
-    colormap: Any, least: int, alpha_limit: float | None
-) -> Callable[[Float32[np.ndarray, "height width"]], UInt8[np.ndarray, "height width 4"]]:
-    """A function from heat ``(height, width)`` to RGBA bytes, by a Matplotlib colormap."""
-    count = colormap.N * math.ceil(_STEPS / colormap.N)
-    table = colormap(np.arange(count) * colormap.N // count, bytes=True)[np.newaxis]
-    middles = least + (1 - least) * (np.arange(count) + 0.5) / count
-    _update_alpha(table, starting_array=np.abs(middles)[np.newaxis], alpha_limit=alpha_limit)
-    words = np.ascontiguousarray(table[0]).view(np.uint32)[:, 0]
-    factor = np.float32(count / (1 - least))
-
-    def colour(heat: Float32[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width 4"]:
-        place = heat * factor
-        if least:
-            place -= least * factor
-        np.clip(place, 0, count - 1, out=place)
-        pixels: np.ndarray = words.take(place.astype(np.uint16), mode="clip")
-        return pixels.view(np.uint8).reshape(*heat.shape, 4)
-
-    return colour
-
-
-def _by_function(
-    colormap: Callable[[np.ndarray], np.ndarray], least: int, alpha_limit: float | None
-) -> Callable[[Float32[np.ndarray, "height width"]], UInt8[np.ndarray, "height width 4"]]:
-    """The same by any function, which gets the whole heatmap at once."""
-
-    def colour(heat: Float32[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width 4"]:
-        heat = heat.clip(least, 1)
-        coloured = _colorize((heat - least) / (1 - least) if least else heat, colormap)
-        _update_alpha(coloured, starting_array=np.abs(heat), alpha_limit=alpha_limit)
-        return to_bytes(coloured)
-
-    return colour
-
-
-def _known(colormap: Any, is_signed: bool) -> Any:
-    """A colormap by its name, a function as it is, and for None the default."""
-    from matplotlib import colormaps
-
-    if colormap is None:
-        return _diverging() if is_signed else colormaps["viridis"]
-    if isinstance(colormap, str):
-        if colormap not in colormaps:
-            raise ValueError(
-                f"unknown colormap {colormap!r}; see matplotlib.colormaps for the names"
-            )
-        return colormaps[colormap]
-    if not callable(colormap):
-        raise TypeError(
-            "colormap must be a Matplotlib colormap, its name, or a function, "
-            f"got {type(colormap).__name__}"
-        )
-    return colormap
-
-
-@lru_cache(maxsize=1)
-def _diverging() -> Any:
-    """The colormap of signed heatmaps: 0 is blue, 1 is red."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    # Most diverging colormaps are pale in the middle; that would veil the picture, which shows
-    # through there. Both ends are about equally light, and differ for people who see no red or
-    # green.
-    return LinearSegmentedColormap.from_list("kerasight_diverging", _DIVERGING)
-
-
-_DIVERGING = ("#0a4fd0", "#2f8cff", "#9a9a9a", "#ff6a3d", "#d40f0f")
 
 
 def heatmap_to_image(heatmap: Shaped[np.ndarray, "height width *colours"]) -> Image.Image:
@@ -317,7 +227,7 @@ def heatmap_to_image(heatmap: Shaped[np.ndarray, "height width *colours"]) -> Im
         TypeError: If ``heatmap`` is no NumPy array of real numbers.
         ValueError: If it has another shape, values outside [0, 1], or NaN.
     """
-    _validate_heatmap(heatmap)
+    checked_heatmap(heatmap)
     if heatmap.ndim not in (2, 3):
         raise ValueError(
             "heatmap must have rank 2 (grey) or rank 3 (colours), "
@@ -360,110 +270,16 @@ def expand_heatmap(
     return small.resize(image.size, resample=pillow_filter(resampling_filter))
 
 
-def _strips(
-    heatmap: Shaped[np.ndarray, "_ _"],
-    size: tuple[int, int],
-    resampling_filter: ResamplingFilter,
-    rows: int | None = None,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Resize float values to ``size`` (width, height), a number of rows at a time.
-
-    Filters overshoot: nothing is clipped.
-
-    Yields:
-        The first row of a strip, and the strip: float32, not to be written to.
-    """
-    used = pillow_filter(resampling_filter)
-    width, height = size
-    rows = rows or height
-    values = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))
-    if used in (Image.Resampling.NEAREST, Image.Resampling.BOX):
-        # If a cell ends in the middle of a row, a strip might round differently from the whole.
-        whole = np.asarray(values.resize(size, resample=used))
-        yield from ((top, whole[top : top + rows]) for top in range(0, height, rows))
-        return
-    # Pillow resizes one way after the other too.
-    wide = values.resize((width, values.height), resample=used)
-    for top in range(0, height, rows):
-        count = min(rows, height - top)
-        part = (0, top * wide.height / height, width, (top + count) * wide.height / height)
-        yield top, np.asarray(wide.resize((width, count), resample=used, box=part))
-
-
 def _resize(
     heatmap: Shaped[np.ndarray, "_ _"], size: tuple[int, int], resampling_filter: ResamplingFilter
 ) -> Float32[np.ndarray, "height width"]:
     """Resize values in [0, 1] to ``size`` (width, height); filters that overshoot are clipped."""
-    [(_, resized)] = _strips(heatmap, size, resampling_filter)
+    [(_, resized)] = heat_in_strips(heatmap, size, resampling_filter)
     return resized.clip(0, 1)
 
 
-def _colorize(
-    heat: Float[np.ndarray, "height width"], colormap: Callable[[np.ndarray], np.ndarray]
-) -> Float64[np.ndarray, "height width 4"]:
-    """Colours ``(height, width, 4)`` in [0, 1] for a float array ``(height, width)`` in [0, 1]."""
-    coloured = np.array(colormap(heat), dtype=np.float64)
-    if coloured.shape not in {(*heat.shape, 3), (*heat.shape, 4)}:
-        raise ValueError(
-            f"colormap must return colours of shape {(*heat.shape, 4)} or {(*heat.shape, 3)}, "
-            f"got {coloured.shape}"
-        )
-    lowest, highest = coloured.min(), coloured.max()
-    # Rounding may go a little too far. Also False where there is a NaN.
-    if not (lowest >= -1e-6 and highest <= 1 + 1e-6):
-        raise ValueError(
-            f"colormap must return colours between 0 and 1, got a minimum of {lowest:g} and a "
-            f"maximum of {highest:g}{'; divide by 255' if 2 < highest <= 255 else ''}"
-        )
-    if coloured.shape[2] == 3:
-        coloured = np.dstack([coloured, np.ones(heat.shape)])
-    return coloured
-
-
 # Private names of eli5 that its tests call, with its arguments.
-
-
-def _validate_heatmap(heatmap: Any, least: int = 0) -> np.ndarray:
-    """The heatmap; raises if it is no array with real values in [least, 1]."""
-    if not isinstance(heatmap, np.ndarray):
-        raise TypeError(f"heatmap must be a numpy.ndarray, got {type(heatmap).__name__}")
-    if not is_real(heatmap):
-        raise TypeError(f"heatmap must hold real numbers, got an array of {heatmap.dtype}")
-    if heatmap.size == 0:
-        raise ValueError(f"heatmap must have at least one cell, got shape {heatmap.shape}")
-    lowest, highest = heatmap.min(), heatmap.max()
-    if not (lowest >= least and highest <= 1):  # also False where there is a NaN
-        raise ValueError(
-            f"heatmap values must lie between {least} and 1, got a minimum of {lowest} "
-            f"and a maximum of {highest}"
-        )
-    return heatmap
-
-
-def _update_alpha(
-    rgba: np.ndarray,
-    starting_array: np.ndarray | None = None,
-    alpha_limit: float | None = None,
-) -> None:
-    """Set the opacity of ``rgba`` ``(height, width, 4)`` in place.
-
-    The opacity is ``starting_array`` ``(height, width)`` in [0, 1], or what ``rgba`` has already,
-    and nowhere more than ``alpha_limit``.
-    """
-    is_bytes = rgba.dtype == np.uint8
-    alpha = starting_array
-    if alpha is None:
-        alpha = rgba[..., 3] / 255 if is_bytes else rgba[..., 3]
-    alpha = _cap_alpha(alpha, alpha_limit)
-    rgba[..., 3] = to_bytes(alpha) if is_bytes else alpha
-
-
-def _cap_alpha(alpha: np.ndarray, limit: float | None) -> np.ndarray:
-    """A new array with the values of ``alpha``, none above ``limit``; None sets no limit."""
-    capped: np.ndarray = np.minimum(alpha, greatest_opacity(limit))
-    return capped
-
-
-def _overlay_heatmap(heatmap_image: Image.Image, image: Image.Image) -> Image.Image:
-    """Lay an RGBA heatmap over an RGBA picture of the same size."""
-    return Image.alpha_composite(image, heatmap_image)
+_validate_heatmap = checked_heatmap
+_update_alpha = update_alpha
+_cap_alpha = capped_alpha
+_overlay_heatmap = composited

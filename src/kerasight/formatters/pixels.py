@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+from kerasight.checks import is_real
 
 if TYPE_CHECKING:
     from jaxtyping import Shaped, UInt8
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Colormap",
     "ResamplingFilter",
+    "doc_of",
     "greatest_opacity",
     "image_of",
     "pillow_filter",
@@ -40,6 +43,30 @@ def image_of(expl: Explanation) -> Image.Image:
             f"expl.image must have at least one pixel, got {expl.image.width} x {expl.image.height}"
         )
     return to_rgba(expl.image)
+
+
+def doc_of(expl: Explanation, axes: Sequence[str]) -> Shaped[np.ndarray, " ..."]:
+    """The array of an explanation that heatmaps belong over; raises if there is none.
+
+    Args:
+        expl: An explanation.
+        axes: The names of the axes that it must have.
+    """
+    doc, wanted = expl.doc, f"({', '.join(axes)})"
+    if not isinstance(doc, np.ndarray):
+        raise TypeError(
+            f"expl.doc must be an array {wanted}, as expl.kind is {expl.kind!r}, "
+            f"got {type(doc).__name__}"
+        )
+    if not is_real(doc):
+        raise TypeError(f"expl.doc must hold real numbers, got an array of {doc.dtype}")
+    if doc.ndim != len(axes) or doc.size == 0:
+        raise ValueError(
+            f"expl.doc must have shape {wanted}, as expl.kind is {expl.kind!r}, got {doc.shape}"
+        )
+    if not np.isfinite(doc).all():
+        raise ValueError("expl.doc must be finite, got NaN or infinity")
+    return doc
 
 
 def to_rgba(image: Image.Image) -> Image.Image:

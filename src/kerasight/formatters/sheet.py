@@ -12,7 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kerasight.escapes import printable
 
-__all__ = ["Panel", "dejavu", "enlarged", "sheet"]
+__all__ = ["LETTERS", "Panel", "dejavu", "enlarged", "sheet"]
+
+# How high the letters of charts are; these are some 1200 pixels wide.
+LETTERS = 20
 
 # A caption of some twenty letters needs this many pixels.
 _LEAST_SIDE = 160
@@ -27,11 +30,13 @@ class Panel(NamedTuple):
         picture: A picture of any mode.
         title: The first part of its caption, in black.
         note: The second part, in grey.
+        is_chart: Whether the picture is a chart, and has its caption above it.
     """
 
     picture: Image.Image | None
     title: str = ""
     note: str = ""
+    is_chart: bool = False
 
 
 def enlarged(picture: Image.Image) -> Image.Image:
@@ -43,44 +48,65 @@ def enlarged(picture: Image.Image) -> Image.Image:
     return picture.resize(size, Image.Resampling.NEAREST)
 
 
-def sheet(rows: Sequence[Sequence[Panel]]) -> Image.Image:
+def sheet(
+    rows: Sequence[Sequence[Panel]], letters: int | None = None, *, has_margin: bool = True
+) -> Image.Image:
     """Lay panels out in rows, on white, columns aligned.
 
     Args:
         rows: The panels of each row; rows may be of different lengths.
+        letters: How high the letters of captions are; if None, they grow with the pictures, but for
+            those of charts.
+        has_margin: Whether there is room around all panels, as between them.
 
     Returns:
         RGBA image.
     """
     widths = _widths(rows)
-    size = max(13, round(min(widths) / 15))
+    has_charts = any(panel.is_chart for row in rows for panel in row)
+    size = letters or (LETTERS if has_charts else max(13, round(min(widths) / 15)))
     font = dejavu(size)
     gap, space, line = round(0.8 * size), round(0.4 * size), round(1.35 * size)
     captions = [[_caption(panel, widths[i], font) for i, panel in enumerate(row)] for row in rows]
+
+    def height_of_captions(number: int, is_above: bool) -> int:
+        counts = [
+            len(lines)
+            for panel, lines in zip(rows[number], captions[number], strict=True)
+            if panel.is_chart == is_above
+        ]
+        most = max(counts, default=0)
+        # Below a picture there is room for a caption even where there is none.
+        return space + line * most if most or (counts and not is_above) else 0
+
+    margin = gap if has_margin else 0
+    above = [height_of_captions(number, True) for number in range(len(rows))]
+    below = [height_of_captions(number, False) for number in range(len(rows))]
     tallest = [max(panel.picture.height if panel.picture else 0 for panel in row) for row in rows]
-    heights = [
-        height + space + line * max(map(len, lines))
-        for height, lines in zip(tallest, captions, strict=True)
-    ]
+    heights = [sum(parts) for parts in zip(above, tallest, below, strict=True)]
     whole = Image.new(
         "RGBA",
-        (sum(widths) + gap * (len(widths) + 1), sum(heights) + gap * (len(heights) + 1)),
+        (
+            sum(widths) + gap * (len(widths) - 1) + 2 * margin,
+            sum(heights) + gap * (len(heights) - 1) + 2 * margin,
+        ),
         _WHITE,
     )
     draw = ImageDraw.Draw(whole)
-    top = gap
-    for row, lines_of, height, picture_height in zip(rows, captions, heights, tallest, strict=True):
-        left = gap
-        for panel, lines, width in zip(row, lines_of, widths, strict=False):
+    top = margin
+    for number, row in enumerate(rows):
+        left = margin
+        at = top + above[number]
+        for panel, lines, width in zip(row, captions[number], widths, strict=False):
             if panel.picture is not None:
                 indent = (width - panel.picture.width) // 2
-                whole.alpha_composite(panel.picture.convert("RGBA"), (left + indent, top))
+                whole.alpha_composite(panel.picture.convert("RGBA"), (left + indent, at))
+            first = top if panel.is_chart else at + tallest[number] + space
             for place, (text, colour) in enumerate(lines):
                 indent = round((width - font.getlength(text)) / 2)
-                below = top + picture_height + space + place * line
-                draw.text((left + indent, below), text, fill=colour, font=font)
+                draw.text((left + indent, first + place * line), text, fill=colour, font=font)
             left += width + gap
-        top += height + gap
+        top += heights[number] + gap
     return whole
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
@@ -11,12 +11,21 @@ from PIL import Image
 from kerasight.base import FAINT, Explanation, TargetExplanation, check_explanation
 from kerasight.checks import flag, is_real
 from kerasight.escapes import printable
+from kerasight.formatters.kinds import KINDS
+from kerasight.formatters.places import hottest_in, strongest
 from kerasight.formatters.spans import spans_as_lines
 
 if TYPE_CHECKING:
     from jaxtyping import Shaped
 
-__all__ = ["fewer_cells", "format_as_text", "format_score", "is_drawable", "place_in_words"]
+__all__ = [
+    "fewer_cells",
+    "format_as_text",
+    "format_score",
+    "is_drawable",
+    "place_in_words",
+    "shape_of_doc",
+]
 
 SECTIONS = ("method", "description", "targets")
 # Parts that eli5 shows for other models; an explanation of an image has none of them.
@@ -37,7 +46,8 @@ def format_as_text(
 
     Two characters stand for a cell of the heatmap, from a space (0) over ``·░▒▓`` to ``█`` (1). In
     a signed heatmap, evidence against the class goes from a space over ``-~=≈`` to ``≡`` (-1).
-    Larger heatmaps are averaged down to 32 cells a side.
+    Larger heatmaps are averaged down to 32 cells a side. Of a volume or a video there is the plane
+    or the frame through the hottest cell.
 
     A text is wrapped, and below each line is one with these characters below its words. Then come
     the ten words of the greatest weights, with bars.
@@ -78,7 +88,7 @@ def format_as_text(
     if "description" in show and expl.description:
         blocks.append(_paragraph(expl.description))
     if "targets" in show:
-        blocks += [_target(target, colour) for target in expl.targets or ()]
+        blocks += [_target(expl, target, colour) for target in expl.targets or ()]
     return "\n\n".join(blocks)
 
 
@@ -107,39 +117,50 @@ def format_score(score: float | None, is_probability: bool = False) -> str:
     return ">99.9%" if text == "100.0%" and score < 1 else text
 
 
-def place_in_words(heatmap: Shaped[np.ndarray, " ..."] | None) -> str:
+def place_in_words(
+    heatmap: Shaped[np.ndarray, " ..."] | None,
+    kind: str = "picture",
+    shape: Sequence[int] | None = None,
+) -> str:
     """Where a heatmap is hottest, in words.
 
     Args:
-        heatmap: Array ``(height, width)`` with values in [0, 1] or [-1, 1], or anything else.
+        heatmap: Array with the axes of the kind, ``(height, width)`` of a picture, with values in
+            [0, 1] or [-1, 1], or anything else.
+        kind: The ``kind`` of the explanation.
+        shape: The lengths of these axes in what the heatmap belongs over; if None, of its own.
 
     Returns:
-        Such as ``"hottest at the upper right"``, or ``"strongest against it at the left"`` if the
-        value farthest from 0 is negative. ``"blank"`` if all values are 0, ``"nearly blank"`` if
-        all are nearer to it than `FAINT`. Empty if this is no heatmap.
+        Such as ``"hottest at the upper right"``, of a signal ``"hottest at step 37 of 128"``, of a
+        volume ``"hottest at depth 13 of 24, in the centre"``, and the same with ``"frame"`` of a
+        video; all count from 1. It begins with ``"strongest against it"`` if the value farthest
+        from 0 is negative. ``"blank"`` if all values are 0, ``"nearly blank"`` if all are nearer to
+        it than `FAINT`. Empty if this is no heatmap.
     """
-    if not is_drawable(heatmap):
+    if not is_drawable(heatmap, kind):
         return ""
-    row, column = strongest(heatmap)
-    value = heatmap[row, column]
+    cell = strongest(heatmap)
+    value = heatmap[cell]
     if abs(value) < FAINT:
         return "nearly blank" if value else "blank"
-    across, down = _third(column, heatmap.shape[1]), _third(row, heatmap.shape[0])
+    shape = heatmap.shape if shape is None else shape
+    places = zip(KINDS[kind].cells, hottest_in(heatmap, shape), shape, strict=True)
+    words = [f"at {name} {place + 1} of {length}" for name, place, length in places]
+    if heatmap.ndim >= 2:
+        words[-2:] = [_in_picture(cell[-2:], heatmap.shape[-2:])]
+    return f"{'hottest' if value > 0 else 'strongest against it'} {', '.join(words)}"
+
+
+def _in_picture(cell: Sequence[int], shape: Sequence[int]) -> str:
+    """In which ninth of a picture a cell lies."""
+    down, across = map(_third, cell, shape)
     if (down, across) == (1, 1):
-        place = "in the centre"
-    elif down == 1:
-        place = f"at the {_COLUMNS[across]}"
-    elif across == 1:
-        place = f"at the {('top', '', 'bottom')[down]}"
-    else:
-        place = f"at the {_ROWS[down]} {_COLUMNS[across]}"
-    return f"{'hottest' if value > 0 else 'strongest against it'} {place}"
-
-
-def strongest(heatmap: Shaped[np.ndarray, "height width"]) -> tuple[int, int]:
-    """Row and column of the cell with the value farthest from 0, the first of equals."""
-    row, column = np.unravel_index(int(np.abs(heatmap).argmax()), heatmap.shape)
-    return int(row), int(column)
+        return "in the centre"
+    if down == 1:
+        return f"at the {_COLUMNS[across]}"
+    if across == 1:
+        return f"at the {('top', '', 'bottom')[down]}"
+    return f"at the {_ROWS[down]} {_COLUMNS[across]}"
 
 
 def _third(place: int, length: int) -> int:
@@ -148,19 +169,20 @@ def _third(place: int, length: int) -> int:
 
 
 def is_drawable(
-    heatmap: Shaped[np.ndarray, " ..."] | None,
-) -> TypeGuard[Shaped[np.ndarray, "height width"]]:
-    """Whether this is a heatmap: an array ``(height, width)`` of finite real numbers."""
+    heatmap: Shaped[np.ndarray, " ..."] | None, kind: str = "picture"
+) -> TypeGuard[Shaped[np.ndarray, " ..."]]:
+    """Whether this is a heatmap: an array of finite real numbers with the axes of the kind."""
     return (
         isinstance(heatmap, np.ndarray)
         and is_real(heatmap)
-        and heatmap.ndim == 2
+        and kind in KINDS
+        and heatmap.ndim == len(KINDS[kind].axes)
         and heatmap.size > 0
         and bool(np.isfinite(heatmap).all())
     )
 
 
-def _target(target: TargetExplanation, colour: bool) -> str:
+def _target(expl: Explanation, target: TargetExplanation, colour: bool) -> str:
     """A class, its score, and its heatmap or its text, if there is one that can be drawn."""
     title = printable(target.label)
     if target.score is not None:
@@ -168,18 +190,29 @@ def _target(target: TargetExplanation, colour: bool) -> str:
     if target.weighted_spans is not None:
         return "\n".join([title, *spans_as_lines(target, colour)])
     heatmap = target.heatmap
-    if not is_drawable(heatmap):
+    if not is_drawable(heatmap, expl.kind):
         return title
-    row, column = strongest(heatmap)
-    where = place_in_words(heatmap)
-    is_blank = where.endswith("blank")
-    if not is_blank:
-        where += f": {heatmap[row, column]:.2f} in row {row + 1}, column {column + 1}"
-    height, width = heatmap.shape
-    lines = [title, where if is_blank else f"{where} of {height} x {width}"]
-    if not is_blank:
-        lines += _block(heatmap)
-    return "\n".join(lines)
+    shape = shape_of_doc(expl, heatmap)
+    where = place_in_words(heatmap, expl.kind, shape)
+    if where.endswith("blank"):
+        return f"{title}\n{where}"
+    cell = strongest(heatmap)
+    where += f": {heatmap[cell]:.2f}"
+    if heatmap.ndim >= 2:
+        row, column = cell[-2:]
+        height, width = heatmap.shape[-2:]
+        where += f" in row {row + 1}, column {column + 1} of {height} x {width}"
+    # Of a stack the slice that the hottest cell is in.
+    drawn = heatmap[np.newaxis] if heatmap.ndim == 1 else heatmap[cell[:-2]]
+    return "\n".join([title, where, *_block(drawn)])
+
+
+def shape_of_doc(expl: Explanation, heatmap: Shaped[np.ndarray, " ..."]) -> tuple[int, ...]:
+    """The axes of what a heatmap belongs over: of a picture its own cells, else of the doc."""
+    doc = expl.doc
+    if isinstance(doc, np.ndarray) and doc.ndim == heatmap.ndim + 1 and doc.size:
+        return doc.shape[:-1]
+    return heatmap.shape
 
 
 def _block(heatmap: Shaped[np.ndarray, "height width"]) -> list[str]:

@@ -15,9 +15,9 @@ async function start(root) {
   await view.open();
   stills.before(view.stage);
   stills.hidden = true;
-  if (dials.children.length) {
-    dials.prepend(makeSlider(Math.round(100 * view.opacity), (value) => view.limit(value / 100)));
-  }
+  if (form.dataset.live) form.classList.replace("ks-stacked", form.dataset.live);
+  if (dials.children.length) dials.prepend(makeFader(Math.round(100 * view.opacity), view));
+  if (view.slices) dials.prepend(...makeTurner(view));
   dials.after(view.reading);
 
   const scales = [...dials.querySelectorAll(".ks-scale")];

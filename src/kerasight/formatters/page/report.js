@@ -138,9 +138,11 @@ function startReport() {
     const buttons = Object.keys(steps).map((name) => makeButton(name, () => go(name)));
     buttons.forEach((button) => { button.disabled = !steps[button.textContent]; });
     const dials = element("div", "ks-dials");
-    dials.append(makeSlider(field("opacity").value, (value) => {
-      field("opacity").value = value;
-      fade();
+    dials.append(makeFader(field("opacity").value, {
+      limit(value) {
+        field("opacity").value = Math.round(100 * value);
+        fade();
+      },
     }));
     const dialog = enlarge(card.node.querySelector(".ks-view"), card.view, card.name, buttons, [dials]);
     buttons.find((button) => button.textContent === pressed && !button.disabled)?.focus();

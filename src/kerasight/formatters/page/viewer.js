@@ -70,24 +70,58 @@ function makeChoice(form) {
   rows.replaceWith(choice);
 }
 
-function makeSlider(percent, changed) {
-  const slider = element("input", "", { type: "range", min: 0, max: 100, step: 1, ...OWN_KEYS });
+// `told` makes what stands beside it, and `changed` is called when it is moved.
+function makeSlider(text, value, most, told, changed) {
+  const slider = element("input", "", { type: "range", min: 0, max: most, step: 1, ...OWN_KEYS });
   const shown = element("output");
   const label = element("label", "ks-opacity");
   const name = element("span", "ks-label");
-  name.textContent = "Opacity";
-  slider.value = String(percent);
+  name.textContent = text;
+  slider.value = String(value);
   const say = () => {
-    shown.textContent = `${slider.value}%`;
+    shown.textContent = told(Number(slider.value));
     slider.setAttribute("aria-valuetext", shown.textContent);
   };
   say();
   slider.addEventListener("input", () => {
     say();
-    changed(slider.value);
+    changed(Number(slider.value));
   });
   label.append(name, slider, shown);
   return label;
+}
+
+const makeFader = (percent, view) => makeSlider(
+  "Opacity", percent, 100, (value) => `${value}%`, (value) => view.limit(value / 100));
+
+// Leads through the slices of a volume or a video, which a button plays.
+function makeTurner(view) {
+  const { name, numbers, count, start } = view.slices;
+  const title = name[0].toUpperCase() + name.slice(1);
+  const last = numbers.length - 1;
+  const turner = makeSlider(
+    title, start, last, (at) => `${numbers[at]} of ${count}`, (at) => view.turn(at));
+  const slider = turner.querySelector("input");
+  let playing;
+  const stop = () => {
+    clearInterval(playing);
+    playing = undefined;
+    button.textContent = "Play";
+  };
+  const next = () => {
+    if (!slider.isConnected) return stop();
+    slider.value = slider.valueAsNumber < last ? slider.valueAsNumber + 1 : 0;
+    slider.dispatchEvent(new Event("input"));
+  };
+  const button = makeButton("Play", () => {
+    if (playing) return stop();
+    button.textContent = "Pause";
+    playing = setInterval(next, 120);
+  });
+  slider.addEventListener("pointerdown", stop);
+  slider.addEventListener("keydown", stop);
+  button.classList.add("ks-play");
+  return [turner, button];
 }
 
 function makeButton(text, pressed) {
@@ -138,18 +172,26 @@ function makeView(form, looks, hint, enlarged) {
   const store = form.querySelector(".ks-data");
   const stage = form.querySelector(".ks-stage") ?? element("div", "ks-stage");
   const reading = element("output", "ks-reading");
-  let data, image, canvas, cell, mark;
+  let data, image, canvas, lines, cell, mark;
   let chosen = 0;
+  let at = 0;
   let place = null;
   let opacity = null;
 
   const target = () => data.targets[chosen];
 
+  // Of several slices, `values` and `heat` are those of the one that is shown.
   function decoded(item) {
-    if (item.cells && !item.values) {
-      const low = item.signed ? -1 : 0;
-      item.values = Float32Array.from(
-        new Uint16Array(bytes(item.cells).buffer), (n) => low + (n / 65535) * (1 - low));
+    if (!item.cells) return item;
+    const low = item.signed ? -1 : 0;
+    item.all ??= Float32Array.from(
+      new Uint16Array(bytes(item.cells).buffer), (n) => low + (n / 65535) * (1 - low));
+    if (item.at !== at) {
+      const size = item.shape[0] * item.shape[1];
+      const first = data.slices ? at * size : 0;
+      item.values = item.all.subarray(first, first + size);
+      item.heat = undefined;
+      item.at = at;
     }
     return item;
   }
@@ -166,6 +208,10 @@ function makeView(form, looks, hint, enlarged) {
     const item = decoded(target());
     const kind = item.signed ? "signed" : "plain";
     image.alt = item.alt;
+    if (item.outline) {
+      lines.src = item.outline;
+      canvas.after(lines);
+    } else lines.remove();
     form.querySelector(`.ks-scale[data-kind="${kind}"] .ks-bar`)?.append(mark);
     if (!item.cells) {
       context.clearRect(0, 0, canvas.width, canvas.height);
@@ -274,6 +320,7 @@ function makeView(form, looks, hint, enlarged) {
     stage,
     reading,
     get opacity() { return opacity; },
+    get slices() { return data.slices && data; },
     async open() {
       if (data) return;
       data = JSON.parse(store.textContent);
@@ -281,6 +328,7 @@ function makeView(form, looks, hint, enlarged) {
       const [width, height] = data.size;
       image = element("img", "", { width, height });
       canvas = element("canvas", "", { width, height, "aria-hidden": "true" });
+      lines = element("img", "ks-lines", { alt: "" });
       cell = element("span", "ks-cell");
       mark = element("i", "ks-mark");
       cell.hidden = mark.hidden = true;
@@ -293,10 +341,11 @@ function makeView(form, looks, hint, enlarged) {
           "Heat by cell. Arrow keys move, Home goes to the strongest cell, Enter enlarges.",
       })) stage.setAttribute(key, value);
       stage.style.setProperty("--ks-aspect", String(width / height));
-      image.src = data.picture;
+      at = data.start ?? 0;
+      image.src = data.picture ?? data.slices[at];
+      stage.replaceChildren(image, canvas, cell);
       paint();
       read(null, false);
-      stage.replaceChildren(image, canvas, cell);
       await image.decode();
     },
     close() {
@@ -304,11 +353,19 @@ function makeView(form, looks, hint, enlarged) {
       read(null, false);
       stage.replaceChildren();
       mark.remove();
-      data = image = canvas = cell = mark = undefined;
+      data = image = canvas = lines = cell = mark = undefined;
     },
     select(number) {
       chosen = number;
       if (!data) return;
+      paint();
+      read(place, false);
+    },
+    async turn(number) {
+      at = number;
+      image.src = data.slices[at];
+      await image.decode().catch(() => {});  // which a next one may interrupt
+      if (at !== number) return;
       paint();
       read(place, false);
     },
