@@ -50,11 +50,11 @@ def test_arguments_may_be_passed_by_position_from_the_first_call_on() -> None:
     ("function", "arguments", "says"),
     [
         ("explain_prediction", {"blur": 3}, "unexpected keyword argument 'blur'; known are target"),
-        ("explain_prediction", {"target": [1]}, "'target'; the nearest name is targets"),
+        ("explain_prediction", {"tragets": [1]}, "'tragets'; the nearest name is targets"),
         ("explain_prediction", {"colormap": "jet"}, "'colormap'; .*show_prediction"),
         ("show_prediction", {"colourmap": "jet"}, "'colourmap'; the nearest name is colormap"),
         ("explain_predictions", {"image": None}, "'image'; the nearest name is images"),
-        ("show_predictions", {"target": [1]}, "'target'; the nearest name is targets"),
+        ("show_predictions", {"tragets": [1]}, "'tragets'; the nearest name is targets"),
     ],
 )
 def test_an_unknown_argument_is_refused_in_the_name_of_what_was_called(

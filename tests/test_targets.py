@@ -479,6 +479,7 @@ def test_a_function_takes_the_outputs_in_their_structure() -> None:
         (lambda outputs: 3.0, ValueError, "one number a doc.*got float"),
         (targets.Number, TypeError, r"got Number; call it, as in target=targets.Number\(\)"),
         ("dog", TypeError, "got str"),
+        ([1], TypeError, "got list; a list of classes is passed as targets="),
         (True, TypeError, "got bool"),
         (2, ValueError, "target 2 is out of range"),
         (targets.Difference(0, targets.Output(0)), ValueError, "does not say which of its scores"),

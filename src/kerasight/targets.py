@@ -620,6 +620,8 @@ def readout_from(given: Any) -> Readout:
     if callable(given) and not isinstance(given, type):
         return Function(given)
     called = "; call it, as in target=targets.Number()" if isinstance(given, type) else ""
+    if isinstance(given, list):
+        called = "; a list of classes is passed as targets="
     raise TypeError(
         "target must be one of kerasight.targets, the index of a class, or a function of the "
         f"model's outputs, got {getattr(given, '__name__', type(given).__name__)}{called}"

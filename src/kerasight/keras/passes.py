@@ -44,7 +44,7 @@ from kerasight.keras.targets import Target
 from kerasight.keras.traces import WORTH_A_TRACE
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Shaped
 
 __all__ = ["Pass", "look"]
 
@@ -75,7 +75,7 @@ class Pass:
     target: Target
     scores: Float[np.ndarray, "docs classes"]
     calls: Sequence[Call] = ()
-    facts: Sequence[np.ndarray] = ()
+    facts: Sequence[Shaped[np.ndarray, "docs ..."]] = ()
 
     def of_docs(self, docs: int) -> Pass:
         """The pass of so many docs, the first ones, where each has a row of its own."""

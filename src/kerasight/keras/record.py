@@ -96,7 +96,7 @@ class Record:
     target: Target
     scores: Float[np.ndarray, "docs classes"]
     before: Float[np.ndarray, "docs prefix channels"]
-    facts: Sequence[np.ndarray] = ()
+    facts: Sequence[Shaped[np.ndarray, "docs ..."]] = ()
 
     def terms(self, doc: int) -> list[Terms]:
         """The terms of a doc, one for each of its targets.
