@@ -1,4 +1,4 @@
-"""kerasight shows where a Keras image classifier looked.
+"""kerasight shows where a Keras model looked.
 
 Use it as ``import kerasight as eli5``: the names, arguments and results are those of eli5's Keras
 API. Importing kerasight imports no framework; what a function needs comes with its first use.

@@ -202,10 +202,10 @@ class Explanation(_ComparesByField):
         method: Name of the method, ``"Grad-CAM"``.
         is_regression: Whether the score is a number that the model estimates, and of no class.
         targets: One ``TargetExplanation`` for each explained class.
-        feature_importances: Always None for images; part of eli5's interface.
-        decision_tree: Always None for images; part of eli5's interface.
-        highlight_spaces: Always None for images; part of eli5's interface.
-        transition_features: Always None for images; part of eli5's interface.
+        feature_importances: Always None; part of eli5's interface.
+        decision_tree: Always None; part of eli5's interface.
+        highlight_spaces: Always None; part of eli5's interface.
+        transition_features: Always None; part of eli5's interface.
         image: The Pillow image to lay the heatmap over; None if the doc is no picture.
         layer: Path of the layer that was explained, such as ``"backbone/conv5_out"``, with the
             names of the models around it. Not part of ``repr``, which is eli5's.

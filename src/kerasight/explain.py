@@ -74,7 +74,7 @@ def explain_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Explanation:
 
     Args:
         estimator: The model. Must be passed by position.
-        doc: The input, with its batch axis: for a Keras image model an array of shape
+        doc: The input, with its batch axis: for a Keras model of pictures an array of shape
             ``(1, height, width, channels)``.
         **kwargs: Passed on to the explainer: for Keras models ``targets``, ``layer`` and ``image``,
             which may also come by position, in this order; ``top_targets`` and ``target_names``;

@@ -30,7 +30,7 @@ def show_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Image.Image | Ex
 
     Args:
         estimator: The model. Must be passed by position.
-        doc: The input, shape ``(1, height, width, channels)``.
+        doc: The input with its batch axis, of a picture ``(1, height, width, channels)``.
         **kwargs: ``resampling_filter``, ``colormap`` and ``alpha_limit`` are passed to
             `kerasight.format_as_image`; all others (``targets``, ``top_targets``, ``layer``,
             ``image``, ...) to `kerasight.explain_prediction`.

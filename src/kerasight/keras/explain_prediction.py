@@ -53,16 +53,17 @@ def explain_prediction_keras(  # noqa: D417
     batch_size: int = 32,
     progress: bool | None = None,
 ) -> Explanation:
-    """Explain the prediction of a Keras image classifier with Grad-CAM or one of its relatives.
+    """Explain the prediction of a Keras model with Grad-CAM or one of its relatives.
 
-    Works on models of images, however they are built: Functional, Sequential, subclassed, and
-    models inside models. The model runs as it is, in inference mode, and stays as it was.
+    Works on models of pictures, signals, volumes, videos and texts, however they are built:
+    Functional, Sequential, subclassed, and models inside models. The model runs as it is, in
+    inference mode, and stays as it was.
 
     Args:
-        model: The classifier. Its output must be class scores, shape ``(1, classes)``:
-            probabilities or logits. Of several outputs, the first is explained (as in
-            ``model.outputs``: of a dict, the first by name). A head of one sigmoid unit has the one
-            class 0.
+        model: The model. Without ``target``, its output must be class scores, shape
+            ``(1, classes)``: probabilities or logits. Of several outputs, the first is explained
+            (as in ``model.outputs``: of a dict, the first by name), if ``output`` names no other. A
+            head of one sigmoid unit has the one class 0.
         doc: The preprocessed input of the model. A NumPy array: a picture ``(1, height, width,
             channels)``, or ``(1, channels, height, width)`` for a channels-first model; a signal
             ``(1, steps, channels)`` or ``(1, steps)``; a volume or a video ``(1, depth, height,
@@ -78,7 +79,8 @@ def explain_prediction_keras(  # noqa: D417
             explains the layer's input. Later layers see objects, earlier ones edges. None takes the
             last layer to run whose map has more than one cell, except layers that only drop out or
             augment; if the next layer takes something other than a layer's output, such as
-            ``x + y``, None takes the input of that next layer. If one pass calls a layer several
+            ``x + y``, None takes the input of that next layer. Of a transformer, None takes the
+            last tokens from which patches reach the score. If one pass calls a layer several
             times (shared, Siamese), the last call with a map is explained. A list of layers gives
             the mean of their heatmaps, at the highest of their resolutions.
         image: The picture to lay the heatmap over, a Pillow image of any size and mode. None makes
@@ -105,9 +107,10 @@ def explain_prediction_keras(  # noqa: D417
     Returns:
         An ``Explanation`` with the picture in ``image``, the path of the layer in ``layer``, and in
         ``targets`` one ``TargetExplanation`` (or as many as ``top_targets`` asks for), with
-        ``heatmap`` (float64, ``(height, width)`` of the layer, in [0, 1]; in [-1, 1] and ``signed``
-        if ``relu`` is False), ``target`` (the index of the class) and ``score`` (the model's output
-        for it). If the model is no image model, an ``Explanation`` whose ``error`` says so.
+        ``heatmap`` (float64, the places of the layer, ``(height, width)`` of a picture, in [0, 1];
+        in [-1, 1] and ``signed`` if ``relu`` is False), ``target`` (the index of the class, or what
+        is explained in words) and ``score`` (the model's output for it). If no layer has places, an
+        ``Explanation`` whose ``error`` says so.
 
     Raises:
         TypeError: If an argument has the wrong type: ``doc`` is no NumPy array of numbers,
@@ -182,7 +185,7 @@ def explain_prediction_keras_image(
     seen: str | int | None = None,
     **options: Any,
 ) -> Explanation:
-    """Explain the prediction of a Keras image classifier, whatever layers it has.
+    """Explain the prediction of a Keras model, whatever layers it has.
 
     Args:
         model: As in `explain_prediction_keras`, and so all others.

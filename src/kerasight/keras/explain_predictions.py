@@ -49,7 +49,7 @@ def explain_predictions_keras(
     errors: Literal["raise", "keep"] = "raise",
     **options: Any,
 ) -> Iterator[Explanation]:
-    """Explain the predictions of a Keras image classifier for many inputs.
+    """Explain the predictions of a Keras model for many inputs.
 
     Results come one by one and in order, each as soon as its batch is done. No more than two
     batches of docs are held at a time. Each result equals that of `explain_prediction` for its doc:
