@@ -8,7 +8,7 @@ outputs; `Difference` compares two targets. Any other function of the outputs is
 Example:
     >>> from kerasight import targets
     >>> targets.Output("age", targets.Number())
-    Output(name='age', of=Number(index=0))
+    Output(name='age', of=Number(number=0))
 """
 
 from __future__ import annotations
