@@ -166,22 +166,21 @@ class OnFeatures:
         self.fine, self.coarse = self.body.predict(docs, verbose=0)
 
     def transformer(self) -> keras.Model:
-        """Two blocks on the cells of the map, read at a class token; a sigmoid for each class."""
+        """A block on the cells of the map, read at a class token; a sigmoid for each class."""
         keras.utils.set_random_seed(0)
         inputs = keras.Input(self.coarse.shape[1:])
         x = layers.Dense(32)(layers.Reshape((144, 96))(inputs))
         x = ClassToken()(x)
-        for _ in range(2):
-            y = layers.LayerNormalization()(x)
-            x = layers.Add()([x, layers.MultiHeadAttention(4, 8)(y, y)])
-            y = layers.Dense(64, activation="gelu")(layers.LayerNormalization()(x))
-            x = layers.Add()([x, layers.Dense(32)(y)])
+        y = layers.LayerNormalization()(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(4, 8)(y, y)])
+        y = layers.Dense(64, activation="gelu")(layers.LayerNormalization()(x))
+        x = layers.Add()([x, layers.Dense(32)(y)])
         x = layers.LayerNormalization()(x)
         head = keras.Model(inputs, layers.Dense(len(CLASS_NAMES), activation="sigmoid")(x[:, 0]))
         answers = np.zeros((len(self.pictures), len(CLASS_NAMES)), np.float32)
         for row, one in zip(answers, self.pictures, strict=True):
             row[list(one.labels)] = 1
-        trained(head, self.coarse, answers, "binary_crossentropy", epochs=12, rate=0.003)
+        trained(head, self.coarse, answers, "binary_crossentropy", epochs=10, rate=0.003)
         return keras.Model(self.body.input, head(self.body.output[1]))
 
     def segmentation(self) -> keras.Model:
@@ -197,7 +196,7 @@ class OnFeatures:
             for label, mask in zip(one.labels, one.masks, strict=True):
                 row[mask.reshape(24, 4, 24, 4).mean(axis=(1, 3)) >= 0.5] = 1 + label
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        trained(head, [self.fine, self.coarse], answers, loss, epochs=12, rate=0.003)
+        trained(head, [self.fine, self.coarse], answers, loss, epochs=24, rate=0.003)
         x = layers.UpSampling2D(4, interpolation="bilinear")(head(self.body.output))
         return keras.Model(self.body.input, layers.Softmax()(x))
 
@@ -265,10 +264,11 @@ def draw_heads(demo: keras.Model, picture: Image.Image) -> None:
     box = targets.Box(0, decode=around_cells)
     save(kerasight.show_prediction(model, doc, target=box, **asked), "box")
 
+    asked |= {"logits": True, "method": "layercam"}
     model = on_features.transformer()
     for name in ("rocket", "house"):
         asked["targets"] = [CLASS_NAMES.index(name)]
-        save(kerasight.show_prediction(model, doc, logits=True, **asked), f"transformer-{name}")
+        save(kerasight.show_prediction(model, doc, **asked), f"transformer-{name}")
 
 
 def main() -> None:
