@@ -142,7 +142,7 @@ def test_a_layer_whose_patches_do_not_reach_the_score_is_said_to() -> None:
 
 def test_the_map_before_the_tokens_can_be_asked_for() -> None:
     model = vit()
-    expl = kerasight.explain_prediction(model, doc_of(model), layer="patches")
+    expl = kerasight.explain_prediction(model, doc_of(model), layer="patches", relu=False)
     assert (expl.layer, expl.targets[0].heatmap.shape) == ("patches", (4, 4))
 
 
@@ -163,6 +163,7 @@ def test_stages_merge_tokens_by_two_along_each_axis() -> None:
 def test_without_a_map_the_sizes_of_doc_and_patches_tell() -> None:
     assert layout_of_tokens(24, [], (18, 26), [None, 4]) == Layout("channels_last", (4, 6))
     assert layout_of_tokens(13, [], (18, 26), [(6, 4)]) is None
+    assert layout_of_tokens(22, [], (18, 26), [(6, 4)]) is None  # four more are of no transformer
     assert layout_of_tokens(19, [], (18, 26), [(6, 4)]) == Layout("channels_last", (3, 6), 1)
     assert layout_of_tokens(198, [], (224, 224)) == Layout("channels_last", (14, 14), 2)
     assert layout_of_tokens(6, [], (16, 24)) == Layout("channels_last", (2, 3))
@@ -245,6 +246,28 @@ def test_a_layer_whose_tokens_fit_no_grid_is_refused() -> None:
         kerasight.explain_prediction(model, doc_of(model), layer="norm")
     expl = kerasight.explain_prediction(model, doc_of(model), layer="norm", grid=(3, 4))
     assert expl.targets[0].heatmap.shape == (3, 4)
+
+
+def test_tokens_that_are_no_cells_are_not_exchanged_for_those_before_them() -> None:
+    model = odd()
+    with pytest.raises(ValueError, match=r"12 of them.*pass grid=.*layer='patches'"):
+        kerasight.explain_prediction(model, doc_of(model))
+    expl = kerasight.explain_prediction(model, doc_of(model), grid=(3, 4), relu=False)
+    assert (expl.layer, expl.targets[0].heatmap.shape) == ("norm", (3, 4))
+
+
+@pytest.mark.parametrize("head", ["token", "mean"])
+def test_a_saturated_probability_does_not_hide_where_to_look(head: str) -> None:
+    model = vit(head=head)
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel * 1e4, bias])
+    saturated = keras.Model(model.input, kl.Softmax()(model.output))
+    path = kerasight.explain_prediction(model, doc_of(model), relu=False).layer
+    with pytest.warns(kerasight.HeatmapWarning, match=r"saturated.*logits=True"):
+        expl = kerasight.explain_prediction(saturated, doc_of(model))
+    assert expl.layer == path
+    eigen = kerasight.explain_prediction(saturated, doc_of(model), method="eigen-cam")
+    assert eigen.layer == path
 
 
 def test_tokens_are_unfolded_and_folded_again() -> None:

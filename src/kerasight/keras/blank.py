@@ -12,6 +12,7 @@ from kerasight.base import FAINT, HeatmapWarning, outside
 from kerasight.cam.heatmap import Heatmap
 from kerasight.cam.inputs import Inputs
 from kerasight.cam.maps import normalised
+from kerasight.cam.request import Request
 from kerasight.keras.targets import Classes
 
 if TYPE_CHECKING:
@@ -48,15 +49,17 @@ def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: Inputs) -> str
     blank = f"the heatmap of {label} at layer {heatmap.path!r} is blank or nearly so: "
     if heatmap.is_of_zeros:
         return blank + "the layer's output is zero everywhere; try another layer, or another input"
-    if not np.any(evidence) and heatmap.site is not None and heatmap.site.layout.grid:
+    is_of_tokens = heatmap.site is not None and heatmap.site.layout.grid
+    is_saturated = not request.logits and _is_saturated(heatmap)
+    if is_of_tokens and not np.any(evidence) and not is_saturated:
         return blank + (
             "the score depends on none of its patches, as where the class token alone goes on; "
             "pass an earlier layer, or none to have one chosen"
         )
     if not np.any(evidence > 0) and np.any(evidence < 0):
-        what = "for" if not request.counterfactual else "against"
-        reason = f"no positive evidence, nothing at this layer speaks {what} the class"
-    elif not request.logits and _is_saturated(heatmap):
+        thing = "the class" if explainer.readout.has_classes else "the score"
+        reason = f"no positive evidence, nothing at this layer speaks {_sides(request)[0]} {thing}"
+    elif is_saturated:
         reason = (
             f"the softmax or sigmoid is saturated (score {heatmap.score:.6g}), so that the "
             "probability hardly changes whatever the layer puts out"
@@ -65,6 +68,11 @@ def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: Inputs) -> str
         reason = "the score hardly depends on this layer, its gradients nearly vanish"
     remedy, note = _remedy(heatmap, explainer, doc)
     return f"{blank}{reason}; {remedy or 'try another class, or another layer'}{note}"
+
+
+def _sides(request: Request) -> tuple[str, str]:
+    """What positive evidence is, and what negative evidence is."""
+    return ("against", "for") if request.counterfactual else ("for", "against")
 
 
 def _remedy(heatmap: Heatmap, explainer: Explainer, doc: Inputs) -> tuple[str, str]:
@@ -76,7 +84,7 @@ def _remedy(heatmap: Heatmap, explainer: Explainer, doc: Inputs) -> tuple[str, s
 
     can_be_signed = request.relu and request.method.is_signed
     if can_be_signed and peak(heatmap.evidence, relu=False) >= FAINT:
-        return "relu=False shows what speaks against it", ""
+        return f"relu=False shows what speaks {_sides(request)[1]} it", ""
     if request.logits:
         return "", ""
     of_logits = replace(explainer, request=replace(request, logits=True), layer=heatmap.site)

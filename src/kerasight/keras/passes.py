@@ -241,6 +241,10 @@ class _WrongTargetError(Exception):
     """A model has no such target; its argument is the error that says so."""
 
 
+class _UnreachedError(RunError):
+    """The score depends on no token that stands for a place, as far as its gradients tell."""
+
+
 class _UntoldError(Exception):
     """A trace cannot tell what an eager run can."""
 
@@ -353,7 +357,14 @@ def _look_eagerly(
 ) -> Pass:
     """Run a pass operation by operation, which takes no preparation."""
     with _keeping_no_symbols(anatomy, tensors):
-        return _look_at_each_operation(anatomy, tensors, target, choice, logits)
+        try:
+            return _look_at_each_operation(anatomy, tensors, target, choice, logits)
+        except _UnreachedError:
+            if logits:
+                raise
+        # A saturated probability has no gradients, and its logit shows where to look all the same.
+        found = _look_at_each_operation(anatomy, tensors, target, choice, True)
+        return _look_at_each_operation(anatomy, tensors, target, choice.at(found.site), logits)
 
 
 @contextlib.contextmanager
@@ -496,7 +507,7 @@ def _seen(
                 break
         else:
             if places:
-                raise RunError(
+                raise _UnreachedError(
                     f"none of the tokens of model {anatomy.model.name!r} that stand for a place "
                     "reaches the score; pass layer="
                 )
@@ -559,11 +570,13 @@ def _linear(
     def outputs_and_sources(watch: Watch) -> tuple[list[Any], list[Any]]:
         nonlocal run
         run = Run(anatomy, inputs, logits=logits, watch=watch, wanted=wanted, guess=guess)
-        return [run.scores, *run.tokens], run.watched
+        return [run.scores, *run.tokens, *run.facts], run.watched
 
     linear = backends.current().linearise(outputs_and_sources)
     assert run is not None
-    (run.scores, *run.tokens), run.watched = linear.outputs, list(linear.sources)
+    run.scores, *rest = linear.outputs
+    run.tokens, run.facts = rest[: len(run.calls)], rest[len(run.calls) :]
+    run.watched = list(linear.sources)
     return run, linear
 
 

@@ -216,7 +216,8 @@ def classes_in(shape: tuple[int | None, ...]) -> int:
         raise RunError(
             "the model's output must be class scores of shape (1, classes) to be explained, "
             f"got shape {(1, *shape[1:])}; kerasight.targets has what else can be explained, such "
-            "as target=targets.Region(class) of a segmentation, or a function of the outputs"
+            "as target=targets.Region(class) of a segmentation, targets.Box(0) of a detector, or a "
+            "function of the outputs"
         )
     return shape[1]
 

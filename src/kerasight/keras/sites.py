@@ -178,9 +178,11 @@ class Choice:
         """
         if self.wanted is not None:
             return []
+        are_mixed = None
         if position is not None:
             axis = self.layout(calls, position).axis
-            if not tokens.mixes_tokens(calls, position, axis, gradient_of_token):
+            are_mixed = tokens.mixed_tokens(calls, position, axis, gradient_of_token)
+            if are_mixed is None:
                 return []
         after = -1 if position is None else position
 
@@ -188,6 +190,8 @@ class Choice:
             return self._layout_of_tokens(calls, at)
 
         found = list(tokens.candidates(calls, after, layout_at))
+        if found and are_mixed is not None and not are_mixed(found[0]):
+            found = []  # of the tokens that were mixed none are cells: those before are not it
         if not found and any(call.has_tokens for call in calls[after + 1 :]):
             if position is None and self.grid is None and not self._has_attention(calls):
                 return []  # whatever it is, it is no transformer

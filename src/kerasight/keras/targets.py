@@ -252,8 +252,8 @@ class Contrast(Target):
     def check(self, classes: int) -> Contrast:
         if classes == 1:
             raise ValueError(
-                "there is no class to compare with: the model puts out one; pass another method "
-                "than finer-cam"
+                "there is no class to compare with: there is one score; pass another method than "
+                "finer-cam"
             )
         if self.references is not None:
             check_classes(self.references, classes, "reference")

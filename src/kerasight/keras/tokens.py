@@ -14,7 +14,7 @@ from kerasight.keras import layers
 if TYPE_CHECKING:
     from kerasight.keras.run import Call
 
-__all__ = ["GradientOfToken", "candidates", "layout_of_tokens", "mixes_tokens", "source_of"]
+__all__ = ["GradientOfToken", "candidates", "layout_of_tokens", "mixed_tokens", "source_of"]
 
 # Layers that mix neighbouring tokens, as those of a signal: the map before them still tells where.
 _OF_SEQUENCES = (
@@ -31,11 +31,11 @@ _OF_SEQUENCES = (
 # gradient of the item, a weighted sum of its channels, by the map; None if there is no path.
 GradientOfToken = Callable[[int, int, int], np.ndarray | None]
 
-# A class token, one of a teacher, registers: more tokens than this are not of no place.
-_MOST_EXTRA = 8
-# How many there are in the transformers that people have: none, a class token, one of a teacher
-# beside it, four registers beside it.
+# How many tokens of no place there are in the transformers that people have: none, a class token,
+# one of a teacher beside it, four registers beside it.
 _USUAL_EXTRA = (0, 1, 2, 5)
+# Where the user says the grid, there may be others.
+_ANY_EXTRA = range(9)
 # A transformer in stages merges tokens by 2 x 2 from one stage to the next.
 _MERGED = (2, 4, 8)
 
@@ -63,9 +63,9 @@ def layout_of_tokens(
         The layout; None if it cannot be told, or ``grid`` does not fit.
     """
     if grid is not None:
-        return _fitting(tokens, grid, range(_MOST_EXTRA + 1))
+        return _fitting(tokens, grid, _ANY_EXTRA)
     for of_map in maps:
-        found = _fitting(tokens, of_map, range(_MOST_EXTRA + 1))
+        found = _fitting(tokens, of_map, _USUAL_EXTRA)
         for merged in _MERGED:
             if found is None and all(length % merged == 0 for length in of_map):
                 found = _fitting(tokens, tuple(length // merged for length in of_map), (0,))
@@ -78,7 +78,7 @@ def layout_of_tokens(
         sizes = patch if isinstance(patch, (tuple, list)) else (patch,) * len(known)
         if len(sizes) == len(known) and all(isinstance(one, int) and one > 0 for one in sizes):
             cells = tuple(a // b for a, b in zip(known, sizes, strict=True))
-            found = _fitting(tokens, cells, range(_MOST_EXTRA + 1))
+            found = _fitting(tokens, cells, _USUAL_EXTRA)
             if found is not None:
                 return found
     each = [
@@ -95,9 +95,9 @@ def _fitting(tokens: int, grid: tuple[int, ...], extra: Sequence[int]) -> Layout
     return layout if layout is not None and layout.prefix in extra else None
 
 
-def mixes_tokens(
+def mixed_tokens(
     calls: Sequence[Call], position: int, axis: int, gradient_of_token: GradientOfToken
-) -> bool:
+) -> Callable[[int], bool] | None:
     """Whether a map is cut into tokens, and each token later depends on others as well.
 
     Attention does that, under whatever name or spelled out in operations, and so does a mixer. The
@@ -108,20 +108,27 @@ def mixes_tokens(
         position: That of the map.
         axis: The axis of its channels.
         gradient_of_token: Gives the gradients.
+
+    Returns:
+        What tells whether the tokens at a position do so; None if none do.
     """
     tokens = [at for at in range(position + 1, len(calls)) if calls[at].has_tokens]
     # A layer that only weighs tokens, to pool them, leaves each what it was.
     made = [at for at in tokens if not calls[at].at_input and _makes_tokens(calls[at].layer)]
     if not made or any(isinstance(call.layer, _OF_SEQUENCES) for call in calls[position:]):
-        return False
+        return None
 
     def cells(at: int) -> int | None:
         gradients = gradient_of_token(position, at, calls[at].shape[1] // 2)
         return None if gradients is None else int(np.any(gradients, axis=axis).sum())
 
     first = next((found for found in map(cells, tokens) if found is not None), None)
-    last = cells(made[-1])
-    return first is not None and last is not None and last > first
+
+    def are_mixed(at: int) -> bool:
+        found = cells(at)
+        return first is not None and found is not None and found > first
+
+    return are_mixed if are_mixed(made[-1]) else None
 
 
 def _makes_tokens(layer: keras.layers.Layer) -> bool:

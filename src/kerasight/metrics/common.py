@@ -241,9 +241,11 @@ def docs_of(model: keras.Model, docs: Any, seen: str | int | None = None) -> Doc
     if not is_real(docs):
         raise TypeError(f"docs must be an array of real numbers, got dtype {docs.dtype}")
     if docs.ndim != 4:
-        advice = "; add the batch axis with docs[np.newaxis]" if docs.ndim == 3 else ""
+        is_picture = docs.ndim == 3 and all(len(one.shape) == 4 for one in anatomy.inputs)
+        advice = "; add the batch axis with docs[np.newaxis]" if is_picture else ""
         raise ValueError(
-            f"docs must have shape (docs, height, width, channels), got {docs.shape}{advice}"
+            "metrics are of pictures: docs must have shape (docs, height, width, channels), got "
+            f"{docs.shape}{advice}"
         )
     if docs.size == 0:
         raise ValueError(f"there must be at least one doc, got shape {docs.shape}")

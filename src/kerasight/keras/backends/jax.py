@@ -75,13 +75,14 @@ def linearise(
             noting = _noting(gradients, number)
             back_from = through_all_uses(function, output, source, len(sources), noting)
         some = [at for at, one in enumerate(outputs) if one is not None]
+        nothing = {at: SymbolicZero(jax.typeof(outputs[at])) for at in some}
         found = []
         for seed in given:
             gradients.clear()
             if back_from is not None:
                 back_from(seed)
             else:
-                seeds[:] = [seed if at == output else None for at in some]
+                seeds[:] = [seed if at == output else nothing[at] for at in some]
                 back(jax.numpy.ones(()))
             found.append(gradients.get(number))
         gradients.clear()
@@ -94,9 +95,8 @@ def _noting(gradients: dict[int, Any], number: int) -> Any:
     """An identity that notes the gradient of what passes through it."""
 
     def backward(_: None, gradient: Any) -> tuple[Any, None]:
-        if isinstance(gradient, SymbolicZero):
-            return None, None
-        gradients[number] = gradient
+        if not isinstance(gradient, SymbolicZero):
+            gradients[number] = gradient
         return gradient, None
 
     identity = jax.custom_vjp(lambda tensor, argument: tensor)
