@@ -15,6 +15,8 @@ import pytest
 import shapes  # noqa: F401, which checks arrays in kerasight, and comes before it
 import tiny_models
 
+import kerasight
+
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
@@ -70,4 +72,17 @@ def cat_dog(imagenet: Callable[[str], Path]) -> np.ndarray:
 @pytest.fixture(scope="session")
 def mobilenet_v2(imagenet: Callable[[str], Path]) -> keras.Model:
     """MobileNetV2 with its ImageNet weights."""
-    return keras.applications.MobileNetV2(weights=str(imagenet("mobilenet_v2.weights.h5")))
+    weights = str(imagenet("mobilenet_v2.weights.h5"))
+    with tiny_models.drawn_by_numpy():
+        return keras.applications.MobileNetV2(weights=weights)
+
+
+@pytest.fixture(scope="session")
+def by_score_cam(mobilenet_v2: keras.Model, cat_dog: np.ndarray) -> kerasight.Explanation:
+    """The dog and the cat by Score-CAM, which runs the network once for each of 1,280 channels."""
+    if keras.config.backend() == "jax":
+        pytest.skip("1,280 passes through MobileNetV2 take minutes on JAX without a GPU")
+    (expl,) = kerasight.explain_predictions(
+        mobilenet_v2, cat_dog, targets=[[243, 282]], method="score-cam"
+    )
+    return expl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import re
 from pathlib import Path
@@ -92,6 +93,7 @@ def test_modules_are_there_as_attributes_after_a_bare_import() -> None:
     run_python(code)
 
 
+@functools.cache
 def imports_of(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

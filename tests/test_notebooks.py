@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from frameworks import minutes_on_jax
 from nbformat.v4 import new_output
 from notebooks.execute import FOLDER, METADATA, VARIABLE, execute, read, takes_imagenet, tidy
 
@@ -82,6 +83,7 @@ def test_it_runs_from_top_to_bottom_without_internet(path: Path) -> None:
     assert is_on_imagenet(notebook) != takes_imagenet(notebook)
 
 
+@minutes_on_jax  # which compiles a large network for each number of docs
 @each_on_imagenet
 def test_it_runs_from_top_to_bottom_on_imagenet_weights(
     path: Path, imagenet: Callable[[str], Path]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -17,6 +19,21 @@ SIDE = 8
 def make_doc(shape: tuple[int, ...] = (1, SIDE, SIDE, 3), seed: int = 0) -> np.ndarray:
     """A picture of noise in [0, 1)."""
     return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+@contextmanager
+def drawn_by_numpy() -> Iterator[None]:
+    """Kernels of layers that are built in the block are drawn by NumPy, where only sizes matter.
+
+    By Keras, JAX compiles a program for each of their shapes: half a minute for an EfficientNetB0.
+    """
+
+    def draw(_: Any, shape: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+        scale = 1 / np.sqrt(max(np.prod(shape[:-1]), 1))
+        return np.random.default_rng(0).normal(0, scale, shape).astype(dtype)
+
+    with mock.patch.object(keras.initializers.VarianceScaling, "__call__", draw):
+        yield
 
 
 def by_hand(last: str | None = None) -> keras.Model:

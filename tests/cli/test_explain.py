@@ -648,16 +648,11 @@ class TestOptions:
 
 
 def test_keras_models_with_real_weights(
-    imagenet: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    imagenet: Callable[[str], Path], mobilenet_v2: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = keras.applications.MobileNetV2
     index = json.loads(imagenet("imagenet_class_index.json").read_text())
     names = [index[str(i)] for i in range(1000)]
-    monkeypatch.setattr(
-        keras.applications,
-        "MobileNetV2",
-        lambda weights: build(weights=str(imagenet("mobilenet_v2.weights.h5"))),
-    )
+    monkeypatch.setattr(keras.applications, "MobileNetV2", lambda weights: mobilenet_v2)
     monkeypatch.setattr(
         keras.applications.mobilenet_v2,
         "decode_predictions",

@@ -35,12 +35,12 @@ def model() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def pictures() -> list[Picture]:
-    return [draw_picture(UNSEEN + number, size=SIZE) for number in range(300)]
+    return [draw_picture(UNSEEN + number, size=SIZE) for number in range(150)]
 
 
 @pytest.fixture(scope="module")
 def pairs() -> list[Picture]:
-    return [draw_pair(UNSEEN + number, size=SIZE) for number in range(60)]
+    return [draw_pair(UNSEEN + number, size=SIZE) for number in range(40)]
 
 
 def heatmap_of(model: keras.Model, picture: Picture, target: int | None = None) -> np.ndarray:

@@ -19,6 +19,7 @@ from tiny_models import (
     backbone,
     by_hand,
     doc_for,
+    drawn_by_numpy,
     head,
     make_doc,
     scores_of,
@@ -367,7 +368,8 @@ def test_mobilenet_is_not_explained_at_its_one_cell_classifier(
     imagenet: Callable[[str], Path], cat_dog: np.ndarray
 ) -> None:
     weights = str(imagenet("mobilenet_v1_025.weights.h5"))
-    model = keras.applications.MobileNet(alpha=0.25, weights=weights)
+    with drawn_by_numpy():
+        model = keras.applications.MobileNet(alpha=0.25, weights=weights)
     expl = kerasight.explain_prediction(model, cat_dog)
     assert expl.layer == "conv_pw_13_relu"
     assert expl.targets[0].heatmap.shape == (7, 7)
@@ -375,8 +377,8 @@ def test_mobilenet_is_not_explained_at_its_one_cell_classifier(
 
 @pytest.mark.parametrize("size", ["Small", "Large"])
 def test_mobilenet_v3_is_not_explained_at_its_one_cell_classifier(size: str) -> None:
-    model = getattr(keras.applications, f"MobileNetV3{size}")(
-        weights=None, input_shape=(64, 64, 3), include_preprocessing=False
-    )
+    make = getattr(keras.applications, f"MobileNetV3{size}")
+    with drawn_by_numpy():
+        model = make(weights=None, input_shape=(64, 64, 3), include_preprocessing=False)
     expl = kerasight.explain_prediction(model, make_doc((1, 64, 64, 3)))
     assert expl.targets[0].heatmap.shape == (2, 2)

@@ -51,6 +51,26 @@ def test_the_last_map_is_chosen_first() -> None:
     assert choose([(conv, shape), (relu, shape), (pool, (1, 2))]) == [1, 0]
 
 
+def test_maps_before_the_one_that_is_explained_are_not_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    layout = sites.Choice.layout
+
+    def noting(choice: sites.Choice, calls: Any, position: int) -> Any:
+        asked.append(calls[position].layer.name)
+        return layout(choice, calls, position)
+
+    monkeypatch.setattr(sites.Choice, "layout", noting)
+    early, late = kl.Activation("tanh", name="early"), kl.Conv2D(2, 1, name="late")
+    head = [kl.GlobalAveragePooling2D(), kl.Dense(2)]
+    model = keras.Sequential([keras.Input((4, 4, 3)), early, late, *head])
+    model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
+    explained = kerasight.explain_prediction(model, make_doc((1, 4, 4, 3)))
+    assert explained.layer == "late"
+    assert set(asked) == {"late"}
+
+
 def test_maps_of_one_cell_are_not_chosen() -> None:
     conv = kl.Conv2D(2, 1)
     assert choose([(conv, (1, 4, 4, 2)), (kl.ReLU(), (1, 1, 1, 2))]) == [0]

@@ -408,10 +408,11 @@ def _look_at_each_operation(
                 break
         return found
 
-    def positions_in(run: Run) -> Sequence[int]:
-        positions = list(choice.positions(run.calls, len(tensors)))
+    def positions_in(run: Run) -> Iterable[int]:
+        # Mostly the first one will do, and to tell the map of a layer may take many others.
+        positions = choice.positions(run.calls, len(tensors))
         if is_ambiguous:
-            return _of_seen(anatomy, tensors, run, choice.wanted, positions)
+            return _of_seen(anatomy, tensors, run, choice.wanted, list(positions))
         return positions
 
     seen = _seen(

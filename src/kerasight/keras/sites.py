@@ -144,7 +144,13 @@ class Choice:
         if self.wanted is None:
             of_outputs = _made_into_outputs(calls)
             able = filter(self._is_candidate(calls, docs), reversed(range(len(calls))))
-            yield from sorted(able, key=of_outputs.__contains__)
+            last = []
+            for position in able:
+                if position not in of_outputs:
+                    yield position
+                else:
+                    last.append(position)
+            yield from last
             return
         own = [
             position

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import keras
 import numpy as np
-from tiny_models import MODELS, doc_for
+from tiny_models import MODELS, doc_for, drawn_by_numpy
 
 import kerasight
 from kerasight.cam.methods import METHODS
@@ -111,7 +111,8 @@ def photograph() -> kerasight.Explanation:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    if sys.argv[1] == "make":
-        np.savez(sys.argv[2], **make())
-    else:
-        np.savez(sys.argv[3], **explain(np.load(sys.argv[2])))
+    with drawn_by_numpy():  # as all weights are set
+        if sys.argv[1] == "make":
+            np.savez(sys.argv[2], **make())
+        else:
+            np.savez(sys.argv[3], **explain(np.load(sys.argv[2])))

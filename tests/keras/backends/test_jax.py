@@ -13,6 +13,7 @@ from tiny_models import MODELS, Chain, backbone, doc_for, head, make_doc
 
 import kerasight
 from kerasight.cam.inputs import Inputs
+from kerasight.keras import backends
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import record, record_batch, scores_of
 from kerasight.keras.targets import Classes
@@ -29,6 +30,21 @@ def test_what_is_compiled_has_the_weights_of_now() -> None:
         model.set_weights([weight * 0.5 + 0.01 * factor for weight in model.get_weights()])
         found = record(model, doc, [0])
         np.testing.assert_allclose(found.scores, np.asarray(model(doc))[0], atol=1e-6)
+
+
+def test_gradients_come_back_from_one_output_after_another() -> None:
+    given = jax.numpy.ones(2), jax.numpy.ones(2)
+
+    def function(watch: backends.Watch) -> tuple[list[Any], list[Any]]:
+        first, second = (watch(one, False) for one in given)
+        return [2 * first, None, first + 3 * second], [first, second]
+
+    linear = backends.current().linearise(function)
+    for output, expected in ((0, [2, None]), (2, [1, 3]), (0, [2, None])):
+        for source, factor in enumerate(expected):
+            found = linear.pullback(jax.numpy.ones((1, 2)), output, source)
+            assert (found is None) == (factor is None)
+            assert found is None or found.tolist() == [[factor, factor]]
 
 
 def test_each_shape_is_compiled_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import keras
-from jax.custom_derivatives import SymbolicZero
+from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
 from kerasight.keras import backends
 from kerasight.keras.backends.jaxprs import marked, through_all_uses, with_logits
@@ -74,15 +74,18 @@ def linearise(
         if are_themselves[number]:
             noting = _noting(gradients, number)
             back_from = through_all_uses(function, output, source, len(sources), noting)
-        some = [at for at, one in enumerate(outputs) if one is not None]
-        nothing = {at: SymbolicZero(jax.typeof(outputs[at])) for at in some}
+        some = [(at, one) for at, one in enumerate(outputs) if one is not None]
         found = []
         for seed in given:
             gradients.clear()
             if back_from is not None:
                 back_from(seed)
             else:
-                seeds[:] = [seed if at == output else nothing[at] for at in some]
+                # Not None, for which JAX 0.6 refuses to pull back from one output after another.
+                seeds[:] = [
+                    seed if at == output else zero_from_primal(one, symbolic_zeros=True)
+                    for at, one in some
+                ]
                 back(jax.numpy.ones(()))
             found.append(gradients.get(number))
         gradients.clear()
@@ -95,6 +98,7 @@ def _noting(gradients: dict[int, Any], number: int) -> Any:
     """An identity that notes the gradient of what passes through it."""
 
     def backward(_: None, gradient: Any) -> tuple[Any, None]:
+        # A zero goes on as it came: as above, None would end the next pullback.
         if not isinstance(gradient, SymbolicZero):
             gradients[number] = gradient
         return gradient, None
