@@ -75,6 +75,7 @@ def linearise(
             noting = _noting(gradients, number)
             back_from = through_all_uses(function, output, source, len(sources), noting)
         some = [(at, one) for at, one in enumerate(outputs) if one is not None]
+        zeros = [(at, zero_from_primal(one, symbolic_zeros=True)) for at, one in some]
         found = []
         for seed in given:
             gradients.clear()
@@ -82,10 +83,7 @@ def linearise(
                 back_from(seed)
             else:
                 # Not None, for which JAX 0.6 refuses to pull back from one output after another.
-                seeds[:] = [
-                    seed if at == output else zero_from_primal(one, symbolic_zeros=True)
-                    for at, one in some
-                ]
+                seeds[:] = [seed if at == output else zero for at, zero in zeros]
                 back(jax.numpy.ones(()))
             found.append(gradients.get(number))
         gradients.clear()
@@ -98,7 +96,6 @@ def _noting(gradients: dict[int, Any], number: int) -> Any:
     """An identity that notes the gradient of what passes through it."""
 
     def backward(_: None, gradient: Any) -> tuple[Any, None]:
-        # A zero goes on as it came: as above, None would end the next pullback.
         if not isinstance(gradient, SymbolicZero):
             gradients[number] = gradient
         return gradient, None
@@ -173,7 +170,6 @@ def settings() -> Any:
 
 
 _OF_SHAPES = re.compile(r"\b(shape|dimension|size)s?\b")
-_EMPTY = "resulted in an empty output"  # as Keras says of convolutions
 
 
 def told(error: Exception, what: str) -> Exception:
@@ -187,7 +183,7 @@ def told(error: Exception, what: str) -> Exception:
             return backends.of_numpy_arrays(what)
         inner = inner.__cause__ or inner.__context__
     is_of_shapes = isinstance(error, TypeError) and _OF_SHAPES.search(message)
-    if is_of_shapes or (isinstance(error, ValueError) and _EMPTY in message):
+    if is_of_shapes or (isinstance(error, ValueError) and "resulted in an empty output" in message):
         return backends.of_wrong_shape(what, message)
     plain = backends.without_colours
     error.args = tuple(plain(one) if isinstance(one, str) else one for one in error.args)
