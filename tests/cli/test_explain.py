@@ -275,6 +275,23 @@ class TestMethod:
         title = title or expl.method
         assert result.stdout.splitlines()[-1] == f"1 overlay by {title} written to overlays"
 
+    def test_the_grid_of_tokens_is_that_of_the_library(self) -> None:
+        inputs = keras.Input((16, 16, 3))
+        x = layers.Reshape((16, 4))(layers.Conv2D(4, 4, 4)(inputs))
+        x = layers.Add()([x, layers.MultiHeadAttention(1, 4)(x, x)])
+        model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
+        name = save_picture("picture.png", size=(16, 16))
+        arguments = [name, "-m", save_model(model), "-t", "1", "--signed", "--grid", "2", "8"]
+        assert refused(*arguments[:-2], "0", "8") == "--grid: each number must be at least 1, got 0"
+        explain(*arguments)
+        doc = np.asarray(Image.open(name), np.float32)[np.newaxis]
+        expl = kerasight.explain_prediction(
+            model, doc, [1], image=Image.open(name), relu=False, grid=(2, 8)
+        )
+        assert expl.targets[0].heatmap.shape == (2, 8)
+        expected = kerasight.format_as_image(expl)
+        assert Image.open("overlays/picture-1.png").convert("RGBA").tobytes() == expected.tobytes()
+
     def test_signed_takes_the_colormap_that_is_given(self) -> None:
         model, name = make_softmax(), noise_picture()
         explain(name, "-m", save_model(model), "-t", "1", "--signed", "--colormap", "magma")

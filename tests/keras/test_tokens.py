@@ -227,8 +227,8 @@ def test_a_grid_that_cannot_be_told_is_asked_for() -> None:
     [
         ((4, 5), ValueError, r"grid=\(4, 5\) does not fit"),
         ((2, 2), ValueError, r"grid=\(2, 2\) does not fit"),
-        ((0, 4), ValueError, "each number of grid must be at least 1, got 0"),
-        ((4, 4.0), TypeError, "each number of grid must be an integer, got float"),
+        ((0, 4), ValueError, "grid: each number must be at least 1, got 0"),
+        ((4, 4.0), TypeError, "grid: each number must be an integer, got float"),
         (16, TypeError, r"grid must be the number of cells along each axis.*got 16"),
         ("4x4", TypeError, "grid must be the number of cells"),
         ((), TypeError, "grid must be the number of cells"),

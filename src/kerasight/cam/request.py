@@ -48,7 +48,7 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
         raise TypeError(
             f"{name} must be the number of cells along each axis, such as (14, 14), got {value!r}"
         )
-    return tuple(checks.integer(f"each number of {name}", one, 1) for one in value)
+    return tuple(checks.integer(f"{name}: each number", one, 1) for one in value)
 
 
 def _number_or_classes(name: str, value: Any) -> int | tuple[int, ...]:

@@ -211,6 +211,15 @@ def command(
             help="With finer-cam: the share of their mean score to subtract. Default: 0.6.",
         ),
     ] = None,
+    grid: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            "--grid",
+            metavar="ROWS COLUMNS",
+            show_default=False,
+            help="The cells that a transformer cuts a picture into. Default: as the model tells.",
+        ),
+    ] = None,
     smooth: Annotated[
         int | None,
         typer.Option(
