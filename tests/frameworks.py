@@ -10,7 +10,7 @@ import pytest
 
 from kerasight.keras import backends
 
-__all__ = ["compiles", "jax", "minutes_on_jax", "on_tensorflow", "tf", "torch"]
+__all__ = ["compiles", "jax", "on_tensorflow", "on_tensorflow_as_long", "tf", "torch"]
 
 
 class _Absent:
@@ -40,6 +40,7 @@ compiles = pytest.mark.skipif(
 on_tensorflow = pytest.mark.skipif(
     keras.config.backend() != "tensorflow", reason=f"Keras runs on {keras.config.backend()}"
 )
-minutes_on_jax = pytest.mark.skipif(
-    keras.config.backend() == "jax", reason="takes minutes on JAX without a GPU"
+on_tensorflow_as_long = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow",
+    reason=f"takes minutes on {keras.config.backend()} without a GPU",
 )

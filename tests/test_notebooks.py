@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from frameworks import minutes_on_jax
+from frameworks import on_tensorflow_as_long
 from nbformat.v4 import new_output
 from notebooks.execute import FOLDER, METADATA, VARIABLE, execute, read, takes_imagenet, tidy
 
@@ -83,7 +83,7 @@ def test_it_runs_from_top_to_bottom_without_internet(path: Path) -> None:
     assert is_on_imagenet(notebook) != takes_imagenet(notebook)
 
 
-@minutes_on_jax  # which compiles a large network for each number of docs
+@on_tensorflow_as_long
 @each_on_imagenet
 def test_it_runs_from_top_to_bottom_on_imagenet_weights(
     path: Path, imagenet: Callable[[str], Path]

@@ -9,7 +9,7 @@ import pytest
 from frameworks import jax
 from fresh_python import run_python
 from keras import layers as kl
-from tiny_models import MODELS, Chain, backbone, doc_for, head, make_doc
+from tiny_models import MODELS, SIDE, Chain, backbone, doc_for, head, make_doc
 
 import kerasight
 from kerasight.cam.inputs import Inputs
@@ -366,7 +366,12 @@ def exponentials(x: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "end", [exponentials, lambda x: exponentials(x - x.max(axis=-1, keepdims=True))]
+    "end",
+    [
+        exponentials,
+        lambda x: exponentials(x - x.max(axis=-1, keepdims=True)),
+        jax.jit(exponentials),
+    ],
 )
 def test_the_logits_of_a_softmax_written_out_are_found(end: Any) -> None:
     dense = kl.Dense(2)
@@ -384,14 +389,45 @@ def test_the_logits_of_a_softmax_written_out_are_found(end: Any) -> None:
         np.testing.assert_allclose(scores_of(model, make_doc(), logits=True)[0], logits, atol=1e-5)
 
 
-def test_half_of_a_softmax_is_not_taken_for_one() -> None:
-    def halves(x: Any) -> Any:
-        return jax.numpy.exp(x) / jax.numpy.exp(2 * x).sum(axis=-1, keepdims=True)
+def test_scores_of_a_product_and_a_bias_are_their_own_logits() -> None:
+    kernel, bias = np.arange(6, dtype=np.float32).reshape(3, 2), np.ones(2, np.float32)
+    end = kl.Lambda(lambda x: x @ kernel + bias)
+    model = Chain([*backbone().layers[1:], *head(None), end], name="linear")
+    scores = np.asarray(model(make_doc()))
+    np.testing.assert_allclose(scores_of(model, make_doc(), logits=True), scores, atol=1e-6)
 
-    model = Chain([*backbone().layers[1:], *head(None), kl.Lambda(halves)], name="halves")
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda x: jax.numpy.exp(x) / jax.numpy.exp(2 * x).sum(axis=-1, keepdims=True),
+        lambda x: jax.numpy.exp(x) / jax.numpy.cosh(x).sum(axis=-1, keepdims=True),
+        lambda x: abs(x) / abs(x).sum(axis=-1, keepdims=True),
+    ],
+)
+def test_what_is_no_whole_softmax_is_not_taken_for_one(end: Any) -> None:
+    model = Chain([*backbone().layers[1:], *head(None), kl.Lambda(end)], name="halves")
     model(make_doc())
     with pytest.raises(ValueError, match="cannot be found"):
         scores_of(model, make_doc(), logits=True)
+
+
+def test_of_a_sum_in_a_model_that_cannot_be_traced_the_next_layers_tell() -> None:
+    class Asks(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="asks")
+            self.conv = kl.Conv2D(1, 1, kernel_initializer="ones", name="conv")
+            self.pool = kl.GlobalAveragePooling2D(name="pool")
+
+        def call(self, inputs: Any) -> Any:
+            x = self.conv(inputs) + 1
+            return self.pool(x) if inputs.sum() > 0 else self.pool(-x)
+
+    model = Asks()
+    model(make_doc())
+    found = record(model, make_doc(), [0])
+    assert found.path == "pool:input"
+    np.testing.assert_allclose(found.gradients, np.full((SIDE, SIDE, 1), 1 / SIDE**2), rtol=1e-5)
 
 
 def test_quantised_layers_are_explained() -> None:
