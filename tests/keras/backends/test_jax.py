@@ -370,7 +370,7 @@ def exponentials(x: Any) -> Any:
     [
         exponentials,
         lambda x: exponentials(x - x.max(axis=-1, keepdims=True)),
-        jax.jit(exponentials),
+        lambda x: jax.jit(exponentials)(x),
     ],
 )
 def test_the_logits_of_a_softmax_written_out_are_found(end: Any) -> None:
