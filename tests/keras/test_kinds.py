@@ -410,9 +410,9 @@ def squares(number: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def test_the_object_in_a_segmentation_is_found() -> None:
     inputs = keras.Input((24, 24, 3))
-    x = kl.Conv2D(8, 3, padding="same", activation="gelu")(inputs)
-    x = kl.Conv2D(8, 3, padding="same", activation="gelu")(kl.MaxPooling2D(2)(x))
-    x = kl.Conv2D(8, 3, padding="same", activation="gelu")(kl.UpSampling2D(2)(x))
+    x = kl.Conv2D(8, 3, padding="same", activation="elu")(inputs)
+    x = kl.Conv2D(8, 3, padding="same", activation="elu")(kl.MaxPooling2D(2)(x))
+    x = kl.Conv2D(8, 3, padding="same", activation="elu")(kl.Conv2DTranspose(8, 2, strides=2)(x))
     model = keras.Model(inputs, kl.Conv2D(3, 1, activation="softmax")(x))
     docs, masks, _ = squares(192, seed=0)
     trained(model, docs, masks, epochs=20, logits=False)

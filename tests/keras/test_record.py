@@ -239,18 +239,34 @@ def test_a_map_of_one_cell_is_refused_and_not_chosen() -> None:
         record(model, make_doc(), None, model.get_layer("conv_preds"))
 
 
-def test_a_layer_with_several_outputs_is_refused() -> None:
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_of_a_layer_with_several_outputs_the_first_is_explained(kind: Any) -> None:
     class Two(kl.Layer):
         def call(self, inputs: Any) -> Any:
-            return inputs, 2 * inputs
+            return kind([inputs, 2 * inputs])
 
     inputs = keras.Input((8, 8, 3))
     one, two = Two(name="two")(kl.Conv2D(4, 3, name="conv")(inputs))
     model = keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling2D(name="pool")(one + two)))
-    with pytest.raises(ValueError, match="no single float tensor"):
-        record(model, make_doc(), None, model.get_layer("two"))
+    found = record(model, make_doc(), [0], model.get_layer("two"))
+    whole = record(model, make_doc(), [0], model.get_layer("conv"))
+    np.testing.assert_allclose(found.activations, whole.activations, rtol=1e-6)
+    # What is added up is once the first, and twice what the second is made of.
+    np.testing.assert_allclose(3 * found.gradients, whole.gradients, rtol=1e-5)
     # What the pooling takes, which is no layer's output.
     assert record(model, make_doc()).path == "pool:input"
+
+
+def test_a_layer_that_puts_out_no_tensor_of_floats_is_refused() -> None:
+    class Where(kl.Layer):
+        def call(self, inputs: Any) -> Any:
+            return keras.ops.cast(inputs > 0, "int32")
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.ops.cast(Where(name="where")(kl.Conv2D(4, 3)(inputs)), "float32")
+    model = keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling2D()(x)))
+    with pytest.raises(ValueError, match="no single float tensor"):
+        record(model, make_doc(), None, model.get_layer("where"))
 
 
 def test_a_model_with_no_map_is_refused() -> None:

@@ -87,7 +87,7 @@ def test_a_contrast_with_itself_alone_is_the_class() -> None:
 
 
 def test_there_is_nothing_to_compare_a_single_class_with() -> None:
-    with pytest.raises(ValueError, match="no class to compare with: the model puts out one"):
+    with pytest.raises(ValueError, match="no class to compare with: there is one score"):
         contrast(Classes.top(1), nearest=3).check(1)
     with pytest.raises(ValueError, match=r"reference 3 is out of range.*\[0, 3\)"):
         contrast(Classes.top(1), references=np.array([[[3]]])).check(3)

@@ -86,6 +86,7 @@ def test_a_map_of_tokens_worked_out_by_hand() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")  # weights are random
 def test_all_methods_take_tokens(method: str) -> None:
     model = vit(2)
     relu = not METHODS[method].is_signed

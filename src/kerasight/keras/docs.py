@@ -53,7 +53,7 @@ def inputs_of(anatomy: Anatomy, doc: Any, seen: str | int | None = None) -> Inpu
         ValueError: If an input is missing, or ``seen`` names none, or is needed.
     """
     names, declared = anatomy.input_names, anatomy.inputs
-    text = text_in(doc)
+    text = text_in(doc) if anatomy.takes_words() else None
     if text is not None:
         doc = _as_input(anatomy, text)
     if not isinstance(doc, (dict, list, tuple)):

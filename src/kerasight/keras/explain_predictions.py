@@ -325,7 +325,7 @@ class _Door:
         if isinstance(given, tuple) or self.is_structure(given):
             yield from self._items_of_structure(given)
             return
-        texts = _texts_in(given)
+        texts = _texts_in(given) if self.anatomy.takes_words() else []
         if texts:
             for text in texts:
                 try:
