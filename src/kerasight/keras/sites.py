@@ -289,8 +289,8 @@ class Choice:
                 return False
             if not call.has_rank_of_maps and not (self.wanted is not None and call.has_tokens):
                 return False
-            cells: int = math.prod(self.layout(calls, position).spatial(call.shape))
-            return cells > 1
+            # A size is None where a pass is traced for any.
+            return any(size != 1 for size in self.layout(calls, position).spatial(call.shape))
 
         return is_map
 
@@ -408,7 +408,8 @@ def _is_of_a_picture(calls: Sequence[Call], position: int) -> bool:
     """
     _, *spatial, channels = calls[position].shape
     sources = [calls[at].shape for at in calls[position].sources if at is not None]
-    if any(shape[1:] == (math.prod(spatial), channels) for shape in sources):
+    cells = None if None in spatial else math.prod(spatial)
+    if any(shape[1:] == (cells, channels) for shape in sources):
         return True
     return _works_on_pictures(calls[position].layer) or any(
         _works_on_pictures(calls[other].layer)
@@ -444,8 +445,8 @@ def _made_into_outputs(calls: Sequence[Call]) -> set[int]:
 
 
 def _length(call: Call) -> int:
-    """How many numbers there are at a call, of all docs."""
-    length: int = math.prod(call.shape)
+    """How many numbers there are at a call; sizes that may be any count as 1."""
+    length: int = math.prod(size or 1 for size in call.shape)
     return length
 
 
