@@ -229,6 +229,8 @@ def _explained(
     target = target_of(targets, top_targets, explainer.readout)
     if image is not None:
         docs.check_image(image)
+    elif anatomy.is_for_images():  # else it may be that nothing can be seen, and no picture wanted
+        image = docs.picture_of(anatomy, inputs)
     docs.hint_at_preprocessor(anatomy, inputs)
     look = explainer.look(inputs, target)
     return look.explanation(0, docs.picture_of(anatomy, inputs) if image is None else image)
