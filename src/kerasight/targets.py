@@ -17,7 +17,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from keras import ops, tree
@@ -92,6 +92,11 @@ class Outputs:
 class Readout(ABC):
     """What scores are read from what a model puts out, and which of them is explained."""
 
+    # What the properties of these names say of a class, unless it says more than its class.
+    _is_number: ClassVar[bool] = False
+    _has_classes: ClassVar[bool] = True
+    _is_local: ClassVar[bool] = False
+
     @abstractmethod
     def scores(self, outputs: Outputs) -> Any:
         """The scores of all that could be explained, shape ``(docs, things)``.
@@ -108,17 +113,17 @@ class Readout(ABC):
     @property
     def is_number(self) -> bool:
         """Whether it is a number that a model estimates, for which less is as good as more."""
-        return False
+        return self._is_number
 
     @property
     def has_classes(self) -> bool:
         """Whether the scores are those of classes, which have names and may be probabilities."""
-        return True
+        return self._has_classes
 
     @property
     def is_local(self) -> bool:
         """Whether it is for the doc to say which part of the outputs is read."""
-        return False
+        return self._is_local
 
     def facts(self, outputs: Outputs) -> list[Any]:
         """Tensors ``(docs, ...)`` beside the scores, of which `told` makes words."""
@@ -229,13 +234,8 @@ class Number(Readout):
     def index(self) -> int:
         return self.number
 
-    @property
-    def is_number(self) -> bool:
-        return True
-
-    @property
-    def has_classes(self) -> bool:
-        return False
+    _is_number = True
+    _has_classes = False
 
     def scores(self, outputs: Outputs) -> Any:
         scores = _of_rank_2(outputs.explained(outputs.first), "the output of a regression")
@@ -417,9 +417,7 @@ class Box(Readout):
     def index(self) -> int | None:
         return self.class_index
 
-    @property
-    def is_local(self) -> bool:
-        return True
+    _is_local = True
 
     def _found(self, outputs: Outputs) -> tuple[Any, Any, Any]:
         """Of each doc the row of the box, the logits of all boxes, and the boxes."""
@@ -509,9 +507,7 @@ class Likeness(Readout):
     def index(self) -> int:
         return 0
 
-    @property
-    def has_classes(self) -> bool:
-        return False
+    _has_classes = False
 
     def scores(self, outputs: Outputs) -> Any:
         output = _of_rank_2(outputs.first, "an embedding")
@@ -548,9 +544,7 @@ class Difference(Readout):
     def index(self) -> int:
         return 0
 
-    @property
-    def has_classes(self) -> bool:
-        return False
+    _has_classes = False
 
     def scores(self, outputs: Outputs) -> Any:
         return _value(self.first, outputs) - _value(self.second, outputs)
@@ -587,9 +581,7 @@ class Function(Readout):
     def index(self) -> int:
         return 0
 
-    @property
-    def has_classes(self) -> bool:
-        return False
+    _has_classes = False
 
     def scores(self, outputs: Outputs) -> Any:
         explained = [outputs.explained(leaf) for leaf in outputs.leaves]
