@@ -70,9 +70,12 @@ def run(path: Path, imagenet: Path | None) -> Any:
 
 
 def test_there_are_notebooks() -> None:
-    assert {path.stem for path in NOTEBOOKS} >= {
+    assert {path.stem for path in NOTEBOOKS} == {
         "keras-image-classifiers",
+        "segmentation-detection",
+        "signals-volumes-texts",
         "transfer-learning",
+        "transformer",
         "trust",
     }
 

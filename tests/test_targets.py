@@ -368,6 +368,29 @@ def test_boxes_of_other_names_and_forms_can_be_told() -> None:
     assert target.box == pytest.approx((0.1, 0.1, 0.2, 0.4), abs=1e-6)
 
 
+def test_a_box_that_is_not_in_the_doc_is_refused() -> None:
+    # Of four boxes two are the same.
+    with pytest.raises(ValueError, match="no box 3 in this doc: the model finds fewer"):
+        explained(detector(), target=targets.Box(3), layer="map")
+
+
+def test_boxes_without_extent_do_not_count() -> None:
+    def turned(boxes: Any) -> Any:  # the surest box, and the last one, end before they begin
+        left, size = boxes[..., :2], boxes[..., 2:]
+        is_turned = ops.convert_to_tensor([[[1.0], [1.0], [-1.0], [-1.0]]], boxes.dtype)
+        return ops.concatenate([left, left + size * is_turned], axis=-1)
+
+    target = explained(detector(), target=targets.Box(decode=turned), layer="map").targets[0]
+    assert target.score == pytest.approx(2.0)
+    assert target.box == pytest.approx((0.52, 0.5, 0.72, 0.7), abs=1e-6)
+    with pytest.raises(ValueError, match="no box 1 in this doc"):
+        explained(detector(), target=targets.Box(1, decode=turned), layer="map")
+
+
+def whole_picture(boxes: Any) -> Any:
+    return ops.concatenate([ops.zeros_like(boxes[..., :2]), ops.ones_like(boxes[..., :2])], axis=-1)
+
+
 def test_a_box_is_looked_at_in_the_level_of_a_pyramid_that_it_is_of() -> None:
     inputs = keras.Input((8, 8, 1))
     fine = kl.Conv2D(2, 3, padding="same", activation="relu", name="fine")(inputs)
@@ -384,7 +407,7 @@ def test_a_box_is_looked_at_in_the_level_of_a_pyramid_that_it_is_of() -> None:
         for weights in (model.get_layer("fine"), model.get_layer("coarse")):
             weights.kernel.assign(rng.random(weights.kernel.shape) - 0.3)
         expl = kerasight.explain_prediction(
-            model, doc, target=targets.Box(decode=lambda boxes: boxes), method="hirescam"
+            model, doc, target=targets.Box(decode=whole_picture), method="hirescam"
         )
         assert expl.targets[0].heatmap.any()
         layers.add(expl.layer)

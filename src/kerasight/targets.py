@@ -385,7 +385,7 @@ class Box(Readout):
     """A class in one of the boxes that a detector finds.
 
     Boxes are counted by their scores, the surest first. One that overlaps with a surer one counts
-    as the same, as in non-maximum suppression.
+    as the same, as in non-maximum suppression, and one without extent is none.
 
     Attributes:
         number: Which box, from 0.
@@ -419,8 +419,8 @@ class Box(Readout):
 
     _is_local = True
 
-    def _found(self, outputs: Outputs) -> tuple[Any, Any, Any]:
-        """Of each doc the row of the box, the logits of all boxes, and the boxes."""
+    def _found(self, outputs: Outputs) -> tuple[Any, Any, Any, Any]:
+        """Of each doc the row of the box and how sure it is; logits of all boxes, and boxes."""
         logits = outputs.named(_known_name(self.scores_of, ("cls_logits", "logits"), outputs))
         boxes = outputs.named(_known_name(self.boxes_of, ("pred_boxes",), outputs))
         boxes = _corners(boxes) if self.decode is None else self.decode(boxes)
@@ -430,24 +430,30 @@ class Box(Readout):
                 "from 0"
             )
         logits, boxes = ops.cast(logits, "float32"), ops.cast(boxes, "float32")
-        surest = ops.max(logits, axis=-1)
+        has_extent = ops.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+        surest = ops.where(has_extent, ops.max(logits, axis=-1), -_NEVER)
         for _ in range(self.number):
             best = _row(boxes, ops.argmax(surest, axis=-1))
             surest = ops.where(_overlaps(boxes, best) >= self.overlap, -_NEVER, surest)
-        return ops.argmax(surest, axis=-1), logits, boxes
+        return ops.argmax(surest, axis=-1), ops.max(surest, axis=-1), logits, boxes
 
     def scores(self, outputs: Outputs) -> Any:
-        row, logits, _ = self._found(outputs)
+        row, _, logits, _ = self._found(outputs)
         scores = _row(logits, row)[:, 0]
         if self.class_index is not None:
             _check_index(self.class_index, scores, "class")
         return scores
 
     def facts(self, outputs: Outputs) -> list[Any]:
-        row, _, boxes = self._found(outputs)
-        return [_row(boxes, row)[:, 0]]
+        row, surest, _, boxes = self._found(outputs)
+        return [_row(boxes, row)[:, 0], surest]
 
     def told(self, index: int, facts: Sequence[np.ndarray]) -> dict[str, Any]:
+        if facts[1] <= -_NEVER:
+            raise ValueError(
+                f"there is no box {self.number} in this doc: the model finds fewer that have an "
+                "extent, and do not lie on a surer one"
+            )
         box = tuple(float(edge) for edge in np.clip(facts[0], 0, 1))
         return {"detail": f"in box {self.number}", "box": box}
 

@@ -427,11 +427,16 @@ def importing() -> Iterator[Row]:
     )
 
 
+# Else glibc gives large tensors back to the system, and their pages are made anew each time: a
+# batch on PyTorch then takes twice as long, now the one call and now the other.
+_KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**36)}
+
+
 def frameworks() -> Iterator[Row]:
     for name in filter(importlib.util.find_spec, ("tensorflow", "jax", "torch")):
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("frameworks.py"))],
-            env={**os.environ, "KERAS_BACKEND": name},
+            env={**os.environ, **_KEEPS_MEMORY, "KERAS_BACKEND": name},
             check=True,
             capture_output=True,
             text=True,

@@ -108,27 +108,38 @@ def smooth_targets(labels: npt.NDArray[np.int64]) -> Floats:
     return np.asarray((1 - LABEL_SMOOTHING) * shares + LABEL_SMOOTHING * even, dtype=np.float32)
 
 
-def train(seed: int) -> keras.Model:
-    """Draw the training pictures and train a classifier on them."""
-    import keras
-
+def training_pictures(seed: int) -> tuple[Images, Floats]:
+    """Draw the pictures to train on, and say what to learn of each."""
     kinds = [
         draw_many(draw_picture, TRAINING_PICTURES, [seed, 1]),
         draw_many(draw_pair, TRAINING_PAIRS, [seed, 2]),
         draw_many(draw_empty, TRAINING_EMPTY, [seed, 3]),
     ]
     images = np.concatenate([kind.images for kind in kinds])
-    targets = np.concatenate([smooth_targets(kind.labels) for kind in kinds])
+    return images, np.concatenate([smooth_targets(kind.labels) for kind in kinds])
 
-    keras.utils.set_random_seed(seed)
-    model = build_model()
-    steps = EPOCHS * (len(images) // BATCH)
+
+def fit(model: keras.Model, images: Images, targets: Floats, epochs: int, rate: float) -> None:
+    """Train a model, at a learning rate that rises to ``rate`` and falls as a cosine does."""
+    import keras
+
+    steps = epochs * (len(images) // BATCH)
     schedule = keras.optimizers.schedules.CosineDecay(
-        1e-4, steps, warmup_target=4e-3, warmup_steps=steps // 20
+        1e-4, steps, warmup_target=rate, warmup_steps=steps // 20
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-2)
     model.compile(optimizer, "categorical_crossentropy")
-    model.fit(images, targets, batch_size=BATCH, epochs=EPOCHS, verbose=2)
+    model.fit(images, targets, batch_size=BATCH, epochs=epochs, verbose=2)
+
+
+def train(seed: int) -> keras.Model:
+    """Draw the training pictures and train a classifier on them."""
+    import keras
+
+    images, targets = training_pictures(seed)
+    keras.utils.set_random_seed(seed)
+    model = build_model()
+    fit(model, images, targets, epochs=EPOCHS, rate=4e-3)
     return model
 
 

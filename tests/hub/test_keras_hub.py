@@ -199,6 +199,68 @@ def test_boxes_of_retinanet_are_explained() -> None:
     assert expl.targets[0].label.endswith("in box 0")
 
 
+def test_boxes_of_d_fine_are_explained_at_the_maps_that_its_queries_read() -> None:
+    backbone = models.HGNetV2Backbone(
+        stem_channels=[3, 8, 8],
+        stackwise_stage_filters=[
+            [8, 8, 16, 1, 3, 3],
+            [16, 8, 32, 1, 3, 3],
+            [32, 16, 48, 1, 3, 3],
+            [48, 16, 64, 1, 3, 3],
+        ],
+        apply_downsample=[False, True, True, True],
+        use_lightweight_conv_block=[False, False, True, True],
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[16, 32, 48, 64],
+        embedding_size=8,
+        use_learnable_affine_block=True,
+        hidden_act="relu",
+        image_shape=(128, 128, 3),
+        out_features=["stage3", "stage4"],
+    )
+    model = models.DFineObjectDetector(
+        backbone=models.DFineBackbone(
+            backbone=backbone,
+            decoder_in_channels=[16, 16],
+            encoder_hidden_dim=16,
+            num_denoising=0,
+            num_labels=4,
+            hidden_dim=16,
+            learn_initial_query=False,
+            num_queries=10,
+            anchor_image_size=(128, 128),
+            feat_strides=[16, 32],
+            num_feature_levels=2,
+            encoder_in_channels=[48, 64],
+            encode_proj_layers=[1],
+            num_attention_heads=2,
+            encoder_ffn_dim=32,
+            num_encoder_layers=1,
+            hidden_expansion=0.5,
+            depth_multiplier=0.5,
+            eval_idx=-1,
+            num_decoder_layers=2,
+            decoder_attention_heads=2,
+            decoder_ffn_dim=32,
+            decoder_n_points=[2, 2],
+            lqe_hidden_dim=16,
+            num_lqe_layers=2,
+            out_features=["stage3", "stage4"],
+            image_shape=(128, 128, 3),
+        ),
+        num_classes=4,
+        bounding_box_format="yxyx",
+    )
+    target = explained(model, 128, target=targets.Box(0)).targets[0]
+    assert target.heatmap.shape == (4, 4)
+    assert target.label.endswith("in box 0")
+    fine = "d_fine_backbone/decoder_input_proj_identity_0"
+    assert explained(model, 128, target=targets.Box(0), layer=fine).targets[0].heatmap.shape == (
+        8,
+        8,
+    )
+
+
 def test_what_a_preprocessor_makes_of_a_picture_is_explained() -> None:
     converter = keras_hub.layers.ImageConverter(image_size=(28, 28), scale=1 / 255)
     preprocessor = models.ViTImageClassifierPreprocessor(converter)

@@ -200,6 +200,26 @@ def odd() -> keras.Model:
     return keras.Model(inputs, scores(kl.GlobalAveragePooling1D()(x)), name="odd")
 
 
+class Queries(kl.Layer):
+    """Learnt tokens of no place, of which there are as many for each doc."""
+
+    def build(self, shape: Any) -> None:
+        self.learnt = self.add_weight(shape=(1, 7, 8), initializer="normal")
+
+    def call(self, x: Any) -> Any:
+        return ops.broadcast_to(self.learnt, (ops.shape(x)[0], 7, 8))
+
+
+def asked_by_queries() -> keras.Model:
+    """Patches that are not mixed, and queries that read them, as in the decoder of a detector."""
+    inputs = keras.Input((16, 16, 3))
+    x = kl.Reshape((16, 8))(patches()(inputs))
+    queries = kl.LayerNormalization()(Queries()(x))
+    read = kl.Add()([queries, kl.MultiHeadAttention(2, 4)(queries, x)])
+    read = kl.Add()([read, kl.MultiHeadAttention(2, 4)(read, read)])
+    return keras.Model(inputs, scores(kl.GlobalAveragePooling1D()(read)), name="asked_by_queries")
+
+
 def cut_oddly() -> keras.Model:
     """Patches that overlap, cut by operations: neither a map nor a size tells their grid."""
 
@@ -255,6 +275,12 @@ def test_tokens_that_are_no_cells_are_not_exchanged_for_those_before_them() -> N
         kerasight.explain_prediction(model, doc_of(model))
     expl = kerasight.explain_prediction(model, doc_of(model), grid=(3, 4), relu=False)
     assert (expl.layer, expl.targets[0].heatmap.shape) == ("norm", (3, 4))
+
+
+def test_the_cells_that_queries_read_are_where_to_look() -> None:
+    model = asked_by_queries()
+    expl = kerasight.explain_prediction(model, doc_of(model), relu=False)
+    assert (expl.layer, expl.targets[0].heatmap.shape) == ("patches", (4, 4))
 
 
 @pytest.mark.parametrize("head", ["token", "mean"])

@@ -544,8 +544,8 @@ class _Run:
                 or len({(doc.shape, doc.dtype) for doc in docs}) > 1
             ):
                 yield batch
-                # From one on, so that there is soon something to see, and to keep if interrupted.
-                self._at_once = min(2 * self._at_once, self._most_at_once)
+                # The first by itself, so that there is soon something to see, and to keep.
+                self._at_once = min(8 * self._at_once, self._most_at_once)
                 batch = []
             batch.append(job)
         yield batch

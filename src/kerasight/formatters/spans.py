@@ -380,7 +380,9 @@ def spans_as_image(passages: Sequence[Passage]) -> Image.Image:
         remark = _remark(passage.target)
         lines += [([(remark, 0.0)], _GREY)] if remark else []
     if any(passage.target.signed for passage in passages):
-        lines += [([], _BLACK), ([("for it", 1.0), ("   ", 0.0), ("against it", -1.0)], _BLACK)]
+        are_numbers = all(isinstance(passage.target.target, str) for passage in passages)
+        up, down = ("raises it", "lowers it") if are_numbers else ("for it", "against it")
+        lines += [([], _BLACK), ([(up, 1.0), ("   ", 0.0), (down, -1.0)], _BLACK)]
     image = Image.new("RGBA", (_WIDTH + 2 * _MARGIN, _LINE * len(lines) + 2 * _MARGIN), _WHITE)
     draw = ImageDraw.Draw(image)
     for row, (line, ink) in enumerate(lines):

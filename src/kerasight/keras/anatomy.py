@@ -57,13 +57,14 @@ class Anatomy:
         self._children: dict[int, tuple[keras.layers.Layer, list[keras.layers.Layer]]] = {}
         self._is_new = True
 
-    @property
+    @cached_property
     def traces(self) -> Traces:
         """What is kept of the model between calls."""
         return traces_of(self.model)
 
     def refresh(self) -> None:
         """To be called before a pass: forget what no longer holds, if the model has changed."""
+        self.__dict__.pop("traces", None)  # there may be another scope around
         if self.traces.refresh():
             known = self._known(
                 "layers", lambda: [(path, weakref.ref(layer)) for path, layer in self.layers]

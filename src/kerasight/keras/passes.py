@@ -327,15 +327,22 @@ class _Trace:
         self._function = backends.current().compiled(
             run, [((), "float32"), *signature], anatomy.model.variables
         )
+        self._known: tuple[list[Any], list[Any]] | None = None
+
+    def _tensors(self, *arrays: np.ndarray) -> list[Any]:
+        """Tensors of small arrays, kept for the next run, which most often has the same ones."""
+        key = [(array.dtype, array.shape, array.tobytes()) for array in arrays]
+        known = self._known
+        if known is None or known[0] != key:
+            known = self._known = (key, [ops.convert_to_tensor(array) for array in arrays])
+        return known[1]
 
     def run(self, tensors: Inputs, target: Target) -> Pass:
         """Run the pass."""
-        arrays = map(_typed, target.check(self.classes).leaves())
-        given = [*tensors.leaves, *map(ops.convert_to_tensor, arrays)]
+        arrays = [_typed(leaf) for leaf in target.check(self.classes).leaves()]
         for place, scale in enumerate(self._scales):
-            seen, gradients, scores, *rest = self._function(
-                ops.convert_to_tensor(np.float32(scale)), *given
-            )
+            first, *last = self._tensors(np.asarray(scale, np.float32), *arrays)
+            seen, gradients, scores, *rest = self._function(first, *tensors.leaves, *last)
             if len(self._scales) == 1 or _is_finite(gradients):
                 # One that overflowed would most likely do so again.
                 self._scales = self._scales[place:]

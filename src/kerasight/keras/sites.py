@@ -184,17 +184,17 @@ class Choice:
         """
         if self.wanted is not None:
             return []
-        are_mixed = None
-        if position is not None:
-            axis = self.layout(calls, position).axis
-            are_mixed = tokens.mixed_tokens(calls, position, axis, gradient_of_token)
-            if are_mixed is None:
-                return []
-        after = -1 if position is None else position
 
         def layout_at(at: int) -> Layout | None:
             return self._layout_of_tokens(calls, at)
 
+        are_mixed = None
+        if position is not None:
+            axis = self.layout(calls, position).axis
+            are_mixed = tokens.mixed_tokens(calls, position, axis, gradient_of_token, layout_at)
+            if are_mixed is None:
+                return []
+        after = -1 if position is None else position
         found = list(tokens.candidates(calls, after, layout_at))
         if found and are_mixed is not None and not are_mixed(found[0]):
             found = []  # of the tokens that were mixed none are cells: those before are not it

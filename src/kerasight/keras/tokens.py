@@ -96,18 +96,26 @@ def _fitting(tokens: int, grid: tuple[int, ...], extra: Sequence[int]) -> Layout
 
 
 def mixed_tokens(
-    calls: Sequence[Call], position: int, axis: int, gradient_of_token: GradientOfToken
+    calls: Sequence[Call],
+    position: int,
+    axis: int,
+    gradient_of_token: GradientOfToken,
+    layout_at: Callable[[int], Layout | None],
 ) -> Callable[[int], bool] | None:
     """Whether a map is cut into tokens, and each token later depends on others as well.
 
     Attention does that, under whatever name or spelled out in operations, and so does a mixer. The
     gradients tell: they show on how many cells of the map a token depends, first and last.
 
+    Tokens that read the cells are not asked, such as the queries of a detector's decoder: they fit
+    no grid, begin without any cell of the map, and then depend on several at once.
+
     Args:
         calls: The calls of a run.
         position: That of the map.
         axis: The axis of its channels.
         gradient_of_token: Gives the gradients.
+        layout_at: The layout of the tokens at a position; None if they do not fit a grid.
 
     Returns:
         What tells whether the tokens at a position do so; None if none do.
@@ -122,13 +130,23 @@ def mixed_tokens(
         gradients = gradient_of_token(position, at, calls[at].shape[1] // 2)
         return None if gradients is None else int(np.any(gradients, axis=axis).sum())
 
-    first = next((found for found in map(cells, tokens) if found is not None), None)
+    def first_of(some: Sequence[int]) -> int | None:
+        return next((found for found in map(cells, some) if found is not None), None)
+
+    first = first_of(tokens)
 
     def are_mixed(at: int) -> bool:
         found = cells(at)
         return first is not None and found is not None and found > first
 
-    return are_mixed if are_mixed(made[-1]) else None
+    for number in dict.fromkeys(calls[at].shape[1] for at in reversed(made)):
+        last = next(at for at in reversed(made) if calls[at].shape[1] == number)
+        if not are_mixed(last):
+            continue
+        alike = [at for at in tokens if calls[at].shape[1] == number]
+        if layout_at(last) is not None or cells(alike[0]) is not None or first_of(alike) == first:
+            return are_mixed
+    return None
 
 
 def _makes_tokens(layer: keras.layers.Layer) -> bool:
