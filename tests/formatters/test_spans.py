@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from pages import Reader, report, skeleton
-from PIL import Image
+from PIL import Image, ImageChops
 from tiny_pictures import noise
 from tiny_texts import SIGNED, TEXT, WORDS, target_of_text, text
 
@@ -26,7 +27,13 @@ from kerasight.cam.words import Words
 from kerasight.formatters.as_dict import format_as_dict
 from kerasight.formatters.html import format_as_html
 from kerasight.formatters.image import format_as_image, format_as_sheet
-from kerasight.formatters.spans import scale_of_tints, spans_as_html, spans_as_lines
+from kerasight.formatters.spans import (
+    Passage,
+    scale_of_tints,
+    spans_as_html,
+    spans_as_image,
+    spans_as_lines,
+)
 from kerasight.formatters.text import format_as_text
 
 FOR, AGAINST = "240,96,48", "47,140,255"
@@ -98,6 +105,17 @@ def test_a_table_has_ten_words_and_tells_how_many_more_there_are() -> None:
     assert "<p>and 10 more</p>" in markup
     assert "<td></td>" in markup  # how often is not known
     assert spans_as_lines(target)[-1].split() == ["and", "10", "more"]
+
+
+def test_the_picture_says_what_raises_and_what_lowers_a_number() -> None:
+    of_class, same, of_number = (
+        spans_as_image([Passage(replace(target_of_text(), target=what), "title")])
+        for what in (3, 5, "the number")
+    )
+    assert of_class.tobytes() == same.tobytes()
+    assert of_class.size == of_number.size
+    difference = ImageChops.difference(of_class.convert("RGB"), of_number.convert("RGB"))
+    assert difference.getbbox()[1] > of_class.height / 2  # in the legend alone
 
 
 def luminance(colour: Any) -> float:
