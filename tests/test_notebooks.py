@@ -15,6 +15,8 @@ from nbformat.v4 import new_output
 from notebooks.execute import FOLDER, METADATA, VARIABLE, execute, read, takes_imagenet, tidy
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+# These train several models, which JAX compiles for minutes.
+LONG = {"segmentation-detection", "signals-volumes-texts"}
 ON_IMAGENET = [path for path in NOTEBOOKS if takes_imagenet(read(path))]
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -80,7 +82,13 @@ def test_there_are_notebooks() -> None:
     }
 
 
-@each_notebook
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=on_tensorflow_as_long if path.stem in LONG else [], id=path.stem)
+        for path in NOTEBOOKS
+    ],
+)
 def test_it_runs_from_top_to_bottom_without_internet(path: Path) -> None:
     notebook = run(path, imagenet=None)
     assert is_on_imagenet(notebook) != takes_imagenet(notebook)
