@@ -254,11 +254,9 @@ def test_boxes_of_d_fine_are_explained_at_the_maps_that_its_queries_read() -> No
     target = explained(model, 128, target=targets.Box(0)).targets[0]
     assert target.heatmap.shape == (4, 4)
     assert target.label.endswith("in box 0")
-    fine = "d_fine_backbone/decoder_input_proj_identity_0"
-    assert explained(model, 128, target=targets.Box(0), layer=fine).targets[0].heatmap.shape == (
-        8,
-        8,
-    )
+    layer = "d_fine_backbone/decoder_input_proj_identity_0"
+    fine = explained(model, 128, target=targets.Box(0), layer=layer).targets[0]
+    assert fine.heatmap.shape == (8, 8)
 
 
 def test_what_a_preprocessor_makes_of_a_picture_is_explained() -> None:

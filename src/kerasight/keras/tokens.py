@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -126,6 +127,7 @@ def mixed_tokens(
     if not made or any(isinstance(call.layer, _OF_SEQUENCES) for call in calls[position:]):
         return None
 
+    @cache  # the first of all tokens are asked again as the first of their number
     def cells(at: int) -> int | None:
         gradients = gradient_of_token(position, at, calls[at].shape[1] // 2)
         return None if gradients is None else int(np.any(gradients, axis=axis).sum())
@@ -139,8 +141,10 @@ def mixed_tokens(
         found = cells(at)
         return first is not None and found is not None and found > first
 
-    for number in dict.fromkeys(calls[at].shape[1] for at in reversed(made)):
-        last = next(at for at in reversed(made) if calls[at].shape[1] == number)
+    last_of: dict[int, int] = {}  # by how many tokens there are, those made last first
+    for at in reversed(made):
+        last_of.setdefault(calls[at].shape[1], at)
+    for number, last in last_of.items():
         if not are_mixed(last):
             continue
         alike = [at for at in tokens if calls[at].shape[1] == number]
