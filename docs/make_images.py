@@ -21,7 +21,7 @@ from PIL import Image, ImageChops
 
 import kerasight
 from kerasight import targets
-from kerasight.cam.methods import METHODS
+from kerasight.cam.methods import CAMS, METHODS
 from kerasight.demo import CLASS_NAMES, draw_pair, load_model, load_picture, preprocess
 from kerasight.formatters.sheet import Panel, sheet
 
@@ -300,10 +300,10 @@ def main() -> None:
     panels = [
         Panel(
             kerasight.show_prediction(model, doc, method=name, logits=True, **house),
-            method.title,
+            METHODS[name].title,
             f'method="{name}"',
         )
-        for name, method in METHODS.items()
+        for name in CAMS
     ]
     save(sheet([panels[:5], panels[5:]]), "methods")
 

@@ -164,6 +164,9 @@ class TargetExplanation(_ComparesByField):
             width and height; None if it is none. Not part of ``repr``.
         region: The region of the picture that is explained, a bool array ``(height, width)``; None
             if it is the whole. Not part of ``repr``.
+        gap: How much is missing of what the evidence must sum to, as a share of it, for methods
+            that are complete, such as integrated gradients; None for all others. Not part of
+            ``repr``.
     """
 
     target: int | str
@@ -178,6 +181,7 @@ class TargetExplanation(_ComparesByField):
     detail: str = field(default="", repr=False)
     box: tuple[float, float, float, float] | None = field(default=None, repr=False)
     region: np.ndarray | None = field(default=None, repr=False)
+    gap: float | None = field(default=None, repr=False)
 
     @property
     def label(self) -> str:

@@ -12,7 +12,7 @@ from tiny_transformers import TRANSFORMERS, Prefix, patches, scores, vit
 
 import kerasight
 from kerasight.cam.layout import CHANNELS_LAST, Layout
-from kerasight.cam.methods import METHODS
+from kerasight.cam.methods import CAMS, METHODS
 from kerasight.cam.request import Request
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.explainer import Explainer
@@ -85,7 +85,7 @@ def test_a_map_of_tokens_worked_out_by_hand() -> None:
     np.testing.assert_allclose(expl.targets[0].heatmap, tokens / np.abs(tokens).max(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAMS)
 @pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")  # weights are random
 def test_all_methods_take_tokens(method: str) -> None:
     model = vit(2)

@@ -146,7 +146,7 @@ def test_what_are_no_docs_is_refused(docs: Any, error: type, message: str) -> No
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
         ({"seed": True}, TypeError, "seed must be an integer, got bool"),
-        ({"baseline": "black"}, ValueError, "unknown baseline 'black'; known are 'blur', 'mean'"),
+        ({"baseline": "black"}, ValueError, "unknown baseline 'black'; known are 'zero', 'mean'"),
         ({"baseline": None}, TypeError, "baseline must be .* got NoneType"),
         ({"baseline": False}, TypeError, "baseline must be .* got bool"),
         ({"baseline": np.nan}, ValueError, "baseline must be finite"),
@@ -280,7 +280,7 @@ def test_at_224_pixels_blur_is_the_kernel_of_rise() -> None:
     ("side", "taps"), [(5, 3), (67, 3), (68, 5), (96, 5), (224, 11), (300, 15)]
 )
 def test_the_kernel_of_the_blur_grows_with_the_picture(side: int, taps: int) -> None:
-    from kerasight.metrics.common import _kernel
+    from kerasight.cam.baselines import _kernel
 
     kernel = _kernel(side)
     assert len(kernel) == taps
@@ -292,7 +292,7 @@ def test_beyond_the_edges_of_a_blurred_doc_lies_its_mean() -> None:
     doc = np.zeros((6, 6, 1), np.float32)
     doc[0, 0] = 36  # the mean is 1
     found = blurred(doc)
-    from kerasight.metrics.common import _kernel
+    from kerasight.cam.baselines import _kernel
 
     low, peak, _ = _kernel(6)
     # A corner: 35 times the peak above the mean, its three neighbours inside are 1 below it.

@@ -274,7 +274,7 @@ def test_a_method_that_compares_classes_is_left_out_where_there_is_one(docs: np.
     model = make_model("sigmoid", units=1)
     found = evaluate(model, docs[:1], metrics=["increase"])
     assert "finer-cam" not in found.methods
-    assert len(found.methods) == len(kerasight.cam.methods.METHODS)
+    assert len(found.methods) == len(kerasight.cam.methods.CAMS)
     with pytest.raises(ValueError, match="no class to compare with"):
         evaluate(model, docs[:1], methods=["finer-cam"], metrics=["increase"])
 

@@ -8,7 +8,7 @@ import pytest
 
 import kerasight
 from kerasight import metrics
-from kerasight.cam.methods import METHODS
+from kerasight.cam.methods import CAMS
 
 
 def difference(model: keras.Model, doc: np.ndarray, heatmap: np.ndarray) -> float:
@@ -28,7 +28,7 @@ def of_random_heatmaps(mobilenet_v2: keras.Model, cat_dog: np.ndarray) -> list[f
 
 
 @pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAMS)
 def test_random_heatmaps_lose_to_every_method(
     method: str,
     mobilenet_v2: keras.Model,

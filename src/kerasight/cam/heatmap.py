@@ -13,7 +13,21 @@ from kerasight.cam.maps import normalised, resized
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64
 
-__all__ = ["Heatmap", "fused"]
+__all__ = ["Evidence", "Heatmap", "fused"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a method found out of one target of one doc.
+
+    Attributes:
+        values: The evidence, shape ``(*spatial)``: neither cut off nor scaled.
+        total: What it must sum to if it is complete: the score of the doc less that of the
+            baseline; None where it need not sum to anything.
+    """
+
+    values: Float64[np.ndarray, "*spatial"]
+    total: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +44,7 @@ class Heatmap:
         path: What that is called: the layer's path in the model, or those of several, with
             ``" + "`` between them.
         is_of_zeros: Whether the layer put out nothing but zeros.
+        total: That of its `Evidence`.
     """
 
     values: Float64[np.ndarray, "*spatial"]
@@ -40,6 +55,18 @@ class Heatmap:
     site: Any = None
     path: str = ""
     is_of_zeros: bool = False
+    total: float | None = None
+
+    @property
+    def gap(self) -> float | None:
+        """How far the evidence is from complete, as a share of what it must sum to.
+
+        None where it need not sum to anything.
+        """
+        if self.total is None:
+            return None
+        missing = abs(float(self.evidence.sum()) - self.total)
+        return missing / abs(self.total) if self.total else missing
 
     @property
     def score(self) -> float:
@@ -64,5 +91,6 @@ def fused(maps: Sequence[Heatmap], relu: bool) -> Heatmap:
         maps[-1],
         values=normalised(mean, relu) * brightest,
         evidence=mean,
+        total=None,
         path=" + ".join(one.path for one in maps),
     )

@@ -22,6 +22,7 @@ __all__ = [
     "resized",
     "spatial_axes",
     "stretched",
+    "sum_of_products",
     "weighted_sum",
 ]
 
@@ -100,6 +101,16 @@ def weighted_sum(
     """
     evidence: np.ndarray = activations.astype(np.float64) @ weights.astype(np.float64)
     return evidence
+
+
+def sum_of_products(
+    activations: Real[np.ndarray, "*spatial channels"],
+    gradients: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "*spatial"]:
+    """The sum over channels of activations times gradients, shape ``(*spatial)``."""
+    wide = (np.asarray(terms, np.float64) for terms in (activations, gradients))
+    products: np.ndarray = np.einsum("...k,...k->...", *wide)
+    return products
 
 
 def normalised(

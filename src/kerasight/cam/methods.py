@@ -1,4 +1,4 @@
-r"""The methods: one formula each, in NumPy.
+r"""The methods: one formula each, in NumPy. Here are those of class activation maps.
 
 A formula makes evidence of the terms of one layer: an array ``(*spatial)``, positive where a place
 speaks for the class, negative where it speaks against it. `maps.normalised` makes a heatmap of it.
@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kerasight.cam.maps import channel_weights, checked_terms, spatial_axes, weighted_sum
+from kerasight.cam import attributions
+from kerasight.cam.maps import (
+    channel_weights,
+    checked_terms,
+    spatial_axes,
+    sum_of_products,
+    weighted_sum,
+)
 from kerasight.checks import one_of
 
 if TYPE_CHECKING:
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALPHA",
+    "CAMS",
     "METHODS",
     "REFERENCES",
     "Method",
@@ -125,7 +133,7 @@ def hirescam(
         Evidence, float64, shape ``(*spatial)``.
     """
     activations, gradients = checked_terms(activations, gradients=gradients)
-    return _sum_of_products(activations, gradients)
+    return sum_of_products(activations, gradients)
 
 
 def xgrad_cam(
@@ -175,7 +183,7 @@ def layercam(
         Evidence, float64, shape ``(*spatial)``. Never negative where no activation is.
     """
     activations, gradients = checked_terms(activations, gradients=gradients)
-    return _sum_of_products(activations, np.maximum(gradients, 0))
+    return sum_of_products(activations, np.maximum(gradients, 0))
 
 
 def eigen_cam(
@@ -336,7 +344,9 @@ REFERENCES = 3
 ALPHA = 0.6
 """How strongly `finer_cam` compares, unless told otherwise, gamma in the paper."""
 
-Needs = Literal["gradients", "nothing", "scores", "drops"]
+Needs = Literal["gradients", "nothing", "scores", "drops", "path", "baselines", "noise"]
+
+Place = Literal["layer", "doc"]
 
 
 @dataclass(frozen=True)
@@ -347,24 +357,39 @@ class Method:
         name: What users call it.
         title: What it is called in a text.
         formula: The function: of the activations, and of what it ``needs`` beside them.
-        needs: ``"gradients"``; ``"scores"`` of the image seen through each channel, as in
-            `score_cam`; ``"drops"``, as in `ablation_cam`; or ``"nothing"``.
+        needs: What a formula takes, a key of `kerasight.keras.ways.WAYS`: ``"gradients"``;
+            ``"scores"`` of the image seen through each channel, as in `score_cam`; ``"drops"``, as
+            in `ablation_cam`; ``"nothing"``; the gradients along a ``"path"`` from a baseline, or
+            from many ``"baselines"``; or those of copies with ``"noise"``.
+        at: Where it looks, if no layer is asked for: at a ``"layer"`` that still has places, or at
+            the ``"doc"``.
         is_signed: Whether its evidence is negative where a place speaks against the class, which
             ``relu=False`` shows.
         is_of_class: Whether it depends on the class.
         has_counterfactual: Whether it can show what speaks against a class, as
             ``counterfactual=True`` asks.
         compares: Whether it compares the score with those of other classes, as `finer_cam`.
+        samples: How many changed docs it takes, if the user does not say; 0 if that is not for the
+            user to say.
+        baseline: What stands for nothing there, if the user does not say; empty if it needs none.
     """
 
     name: str
     title: str
     formula: Callable[..., Float64[np.ndarray, "*spatial"]]
     needs: Needs = "gradients"
+    at: Place = "layer"
     is_signed: bool = True
     is_of_class: bool = True
     has_counterfactual: bool = True
     compares: bool = False
+    samples: int = 0
+    baseline: str = ""
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it runs the model more than once a doc."""
+        return self.needs not in ("gradients", "nothing")
 
 
 METHODS: dict[str, Method] = {
@@ -402,9 +427,56 @@ METHODS: dict[str, Method] = {
         ),
         Method("ablation-cam", "Ablation-CAM", ablation_cam, "drops"),
         Method("finer-cam", "Finer-CAM", finer_cam, compares=True),
+        Method(
+            "saliency",
+            "Saliency",
+            attributions.saliency,
+            at="doc",
+            is_signed=False,
+            has_counterfactual=False,
+        ),
+        Method("input-x-gradient", "Input x gradient", attributions.input_x_gradient, at="doc"),
+        Method(
+            "integrated-gradients",
+            "Integrated gradients",
+            attributions.integrated_gradients,
+            "path",
+            "doc",
+            samples=50,
+            baseline="zero",
+        ),
+        Method(
+            "expected-gradients",
+            "Expected gradients",
+            attributions.expected_gradients,
+            "baselines",
+            "doc",
+            samples=100,
+            baseline="noise",
+        ),
+        *(
+            Method(
+                name,
+                title,
+                formula,
+                "noise",
+                "doc",
+                is_signed=False,
+                has_counterfactual=False,
+                samples=50,
+            )
+            for name, title, formula in (
+                ("smoothgrad", "SmoothGrad", attributions.smoothgrad),
+                ("smoothgrad-squared", "SmoothGrad squared", attributions.smoothgrad_squared),
+                ("vargrad", "VarGrad", attributions.vargrad),
+            )
+        ),
     )
 }
 """The methods by the names that ``method`` takes."""
+
+CAMS = tuple(name for name, method in METHODS.items() if method.at == "layer")
+"""The names of those that make class activation maps."""
 
 
 def find_method(name: Any) -> Method:
@@ -426,15 +498,6 @@ def _matrix(
 ) -> Float64[np.ndarray, "places channels"]:
     """A row for each place, a column for each channel, float64."""
     return _float64(values).reshape(-1, values.shape[-1])
-
-
-def _sum_of_products(
-    activations: Real[np.ndarray, "*spatial channels"],
-    gradients: Real[np.ndarray, "*spatial channels"],
-) -> Float64[np.ndarray, "*spatial"]:
-    """The sum over channels of activations times gradients, shape ``(*spatial)``."""
-    products: np.ndarray = np.einsum("...k,...k->...", _float64(activations), _float64(gradients))
-    return products
 
 
 def _first_projection(

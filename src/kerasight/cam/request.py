@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kerasight import checks
+from kerasight.cam.baselines import Baseline, check_baseline
 from kerasight.cam.methods import METHODS, Method, find_method
 from kerasight.progress import check_progress
 
@@ -41,6 +42,13 @@ def _strength(name: str, value: Any) -> float:
     if not 0 <= strength < np.inf:  # also False for NaN
         raise ValueError(f"{name} must be at least 0, and finite, got {strength:g}")
     return strength
+
+
+def _positive(name: str, value: Any) -> float:
+    share = _strength(name, value)
+    if not share:
+        raise ValueError(f"{name} must be above 0, got 0; leave out smooth to add none")
+    return share
 
 
 def _sizes(name: str, value: Any) -> tuple[int, ...]:
@@ -76,22 +84,28 @@ class Request:
     """How to explain: the options that all functions that explain take by name.
 
     Attributes:
-        method: ``"grad-cam"``, ``"grad-cam++"``, ``"hirescam"``, ``"xgrad-cam"``, ``"layercam"``,
-            ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"ablation-cam"`` or
-            ``"finer-cam"``: `kerasight.cam.methods` has their formulas and papers. Score-CAM runs
-            the model once for each channel of the layer, and Ablation-CAM the part after the layer;
-            all others take one pass.
+        method: A class activation map: ``"grad-cam"``, ``"grad-cam++"``, ``"hirescam"``,
+            ``"xgrad-cam"``, ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``,
+            ``"ablation-cam"`` or ``"finer-cam"``: `kerasight.cam.methods` has their formulas and
+            papers. Score-CAM runs the model once for each channel of the layer, and Ablation-CAM
+            the part after the layer; all others take one pass. Or a gradient at the doc itself:
+            ``"saliency"`` or ``"input-x-gradient"``, in one pass; ``"integrated-gradients"``,
+            ``"expected-gradients"``, ``"smoothgrad"``, ``"smoothgrad-squared"`` or ``"vargrad"``,
+            in one for each of ``samples``: `kerasight.cam.attributions` has these. Their heatmaps
+            have the resolution of the doc; of a text they look at what the Embedding makes of it.
         logits: Whether to explain the score before the final softmax or sigmoid, as the Grad-CAM
             paper does; it also helps if a probability is saturated. The model does not change.
             ``score`` is then the logit. A model that ends in neither is explained as it is.
         relu: Whether to cut off what speaks against the class. None is True, but False for a number
             that is no class's (`kerasight.targets.Number`). If False, the heatmap is signed, in
-            [-1, 1]. Not with ``"grad-cam++"``, ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``
-            and ``"score-cam"``.
+            [-1, 1]. Not with methods whose evidence is never negative: ``"grad-cam++"``,
+            ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"saliency"``,
+            ``"smoothgrad"``, ``"smoothgrad-squared"`` and ``"vargrad"``.
         counterfactual: Whether to show what speaks against the class, as the paper's
             counterfactual explanations: the gradient is negated. For a head of one sigmoid unit,
             this is what speaks for the other class; ``targets=[0]`` is always the unit. Not with
-            ``"eigen-cam"``, ``"eigengrad-cam"`` and ``"score-cam"``.
+            ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"saliency"``, ``"smoothgrad"``,
+            ``"smoothgrad-squared"`` and ``"vargrad"``.
         alpha: Only with ``"finer-cam"``: the share of the other classes' scores to subtract, at
             least 0, the paper's gamma. None is the paper's 0.6; 0 is Grad-CAM.
         references: Only with ``"finer-cam"``: the classes to compare with. A number takes that many
@@ -100,9 +114,20 @@ class Request:
         grid: The cells that a transformer cuts the doc into, ``(rows, columns)``. None finds them
             out: from the map that the tokens are cut from, or from the sizes of the doc and its
             patches. Tokens of no place, such as a class token, come first, and do not count.
-        smooth: Average over this many copies of the doc with normal noise of 10 % of its range, as
-            in SmoothGrad (Smilkov et al. 2017, https://arxiv.org/abs/1706.03825). The doc without
-            noise decides the class and the classes to compare with. None or 0 adds no noise.
+        samples: Of methods that run the model on many changed docs, on how many; None is 50 steps
+            of ``"integrated-gradients"``, 100 draws of ``"expected-gradients"``, and 50 noisy
+            copies for SmoothGrad and its kin.
+        baseline: What stands for nothing there: ``"zero"``; ``"mean"``, the mean of each channel;
+            ``"blur"``; ``"noise"``, with the mean and deviation of each channel; a number; or an
+            array of the shape of a doc. For ``"expected-gradients"``, an array of several docs as
+            well, of which some are drawn. None is ``"zero"`` for ``"integrated-gradients"``, and
+            ``"noise"`` for ``"expected-gradients"``, new for each draw.
+        smooth: Average over this many copies of the doc with ``noise``, as in SmoothGrad (Smilkov
+            et al. 2017, https://arxiv.org/abs/1706.03825). The doc without noise decides the class
+            and the classes to compare with. None or 0 adds no noise.
+        noise: The standard deviation of the normal noise, as a share of the range of the doc: of
+            ``smooth``, and of SmoothGrad and its kin. None is 0.1: the lower end of the paper's 10
+            to 20 %, since small classifiers see little but noise beyond it.
         seed: Seed of the noise; equal seeds give equal heatmaps.
         batch_size: How many inputs go through the model at a time.
         progress: Whether to show a progress bar, by tqdm, if a method runs the model often. None
@@ -116,7 +141,10 @@ class Request:
     alpha: float | None = _option(None, _strength, "compares")
     references: int | tuple[int, ...] | None = _option(None, _number_or_classes, "compares")
     grid: tuple[int, ...] | None = _option(None, _sizes)
+    samples: int | None = _option(None, _at_least(1), "samples")
+    baseline: Baseline | None = _option(None, check_baseline, "baseline")
     smooth: int = _option(0, _at_least(0))
+    noise: float | None = _option(None, _positive)
     seed: int = _option(0, _at_least(0))
     batch_size: int = _option(32, _at_least(1))
     progress: bool | None = _option(None, lambda _, value: check_progress(value))
@@ -136,6 +164,7 @@ class Request:
         for option in request._special():
             if not request._can(option):
                 raise ValueError(request._refusal(option))
+        request._check_noise()
         return request
 
     @classmethod
@@ -160,6 +189,8 @@ class Request:
             as_ever: dict[str, Any] = {option.name: option.default}
             for method in requests.keys() - set(able):
                 requests[method] = replace(requests[method], **as_ever)
+        if not any(one.takes_noise for one in requests.values()):
+            next(iter(requests.values()))._check_noise()
         return tuple(requests.values())
 
     @classmethod
@@ -178,15 +209,32 @@ class Request:
         return [
             option
             for option in fields(self)
-            if option.metadata["ability"] and getattr(self, option.name) != option.default
+            if option.metadata["ability"] and not _same(getattr(self, option.name), option.default)
         ]
 
     def _can(self, option: Field[Any]) -> bool:
         return bool(getattr(self.method, option.metadata["ability"]))
 
+    @property
+    def takes_noise(self) -> bool:
+        """Whether noisy copies of the doc are made."""
+        return bool(self.smooth) or self.method.needs == "noise"
+
+    def _check_noise(self) -> None:
+        if self.noise is not None and not self.takes_noise:
+            raise ValueError(
+                f"method {self.method.name!r} adds no noise: pass smooth=, the number of noisy "
+                "copies, as well"
+            )
+
     def _refusal(self, option: Field[Any]) -> str:
         ability = option.metadata["ability"]
         able = ", ".join(name for name, method in METHODS.items() if getattr(method, ability))
+        if ability in _OF_WHAT:
+            return (
+                f"method {self.method.name!r} has no use for {option.name}: it "
+                f"{_OF_WHAT[ability]}; those that have are {able}"
+            )
         if ability == "compares":
             opacity = "; how opaque a heatmap is drawn is alpha_limit" * (option.name == "alpha")
             return (
@@ -217,6 +265,16 @@ class Request:
         ]
         return self.method.title + (f" ({', '.join(notes)})" if notes else "")
 
+
+def _same(value: Any, default: Any) -> bool:
+    return value is default or (not isinstance(value, np.ndarray) and bool(value == default))
+
+
+# Why a method has no use for an option, by the ability that it lacks.
+_OF_WHAT = {
+    "samples": "takes one pass, or as many as the layer has channels",
+    "baseline": "compares the doc with nothing",
+}
 
 OPTIONS = tuple(option.name for option in fields(Request))
 """The names of the options."""

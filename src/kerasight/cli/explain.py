@@ -490,7 +490,7 @@ class _Run:
         else:
             self.target = class_target(_class_index("--target", request.target, classifier))
         # A slow method runs the model on many inputs for each picture, in batches of its own.
-        is_slow = asked.smooth or asked.method.needs in ("scores", "drops")
+        is_slow = asked.smooth or asked.method.is_slow
         self._most_at_once = 1 if is_slow else _AT_ONCE
         self._at_once = 1
         self.is_over = False

@@ -279,6 +279,20 @@ class Anatomy:
         is_other = here not in PICTURE_CHANNELS and there in PICTURE_CHANNELS
         return layout.other if is_other else layout
 
+    def places_of(self, docs: Shaped[np.ndarray, "docs ..."]) -> Shaped[np.ndarray, "docs ..."]:
+        """Docs as ``(docs, *spatial, channels)``; rows of numbers have one channel."""
+        if docs.ndim <= 2:
+            return docs.reshape(len(docs), -1, 1)
+        return self.layout_of_docs(docs.shape).unfold(docs)
+
+    def docs_of(
+        self, places: Shaped[np.ndarray, "docs ..."], shape: tuple[int, ...]
+    ) -> Shaped[np.ndarray, "docs ..."]:
+        """The inverse of `places_of`, given the shape of a batch of docs."""
+        if len(shape) <= 2:
+            return places.reshape(len(places), *shape[1:])
+        return self.layout_of_docs(shape).fold(places)
+
     def _known(self, fact: Hashable, find: Callable[[], Fact]) -> Fact:
         """A fact, found once for as long as the model stays as it is."""
         found: Fact = self.traces.once(fact, find)

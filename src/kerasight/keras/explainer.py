@@ -7,9 +7,9 @@ in one pass for each layer (`Explainer.look`). Of what was seen, a formula makes
 
 from __future__ import annotations
 
+import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
@@ -19,20 +19,29 @@ import keras
 import numpy as np
 from PIL import Image
 
-from kerasight.base import DocError, Explanation, RunError, TargetExplanation
-from kerasight.cam.heatmap import Heatmap, fused
+from kerasight.base import (
+    DocError,
+    Explanation,
+    HeatmapWarning,
+    RunError,
+    TargetExplanation,
+    outside,
+)
+from kerasight.cam.heatmap import Evidence, Heatmap, fused
 from kerasight.cam.inputs import Inputs
-from kerasight.cam.maps import normalised, resized, stretched
+from kerasight.cam.maps import normalised
 from kerasight.cam.methods import ALPHA, REFERENCES
 from kerasight.cam.request import Request
 from kerasight.cam.words import Words, weighted
-from kerasight.keras import blank, running, scoring, sites
+from kerasight.checks import is_real
+from kerasight.keras import blank, running, sites
 from kerasight.keras import docs as doors
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.record import Record, Terms, record_batch, scores_of
+from kerasight.keras.record import Record, Terms, record_batch
+from kerasight.keras.subject import Subject, noise_for, parts
 from kerasight.keras.targets import Contrast, Negative, Target
+from kerasight.keras.ways import WAYS
 from kerasight.keras.words import words_of
-from kerasight.progress import progress_bar
 from kerasight.targets import SCORES, Readout
 
 if TYPE_CHECKING:
@@ -53,10 +62,6 @@ __all__ = [
 TargetNames: TypeAlias = Sequence[str] | Mapping[int, str]
 LayerKey: TypeAlias = int | str | keras.layers.Layer | sites.Site
 LayerKeys: TypeAlias = LayerKey | list[LayerKey]
-
-# As a share of the range of the values of the doc: the lower end of SmoothGrad's 10 to 20 %, since
-# small classifiers see little but noise beyond it.
-_NOISE = 0.1
 
 # In a batch, sums are taken in another order. So a doc may differ by this share from what it gives
 # by itself: by 1e-6 on a CPU, by more on a GPU.
@@ -124,7 +129,11 @@ class Explainer:
         inputs = docs if isinstance(docs, Inputs) else self.anatomy.inputs_of(docs)
         target = self._asked(target)
         keys = self.layer if isinstance(self.layer, list) else [self.layer]
-        chosen = [None if key is None else self._site(inputs, key) for key in keys]
+        if self.layer is None and self.request.method.at == "doc":
+            chosen: list[sites.Site | None] = [self._site_of_doc(inputs)]
+            inputs = _of_floats(inputs)
+        else:
+            chosen = [None if key is None else self._site(inputs, key) for key in keys]
         return Look(self, inputs, [self._record(inputs, target, site) for site in chosen])
 
     def _asked(self, target: Target) -> Target:
@@ -138,6 +147,21 @@ class Explainer:
             else:
                 target = Contrast(target, np.asarray(alpha), request.references or REFERENCES)
         return Negative(target) if request.counterfactual else target
+
+    def _site_of_doc(self, inputs: Inputs) -> sites.Site:
+        """The doc itself; of a text, what the model makes of its words first."""
+        anatomy = self.anatomy
+        if doors.kind_of(anatomy, inputs) != "text":
+            layout = anatomy.layout_of_docs(tuple(inputs.docs.shape))
+            return sites.Site(self.model, at_input=True, layout=layout)
+        embeddings = (one for _, one in anatomy.layers if isinstance(one, keras.layers.Embedding))
+        first = next(embeddings, None)
+        if first is None:
+            raise RunError(
+                f"words have no gradients, and model {self.model.name!r} has no Embedding that "
+                "makes numbers of them; pass the layer that does as layer="
+            )
+        return sites.Site(first)
 
     def _site(self, inputs: Inputs, key: LayerKey) -> sites.Site:
         """Find a site, also at a layer that is made when the model is first called."""
@@ -245,6 +269,7 @@ class Look:
                 "score": heatmap.score,
                 "heatmap": heatmap.values,
                 "signed": not request.relu,
+                "gap": heatmap.gap,
                 **self._told(heatmap.target, doc),
             }
             if readout.has_classes:
@@ -259,16 +284,18 @@ class Look:
             target = TargetExplanation(**fields)
             targets.append(target)
             blank.warn_of(heatmap, target.label, explainer, self.inputs[doc : doc + 1])
+            _warn_of_gap(target, request)
         return Explanation(
             explainer.model.name,
             description=_description(heatmaps[0], explainer, kind)
-            + _comparisons(heatmaps, explainer),
+            + _comparisons(heatmaps, explainer)
+            + _completeness(heatmaps, explainer),
             error="",
             method=request.title,
             is_regression=explainer.readout.is_number,
             targets=targets,
             image=image,
-            layer=heatmaps[0].path,
+            layer=heatmaps[0].path or None,
             kind=kind or "picture",
             doc=None if kind in ("picture", "text") else self._places(doc),
         )
@@ -348,146 +375,55 @@ class Look:
     def _at(self, record: Record, doc: int) -> list[Heatmap]:
         """The heatmaps of a doc at one layer."""
         request = self.explainer.request
-        terms = record.terms(doc)
         one = slice(doc, doc + 1)
-        evidence_of = self._smooth_evidence if request.smooth else self._evidence
-        evidence = evidence_of(self.inputs[one], terms, record.target.of_docs(one))
+        subject = Subject(
+            self.explainer.anatomy,
+            request,
+            self.inputs[one],
+            record.terms(doc),
+            record.target.of_docs(one),
+        )
+        evidence_of = self._smooth_evidence if request.smooth else WAYS[request.method.needs]
         return [
             Heatmap(
-                values=normalised(one, request.relu),
-                evidence=one,
+                values=normalised(one.values, request.relu),
+                evidence=one.values,
                 target=term.target,
                 scores=term.scores,
                 rivals=term.rivals,
                 site=term.site,
                 path=term.path,
                 is_of_zeros=not term.activations.any(),
+                total=one.total,
             )
-            for one, term in zip(evidence, terms, strict=True)
+            for one, term in zip(evidence_of(subject), subject.terms, strict=True)
         ]
 
-    def _evidence(self, inputs: Inputs, terms: Sequence[Terms], target: Target) -> list[np.ndarray]:
-        """The evidence for each class of one doc, each of shape ``(*spatial)``."""
-        method = self.explainer.request.method
-        if method.needs == "nothing":
-            return [method.formula(one.activations) for one in terms]
-        if method.needs == "gradients":
-            return [method.formula(one.activations, one.gradients) for one in terms]
-        if method.needs == "scores":
-            through = self._through_channels(inputs, terms[0], target)
-            are_probabilities = self._are_probabilities(inputs, terms[0])
-            return [
-                method.formula(one.activations, through[:, rank], are_probabilities)
-                for rank, one in enumerate(terms)
-            ]
-        drops = self._drops(inputs, terms[0], target)
-        return [method.formula(one.activations, drops[:, rank]) for rank, one in enumerate(terms)]
-
-    def _smooth_evidence(
-        self, inputs: Inputs, terms: Sequence[Terms], target: Target
-    ) -> list[np.ndarray]:
+    def _smooth_evidence(self, subject: Subject) -> list[Evidence]:
         """The mean evidence over noisy copies of a doc."""
         request = self.explainer.request
         random = np.random.default_rng(request.seed)
-        doc = self._numbers(inputs, "smooth adds noise to the doc")
-        deviation = _NOISE * float(np.ptp(doc))
-        sums = [np.zeros(one.activations.shape[:-1]) for one in terms]
-        for size in _sizes(request.smooth, request.batch_size):
-            noise = random.normal(0, deviation, (size, *doc.shape[1:])).astype(doc.dtype)
-            noisy = inputs.with_docs(doc + noise)
-            record = self.explainer._record(noisy, target, terms[0].site)
+        doc = subject.numbers("smooth adds noise to the doc")
+        sums = [np.zeros(one.activations.shape[:-1]) for one in subject.terms]
+        for some in parts(request.smooth, request.batch_size):
+            size = some.stop - some.start
+            noise = noise_for(doc, request, random, (size, *doc.shape[1:]))
+            noisy = subject.inputs.with_docs(doc + noise)
+            record = self.explainer._record(noisy, subject.target, subject.site)
             for copy in range(size):
-                each = self._evidence(noisy[copy : copy + 1], record.terms(copy), target)
+                terms = record.terms(copy)
+                of_copy = replace(subject, inputs=noisy[copy : copy + 1], terms=terms)
+                each = WAYS[request.method.needs](of_copy)
                 for total, evidence in zip(sums, each, strict=True):
-                    total += evidence
-        return [total / request.smooth for total in sums]
-
-    def _numbers(self, inputs: Inputs, why: str) -> np.ndarray:
-        """A doc as numbers that may be changed a little; ``why`` they are wanted."""
-        if doors.kind_of(self.explainer.anatomy, inputs) == "text":
-            raise RunError(f"{why}, and words are no numbers that could change a little")
-        return _floating(inputs.docs)
-
-    def _through_channels(self, inputs: Inputs, terms: Terms, target: Target) -> np.ndarray:
-        """The scores of a doc seen through each channel of the layer, ``(channels, targets)``."""
-        request, anatomy = self.explainer.request, self.explainer.anatomy
-        doc = self._numbers(inputs, request.method.title + " masks the doc")
-        size = anatomy.size_of_docs(inputs)
-
-        def scores(channels: slice) -> np.ndarray:
-            maps = np.moveaxis(terms.activations[..., channels], -1, 0)
-            masks = np.asarray([stretched(resized(one, size)) for one in maps], doc.dtype)
-            if doc.ndim > 2:  # else there is no axis of channels
-                masks = anatomy.layout_of_docs(doc.shape).fold(masks[..., np.newaxis])
-            seen = doc * masks
-            masked = inputs.with_docs(seen)
-            return scores_of(anatomy, masked, logits=request.logits, batch_size=request.batch_size)
-
-        return self._by_channel(scores, terms, target)
-
-    def _are_probabilities(self, inputs: Inputs, terms: Terms) -> bool:
-        """Whether the scores that are explained come out of a softmax or sigmoid.
-
-        That is for the model to say, and the same for all docs. Only where it cannot be seen what
-        the scores come out of, those of this doc are judged by their range.
-        """
-        if self.explainer.request.logits or terms.scores.min() < 0 or terms.scores.max() > 1:
-            return False
-        try:
-            logits = scores_of(self.explainer.anatomy, inputs, logits=True)
-        except RunError:  # they are not to be found
-            return True
-        return not np.allclose(logits, terms.scores, rtol=1e-2, atol=1e-4)
-
-    def _drops(self, inputs: Inputs, terms: Terms, target: Target) -> np.ndarray:
-        """How far the scores fall without a channel of the layer, ``(channels, targets)``."""
-        logits = self.explainer.request.logits
-        scores = scoring.scores_from(self.explainer.anatomy, inputs, terms.site, logits=logits)
-        layout = terms.site.layout
-        assert layout is not None
-
-        def ablated(channels: slice) -> np.ndarray:
-            places = np.arange(channels.start, channels.stop)
-            outputs = np.repeat(terms.activations[np.newaxis], len(places), axis=0)
-            np.moveaxis(outputs, -1, 1)[np.arange(len(places)), places] = 0
-            return scores(layout.fold(outputs, terms.before))
-
-        before = _score(target, terms.scores[np.newaxis])
-        drops: np.ndarray = before - self._by_channel(ablated, terms, target)
-        return drops
-
-    def _by_channel(
-        self, scores: Callable[[slice], np.ndarray], terms: Terms, target: Target
-    ) -> np.ndarray:
-        """Scores of the targets for each channel of a layer, a batch of them at a time.
-
-        Args:
-            scores: Given some of the channels, the model's scores for each.
-            terms: The terms of the layer.
-            target: The targets, of one doc.
-        """
-        request = self.explainer.request
-        channels = terms.activations.shape[-1]
-        found = []
-        bar = progress_bar(
-            progress=request.progress,
-            total=channels,
-            desc=request.method.name,
-            unit="channel",
-            leave=False,
-        )
-        with closing(bar):
-            start = 0
-            for size in _sizes(channels, request.batch_size):
-                found.append(_score(target, scores(slice(start, start + size))))
-                start += size
-                bar.update(size)
-        return np.concatenate(found)
+                    total += evidence.values
+        return [Evidence(total / request.smooth) for total in sums]
 
 
-def _score(target: Target, scores: np.ndarray) -> np.ndarray:
-    score: np.ndarray = keras.ops.convert_to_numpy(target.score(scores))
-    return score
+def _of_floats(inputs: Inputs) -> Inputs:
+    """Docs as numbers that can be differentiated by; words as they are."""
+    docs = inputs.docs
+    is_whole = is_real(docs) and not np.issubdtype(docs.dtype, np.floating)
+    return inputs.with_docs(docs.astype(np.float32)) if is_whole else inputs
 
 
 def _description(heatmap: Heatmap, explainer: Explainer, kind: str | None) -> str:
@@ -523,14 +459,41 @@ def _comparisons(heatmaps: Sequence[Heatmap], explainer: Explainer) -> str:
     """A line for each class that was compared with others."""
     lines = []
     for one in heatmaps:
-        labels = [
-            TargetExplanation(index, name=name_of(index, explainer.names, len(one.scores))).label
-            for index in (one.target, *one.rivals[:_NAMED])
-        ]
+        labels = [_label(index, explainer, one) for index in (one.target, *one.rivals[:_NAMED])]
         more = f" and {len(one.rivals) - _NAMED} more" if len(one.rivals) > _NAMED else ""
         if one.rivals:
             lines.append(f"Compared: {labels[0]} with {', '.join(labels[1:])}{more}.\n")
     return "".join(lines)
+
+
+def _completeness(heatmaps: Sequence[Heatmap], explainer: Explainer) -> str:
+    """A line for each target whose evidence must sum to something."""
+    return "".join(
+        f"Completeness: the evidence for {_label(one.target, explainer, one)} sums to "
+        f"{one.evidence.sum():.4g}, and the score rises by {one.total:.4g} from the baseline's.\n"
+        for one in heatmaps
+        if one.total is not None
+    )
+
+
+def _label(index: int, explainer: Explainer, heatmap: Heatmap) -> str:
+    name = name_of(index, explainer.names, len(heatmap.scores))
+    return TargetExplanation(index, name=name).label
+
+
+# A greater share that is missing is told in a warning.
+_MOST_MISSING = 0.05
+
+
+def _warn_of_gap(target: TargetExplanation, request: Request) -> None:
+    """Warn if evidence that must sum to a difference of scores does not."""
+    if target.gap is not None and target.gap > _MOST_MISSING:
+        warnings.warn(
+            f"the evidence for {target.label} misses {target.gap:.0%} of what it must sum to: pass "
+            f"more samples than {request.samples or request.method.samples}",
+            HeatmapWarning,
+            stacklevel=outside(),
+        )
 
 
 _NAMED = 5  # so many rivals are named
@@ -593,13 +556,3 @@ def name_of(target: int, names: TargetNames | None, classes: int) -> str | None:
             f"{len(names)}"
         )
     return str(names[target])
-
-
-def _floating(docs: np.ndarray) -> np.ndarray:
-    return docs if np.issubdtype(docs.dtype, np.floating) else docs.astype(np.float32)
-
-
-def _sizes(number: int, most: int) -> Iterator[int]:
-    """How ``number`` splits into parts of at most ``most``."""
-    for start in range(0, number, most):
-        yield min(most, number - start)

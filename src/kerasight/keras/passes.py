@@ -46,7 +46,7 @@ from kerasight.keras.traces import WORTH_A_TRACE
 if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
 
-__all__ = ["Pass", "look"]
+__all__ = ["Pass", "gradients_from", "look"]
 
 # float16 has no numbers between 0 and 6e-8, where the gradients of a probability often lie. So the
 # score is multiplied first, by the greatest of these at which no gradient overflows.
@@ -235,6 +235,70 @@ def look(
         if trace is None:
             raise
         return trace.run(tensors, target)
+
+
+def gradients_from(
+    anatomy: Anatomy, inputs: Inputs, site: Site, target: Target, *, logits: bool = False
+) -> Callable[[Float[np.ndarray, "outputs ..."]], Float[np.ndarray, "targets outputs ..."]]:
+    """The gradients of targets of one doc as a function of what is seen at a site.
+
+    Args:
+        anatomy: The model.
+        inputs: Its inputs, of one doc.
+        site: The site, as a pass gave it.
+        target: What is explained of the doc, settled.
+        logits: As in `look`.
+
+    Returns:
+        A function from what could be seen there ``(outputs, ...)``, in the model's layout, to
+        gradients ``(targets, outputs, ...)`` with respect to it.
+    """
+    check_eager()
+    traces, backend = anatomy.traces, backends.current()
+    _, shapes = tensors_of(anatomy, inputs)
+    arrays = [_typed(leaf) for leaf in target.leaves()]
+    key = ("gradients from", site.key(), shapes, logits, target.kind(), anatomy.readout.key())
+    weak_anatomy, weak_site = weak(anatomy), site.weak()
+    number = len(inputs.leaves)
+
+    def gradients(anatomy: Anatomy, site: Site, outputs: Any, *given: Any) -> Any:
+        run, linear = _linear(
+            anatomy, packed(inputs, given[:number]), logits, site, replacement=outputs
+        )
+        position = next(at for at, seen in enumerate(run.watched) if seen is not None)
+        explained = target.with_leaves(given[number:])
+        found = None
+        scales = _scales(run)
+        if not backend.is_eager():  # one at which hardly anything overflows
+            scales = scales[-2:-1] or scales
+        for scale in scales:
+            found = _gradients(run, linear, position, explained, scale)
+            if found is None or not backend.is_eager() or _is_finite(found):
+                break
+        return ops.zeros((target.number, *outputs.shape)) if found is None else found
+
+    def compiled(signature: Any) -> Any:
+        def run(outputs: Any, *given: Any) -> Any:
+            return gradients(weak_anatomy(), weak_site(), outputs, *given)
+
+        return backend.compiled(run, signature, anatomy.model.variables)
+
+    traces.count(anatomy.model, key, WORTH_A_TRACE)  # there are many outputs to come
+    repeated = inputs
+
+    def gradients_of(outputs: np.ndarray) -> np.ndarray:
+        nonlocal repeated
+        if len(repeated) != len(outputs):
+            repeated = inputs.repeated(len(outputs))
+        given = [ops.convert_to_tensor(leaf) for leaf in (outputs, *repeated.leaves, *arrays)]
+        of_outputs = ((None, *outputs.shape[1:]), str(outputs.dtype))
+        of_arrays = [(array.shape, str(array.dtype)) for array in arrays]
+        signature = signature_of((of_outputs, *shapes, *of_arrays), given)
+        trace = traces.get((*key, signature), key, lambda: compiled(signature))
+        found = None if trace is None else if_it_can(anatomy, lambda: trace(*given))
+        return as_array(gradients(anatomy, site, *given) if found is None else found)
+
+    return gradients_of
 
 
 class _WrongTargetError(Exception):
@@ -571,13 +635,22 @@ def _linear(
     logits: bool,
     wanted: Site | None,
     guess: keras.layers.Layer | None = None,
+    replacement: Any = None,
 ) -> tuple[Run, Linear]:
     """A run of the model, and the derivative there of its scores and its tokens."""
     run: Run | None = None
 
     def outputs_and_sources(watch: Watch) -> tuple[list[Any], list[Any]]:
         nonlocal run
-        run = Run(anatomy, inputs, logits=logits, watch=watch, wanted=wanted, guess=guess)
+        run = Run(
+            anatomy,
+            inputs,
+            logits=logits,
+            watch=watch,
+            wanted=wanted,
+            guess=guess,
+            replacement=replacement,
+        )
         return [run.scores, *run.tokens, *run.facts], run.watched
 
     linear = backends.current().linearise(outputs_and_sources)

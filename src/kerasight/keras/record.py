@@ -104,13 +104,14 @@ class Record:
         Raises:
             DocError: If there is NaN or infinity in them, or a class has no rivals but itself.
         """
+        where = f"layer {self.path!r}" if self.path else "the doc"
         for what, values in (
             ("output", self.activations[doc]),
             ("gradient", self.gradients[:, doc]),
         ):
             if not np.isfinite(values).all():
                 raise DocError(
-                    f"there is NaN or infinity in the {what} of layer {self.path!r}; look at the "
+                    f"there is NaN or infinity in the {what} of {where}; look at the "
                     "model's weights and at the range of doc"
                 )
         return [
@@ -206,30 +207,35 @@ def record_batch(
         has_places = any(call.has_rank_of_maps or call.has_tokens for call in found.calls)
         raise (RunError if choice.wanted is not None or has_places else NothingToSeeError)(why)
     assert site.layout is not None
-    name = anatomy.name_of(site)
+    title = site.title(anatomy)
     activations, gradients = found.activations, found.gradients
+    if site.layer is anatomy.model:  # the doc itself, which may have no axis of channels
+        activations, gradients = (
+            one[..., np.newaxis] if one is not None and inputs.docs.ndim == 2 else one
+            for one in (activations, gradients)
+        )
     rank = 3 if site.layout.grid else inputs.rank_of_maps
     if activations is not None and activations.ndim == rank and len(activations) != docs:
-        raise RunError(f"layer {name!r} has " + rows_differ(len(activations), docs))
+        raise RunError(f"{title} has " + rows_differ(len(activations), docs))
     if activations is None or activations.ndim != rank:
-        raise RunError(_why_no_map(choice, name, activations))
+        raise RunError(_why_no_map(choice, title, activations))
     if math.prod(site.layout.spatial(activations.shape)) == 1:
         raise RunError(
-            f"layer {name!r} has a map of one cell (output shape {activations.shape}), of which a "
+            f"{title} has a map of one cell (output shape {activations.shape}), of which a "
             "heatmap would be one flat colour; pass a layer before the last global pooling"
         )
     if gradients is None and not needs_gradients:
         gradients = np.zeros((found.target.number, *activations.shape), activations.dtype)
     if gradients is None:
         raise RunError(
-            f"layer {name!r} has no gradient to the score: the score does not depend on its "
-            "output, or only through an operation that cannot be differentiated, or that "
-            "is rematerialised (keras.remat, tf.recompute_grad, torch.utils.checkpoint): what runs "
-            "inside of it cannot be seen, and the layer around it can"
+            f"{title} has no gradient to the score: the score does not depend on it, or only "
+            "through an operation that cannot be differentiated, or that is rematerialised "
+            "(keras.remat, tf.recompute_grad, torch.utils.checkpoint): what runs inside of it "
+            "cannot be seen, and the layer around it can"
         )
     return Record(
         site=site,
-        path=name,
+        path=anatomy.name_of(site),
         activations=site.layout.unfold(activations),
         gradients=site.layout.unfold(gradients, axis=1),
         target=found.target,
@@ -250,18 +256,18 @@ def _of_no_place(
     return before
 
 
-def _why_no_map(choice: Choice, name: str, activations: Any) -> str:
+def _why_no_map(choice: Choice, title: str, activations: Any) -> str:
     """Why a heatmap cannot be made of what a layer puts out."""
     was = "no single float tensor" if activations is None else f"shape {activations.shape}"
     wanted = ", ".join(AXES[len(choice.size)])
     if activations is not None and activations.ndim == 3:
         how = "passed does not fit" if choice.grid else "cannot be told; pass it as grid="
         return (
-            f"layer {name!r} puts out tokens, shape {activations.shape}, and the grid of {wanted} "
+            f"{title} puts out tokens, shape {activations.shape}, and the grid of {wanted} "
             f"that they are the cells of {how}"
         )
     return (
-        f"layer {name!r} has no spatial axes to draw a heatmap over: its output has {was}, "
+        f"{title} has no spatial axes to draw a heatmap over: its output has {was}, "
         f"where (1, {wanted}, channels) is needed; pass a convolution, an activation or a "
         "pooling layer before the last global pooling"
     )

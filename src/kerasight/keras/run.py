@@ -100,6 +100,7 @@ class Run:
         wanted: Site | None = None,
         guess: keras.layers.Layer | None = None,
         replacement: Any = None,
+        is_linearised: bool = True,
         weights: Weights = (),
     ) -> None:
         """Run a model in inference mode, so that nothing that it does to itself lasts.
@@ -113,6 +114,7 @@ class Run:
             wanted: Where to look; None for all that may be a map.
             guess: A layer, before whose first call nothing is watched; None watches all.
             replacement: The tensor that goes on in the place of what is seen at ``wanted``.
+            is_linearised: Whether ``watch`` is that of `Backend.linearise`.
             weights: The values that variables have in this run.
         """
         self.calls: list[Call] = []
@@ -121,6 +123,9 @@ class Run:
         self.is_float16 = False
         self._model = anatomy.model
         self._rank = inputs.rank_of_maps
+        self._seen = inputs.seen
+        # Whether the doc itself is to be seen, and no layer.
+        self._sees_doc = watch is not None and wanted is not None and wanted.layer is anatomy.model
         self._children = anatomy.children
         self._watch = watch
         self._wanted = wanted
@@ -145,12 +150,18 @@ class Run:
         tap = tapped(
             anatomy.compiled_calls if watch is None else self._first_tapped(anatomy, is_settled),
             _pass_on if watch is None else self._see_output,
-            children=None if watch is None or is_settled else anatomy.children_with_maps,
+            children=(
+                None
+                if watch is None or is_settled or self._sees_doc
+                else anatomy.children_with_maps
+            ),
             enter=None if watch is None else self._see_inputs,
             ends=anatomy.ends if logits else (),
             activated=activated,
         )
-        is_linearised = watch is not None and replacement is None
+        if self._sees_doc:  # and not what layers put out
+            self.is_float16 = any(one.compute_dtype == "float16" for one in anatomy.all)
+        is_linearised &= watch is not None
         with tap, changing_nothing(anatomy, weights, is_linearised, logits):
             outputs = _readable(anatomy, outputs_of(anatomy.model, inputs))
 
@@ -192,6 +203,12 @@ class Run:
         number = self._numbers.get(id(layer), 0)
         self._numbers[id(layer)] = number + 1
         tensors = [one for one in given if _is_floating(one)]
+        if self._sees_doc:
+            seen = tree.flatten(args)[self._seen]
+            onwards = self._see(layer, number, seen, True, (None,))
+            args = tree.map_structure(lambda one: onwards if one is seen else one, args)
+            self._begun.append((layer, number, ()))
+            return args, kwargs
         if layer is self._model:
             if self._wanted is not None and self._wanted.at_input and self._watch is not None:
                 watched = {id(one): self._watch(one, True) for one in tensors}
@@ -223,7 +240,7 @@ class Run:
         # The model itself counts as no layer. An output that a layer returns as it came from a
         # layer inside it is noted already.
         is_noted = self._is_known(output) and bool(self._children(layer))
-        if not is_wanted and (layer is self._model or is_noted):
+        if layer is self._model or (is_noted and not is_wanted):
             return output
         if isinstance(output, (list, tuple)) and output and _is_floating(output[0]):
             # Such as attention weights or a state beside what goes on.
@@ -258,13 +275,16 @@ class Run:
             is_watched = is_wanted or (self._wanted.at_input and is_watched)
         if is_wanted and self._replacement is not None:
             output = ops.cast(self._replacement, output.dtype)
-        elif self._guess is None and is_watched:
+        if self._guess is None and is_watched:
             assert self._watch is not None
+            # Of the doc there is no use before this one.
+            is_itself = at_input and not self._sees_doc
             # Wide enough for gradients that float16 cannot hold.
-            watched = self._watch(output if at_input else ops.cast(output, _wide(output)), at_input)
+            wide = output if is_itself else ops.cast(output, _wide(output))
+            watched = self._watch(wide, is_itself)
             if is_wanted:
                 self.watched[-1] = watched
-            onwards = watched if at_input else ops.cast(watched, output.dtype)
+            onwards = watched if is_itself else ops.cast(watched, output.dtype)
             if at_input:  # of which other layers may take what it was
                 self._positions[id(output)] = (weakref.ref(output), len(self.calls) - 1)
             self._own[id(onwards)] = (onwards, output)

@@ -187,6 +187,7 @@ def scores_from(
             watch=lambda tensor, _: tensor,
             wanted=site,
             replacement=outputs,
+            is_linearised=False,
         ).scores
 
     def compiled(signature: Any) -> Any:

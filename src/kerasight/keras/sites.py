@@ -72,8 +72,15 @@ class Site:
         return self.layout is not None and not self.at_input
 
     def path(self, anatomy: Anatomy) -> str:
-        """What it is called, as `find_site` takes it."""
+        """What it is called, as `find_site` takes it; empty if it is the doc itself."""
+        if self.layer is anatomy.model:
+            return ""
         return anatomy.path_of(self.layer) + (_INPUT if self.at_input else "")
+
+    def title(self, anatomy: Anatomy) -> str:
+        """What errors call it."""
+        path = self.path(anatomy)
+        return f"layer {path!r}" if path else "the doc"
 
     def weak(self) -> Callable[[], Site]:
         """What gives the site, without keeping its layer alive."""

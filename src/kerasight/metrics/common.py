@@ -11,12 +11,13 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from kerasight.base import Explanation, TargetExplanation
+from kerasight.cam.baselines import baseline_of, check_baseline
 from kerasight.cam.inputs import Inputs
 from kerasight.cam.layout import Layout
 from kerasight.cam.maps import resized
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "Baseline",
     "Docs",
     "HeatmapLike",
     "Heatmaps",
@@ -41,17 +41,12 @@ __all__ = [
     "docs_of",
     "heatmaps_of",
     "maps_of",
-    "name_of_baseline",
     "progressing",
     "ranks",
 ]
 
 HeatmapLike = Explanation | TargetExplanation | np.ndarray
 Heatmaps = HeatmapLike | Iterable[HeatmapLike]
-Baseline = str | float | np.ndarray
-
-_BASELINES = ("blur", "mean", "noise")
-
 Item = TypeVar("Item")
 
 
@@ -271,105 +266,18 @@ def baselines(
         ValueError: If it is an unknown name, or an array whose shape is not that of a doc or of all
             docs, or not finite.
     """
-    if isinstance(baseline, str):
-        if baseline not in _BASELINES:
-            known = ", ".join(map(repr, _BASELINES))
-            raise ValueError(
-                f"unknown baseline {baseline!r}; known are {known}, a number, and an array of the "
-                "shape of a doc"
-            )
-        if baseline == "noise":
-            return lambda position: _noise(docs.values[position], seed)
-        make = _blurred if baseline == "blur" else _mean
-        return lambda position: make(docs.values[position])
-    if isinstance(baseline, np.ndarray):
-        if not is_real(baseline):
-            raise TypeError(f"baseline must hold real numbers, got dtype {baseline.dtype}")
-        one = docs.inputs.docs[:1].shape
-        if baseline.shape not in (one[1:], one, (len(docs.values), *one[1:])):
-            raise ValueError(
-                f"baseline must have the shape of a doc, {one[1:]}, or of all docs, "
-                f"{(len(docs.values), *one[1:])}, got {baseline.shape}"
-            )
-        each = baseline.reshape(-1, *one[1:])
-        each = docs.layout.unfold(each)
-        filled = np.broadcast_to(each, docs.values.shape)
-    elif isinstance(baseline, Real) and not isinstance(baseline, bool):
-        filled = np.broadcast_to(np.float64(baseline), docs.values.shape)
-    else:
-        raise TypeError(
-            "baseline must be 'blur', 'mean', 'noise', a number, or an array of the shape of a "
-            f"doc, got {type(baseline).__name__}"
+    checked = check_baseline("baseline", baseline)
+    if not isinstance(checked, np.ndarray):
+        return lambda position: baseline_of(docs.values[position], checked, seed)
+    one = docs.inputs.docs[:1].shape
+    if checked.shape not in (one[1:], one, (len(docs.values), *one[1:])):
+        raise ValueError(
+            f"baseline must have the shape of a doc, {one[1:]}, or of all docs, "
+            f"{(len(docs.values), *one[1:])}, got {checked.shape}"
         )
-    if not np.isfinite(filled).all():
-        raise ValueError("baseline must be finite, got NaN or infinity in it")
+    each = docs.layout.unfold(checked.reshape(-1, *one[1:]))
+    filled = np.broadcast_to(each, docs.values.shape)
     return lambda position: filled[position].astype(docs.values.dtype)
-
-
-def name_of_baseline(baseline: Baseline) -> str:
-    """The name of a baseline in a result."""
-    if isinstance(baseline, np.ndarray):
-        return "array"
-    return baseline if isinstance(baseline, str) else f"{baseline:g}"
-
-
-def _mean(
-    doc: Float[np.ndarray, "height width channels"],
-) -> Float[np.ndarray, "height width channels"]:
-    mean = doc.mean(axis=(0, 1), dtype=np.float64)
-    filled: np.ndarray = np.broadcast_to(mean, doc.shape).astype(doc.dtype)
-    return filled
-
-
-def _noise(
-    doc: Float[np.ndarray, "height width channels"], seed: int
-) -> Float[np.ndarray, "height width channels"]:
-    wide = doc.astype(np.float64)
-    mean, spread = wide.mean(axis=(0, 1)), wide.std(axis=(0, 1))
-    drawn = mean + spread * np.random.default_rng(seed).standard_normal(doc.shape)
-    # Values outside of a channel's range stand for no pixel.
-    inside: np.ndarray = drawn.clip(wide.min(axis=(0, 1)), wide.max(axis=(0, 1)))
-    return inside.astype(doc.dtype)
-
-
-def _blurred(
-    doc: Float[np.ndarray, "height width channels"],
-) -> Float[np.ndarray, "height width channels"]:
-    # Beyond the edges lies the mean colour. RISE puts 0 there, the mean colour of its data; after
-    # other preprocessing, 0 may be black, and the edges would darken.
-    mean = doc.mean(axis=(0, 1), dtype=np.float64)
-    kernel = _kernel(max(doc.shape[:2]))
-    rows, columns = (_convolution(size, kernel) for size in doc.shape[:2])
-    down = np.tensordot(rows, doc - mean, axes=1)
-    across = np.einsum("yxc,vx->yvc", down, columns, optimize=True)
-    blurred: np.ndarray = (across + mean).astype(doc.dtype)
-    return blurred
-
-
-def _kernel(side: int) -> Float64[np.ndarray, " cells"]:
-    """The blur of RISE's code along an axis, for pictures whose longer side has ``side`` pixels.
-
-    At 224 pixels, it is a Gaussian of deviation 5 in 11 cells. The part beyond them is reflected at
-    their ends, so that all cells are nearly alike, and the deviation of the kernel is 3.1.
-    """
-    spread = max(1.0, 5 * side / 224)
-    radius = round(spread)
-    reach = np.arange(-int(4 * spread + 0.5), int(4 * spread + 0.5) + 1)
-    # The kernel is symmetric, so that wrapping around is the same as reflecting at the ends.
-    places = (reach + radius) % (2 * radius + 1)
-    kernel = np.bincount(places, np.exp(-0.5 * (reach / spread) ** 2), 2 * radius + 1)
-    normalised: np.ndarray = kernel / kernel.sum()
-    return normalised
-
-
-def _convolution(
-    size: int, kernel: Float64[np.ndarray, " cells"]
-) -> Float64[np.ndarray, "size size"]:
-    """A blur along an axis as a matrix, with 0 beyond the edges."""
-    radius = len(kernel) // 2
-    distances = np.subtract.outer(np.arange(size), np.arange(size))
-    inside = np.abs(distances) <= radius
-    return np.where(inside, kernel[np.where(inside, distances, 0) + radius], 0.0)
 
 
 def class_of_each(targets: Any, number: int) -> list[int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kerasight.cam.inputs import Inputs
-from kerasight.cam.methods import METHODS
+from kerasight.cam.methods import CAMS
 from kerasight.cam.request import Request, check_options, takes_options
 from kerasight.checks import flag, integer
 from kerasight.metrics import columns
@@ -111,7 +111,7 @@ class Study:
         Explainer(model, layer=layer)  # which refuses what can be no layer
         return cls(
             model=model,
-            requests=Request.of_methods(methods or METHODS, {**options, **asked}),
+            requests=Request.of_methods(methods or CAMS, {**options, **asked}),
             metrics=tuple(dict.fromkeys(map(columns.find_metric, metrics or METRICS))),
             layer=layer,
             steps=integer("steps", steps, least=1),
@@ -243,13 +243,16 @@ class Study:
             layer, explainers = self.layer, []
             docs = doc.repeated(WORTH_A_TRACE)
             for request in requests:
-                if request.method.needs in ("gradients", "nothing"):
-                    first, *_ = _heatmaps(Explainer(self.model, request, layer), docs, targets)
-                    layer = first.site if layer is None else layer
+                if not request.method.is_slow:
+                    here = layer if request.method.at == "layer" else None
+                    first, *_ = _heatmaps(Explainer(self.model, request, here), docs, targets)
+                    if layer is None and request.method.at == "layer":
+                        layer = first.site
                 else:
                     for _ in range(2):
                         scores_of(self.model, docs, logits=request.logits)
-                explainer = Explainer(self.model, request, layer)
+                here = layer if request.method.at == "layer" else None
+                explainer = Explainer(self.model, request, here)
                 heatmaps, seconds = _timed(explainer, doc, targets)
                 if seconds > _LONG:
                     self._first[request.method.name] = heatmaps, seconds
@@ -343,7 +346,8 @@ def evaluate(
             ``(1, height, width, channels)``; channels first for a channels-first model. They may
             differ in size if the model takes that. For a model of several inputs, docs are dicts,
             lists or tuples of arrays; or one dict of batches.
-        methods: Names of methods, as in `kerasight.explain_prediction`; None for all.
+        methods: Names of methods, as in `kerasight.explain_prediction`; None for all class
+            activation maps.
         metrics: Names of metrics: ``"pointing_game"``, ``"energy_in_mask"``, ``"deletion"``,
             ``"insertion"``, ``"average_drop"``, ``"increase"`` and ``"road"``; None for all. The
             first two need masks.
@@ -353,7 +357,7 @@ def evaluate(
             list with a mask for each of its classes; or None where it is not known.
         names: The name of each doc in the rows; None numbers them.
         target_names: Names of the classes: a list with one for each, or a dict from index to name.
-        layer: The layer to explain, as in `kerasight.explain_prediction`.
+        layer: The layer of class activation maps, as in `kerasight.explain_prediction`.
         logits: Whether to explain the score before the final softmax or sigmoid. None explains it
             where it can be found.
         steps: The number of steps of deletion and insertion.

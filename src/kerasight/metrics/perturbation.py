@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from kerasight.cam.baselines import Baseline, name_of_baseline
 from kerasight.cam.maps import resized
 from kerasight.checks import integer, plural
-from kerasight.metrics.common import Baseline, Heatmaps, axes, baselines, docs_of, name_of_baseline
+from kerasight.metrics.common import Heatmaps, axes, baselines, docs_of
 from kerasight.metrics.trial import Plan, Trial, Version, digest
 
 if TYPE_CHECKING:

@@ -81,8 +81,10 @@ def explain(given: Any) -> dict[str, Any]:
         model.set_weights(list(weights(given, name)))
         for method in METHODS:
             if not (method == "finer-cam" and name == "one sigmoid unit"):  # no class to compare
-                relu = not METHODS[method].is_signed
-                explained = kerasight.explain_prediction(model, docs[-1:], method=method, relu=relu)
+                asked: dict[str, Any] = {"method": method, "relu": not METHODS[method].is_signed}
+                if METHODS[method].samples:
+                    asked["samples"] = 3
+                explained = kerasight.explain_prediction(model, docs[-1:], **asked)
                 keep(f"{name}, {method}", explained)
         if name != "one sigmoid unit":
             explained = kerasight.explain_prediction(model, docs[-1:], top_targets=2, relu=False)
