@@ -145,7 +145,9 @@ def beyond_intuition(
         products = np.abs(attention.swapaxes(1, 2) @ gradient)
         shares = products.mean(axis=(1, 2), dtype=np.float64)
         shares /= shares.sum() or 1
-        paths = paths + paths @ np.tensordot(shares, attention, axes=1)
+        # In the type of the attention, of which no copy is made so.
+        mixed = np.tensordot(shares.astype(attention.dtype), attention, axes=1)
+        paths = paths + paths @ mixed
     asked = np.maximum(slopes[-1], 0).mean(axis=0, dtype=np.float64)[are_read]
     relevance: np.ndarray = start[are_read] @ (paths * asked)
     return relevance

@@ -420,7 +420,7 @@ def recipro_cam(
     .. math:: y_i - \min_j y_j, \qquad y_i = y(A \odot M_i)
 
     with :math:`M_i` the mask of `recipro_masks` that keeps place :math:`i` and sets all others to
-    zero.
+    zero. The place that scores least is the line of zero, as in the paper, which scales to [0, 1].
 
     The paper has a second form, whose masks reach into the 3 x 3 neighbours of a place with the
     weights of a Gaussian. This is the plain one, as it runs in the authors' code,
