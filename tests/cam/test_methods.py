@@ -142,6 +142,80 @@ def test_finer_cam_is_grad_cam_of_the_difference_that_was_differentiated() -> No
     close(methods.finer_cam(ACTIVATIONS, GRADIENTS), [[-2.5, 1], [-1, -3.5]])
 
 
+def test_refine_cam_multiplies_the_maps_of_layers() -> None:
+    # Cut off at zero and scaled to [0, 1]; of the coarse one, linear between 0 and 1 on four cells.
+    fine, coarse = [[-3, 1, 2, 3]], [[2.0, 4.0]]
+    close(methods.refine_cam([fine, coarse]), [[0, 0.25 / 3, 0.75 * 2 / 3, 1]])
+    close(methods.refine_cam([coarse, fine]), methods.refine_cam([fine, coarse]))
+    # As long as the longest along each axis.
+    close(methods.refine_cam([[[1], [0]], [[0, 1]]]), [[0, 1], [0, 0]])
+    # What one layer does not tell is nowhere.
+    close(methods.refine_cam([fine, [[7]]]), [[0, 0, 0, 0]])
+
+
+def test_refine_cam_is_of_layers_with_as_many_axes() -> None:
+    with pytest.raises(ValueError, match=r"with as many axes each; got \(1, 2\), \(2,\)$"):
+        methods.refine_cam([[[1, 2]], [1, 2]])
+    with pytest.raises(ValueError, match=r"got none$"):
+        methods.refine_cam([])
+
+
+def test_shapley_cam_takes_half_of_the_curvature_away() -> None:
+    # Means of the gradients 1/2 and -1, of the products 2 and -3.
+    products = np.stack([[[8, 0], [0, 0]], [[-3, -3], [-3, -3]]], axis=-1)
+    first, second = 0.5 - 1, -1 + 1.5
+    close(
+        methods.shapley_cam(ACTIVATIONS, GRADIENTS, products),
+        [[first + 3 * second, 2 * first], [second, first + 4 * second]],
+    )
+    for wrong in ((2, 2), (2, 2, 1)):
+        with pytest.raises(ValueError, match="gradients the same, and products the same; got"):
+            methods.shapley_cam(ACTIVATIONS, GRADIENTS, np.ones(wrong))
+
+
+def test_shapley_cam_without_curvature_is_grad_cam() -> None:
+    close(
+        methods.shapley_cam(ACTIVATIONS, GRADIENTS, np.zeros_like(GRADIENTS)),
+        methods.grad_cam(ACTIVATIONS, GRADIENTS).tolist(),
+    )
+
+
+def test_shapley_cam_shares_out_a_score_of_the_second_order() -> None:
+    # Of one place, whose channels are players: y = 3 a - b + 2 a b, at a = 2 and b = 5.
+    activations = np.array([[2.0, 5.0]])
+    gradients, products = np.array([[3 + 10, -1 + 4]]), np.array([[2 * 5, 2 * 2]])
+    # Each has its own, and half of the 20 of both; the sum is the score.
+    close(methods.shapley_cam(activations, gradients, products), [(6 + 10) + (-5 + 10)])
+
+
+def test_recipro_cam_is_the_score_of_each_place_above_the_least() -> None:
+    close(methods.recipro_cam(ACTIVATIONS, [[-1, 2], [0.5, -4]]), [[3, 6], [4.5, 0]])
+    for wrong in ((4,), (2, 2, 2)):
+        with pytest.raises(
+            ValueError, match=r"and place_scores \(\*spatial\); got \(2, 2, 2\) and"
+        ):
+            methods.recipro_cam(ACTIVATIONS, np.ones(wrong))
+    with pytest.raises(ValueError, match="place_scores must be finite"):
+        methods.recipro_cam(ACTIVATIONS, np.full((2, 2), np.nan))
+
+
+@pytest.mark.parametrize("space", [(4,), (2, 3), (2, 3, 2)])
+def test_each_recipro_mask_keeps_one_place(space: tuple[int, ...]) -> None:
+    masks = methods.recipro_masks(space)
+    assert masks.dtype == np.float32
+    # The map of a score that adds up what is kept is, but for its least value, what there is.
+    values = np.random.default_rng(0).random(space)
+    scores = (masks * values).reshape(len(masks), -1).sum(axis=1).reshape(space)
+    close(methods.recipro_cam(values[..., np.newaxis], scores), values - values.min())
+
+
+def test_opti_cam_weights_channels_by_a_softmax() -> None:
+    close(methods.opti_cam(ACTIVATIONS, np.log([1, 3])), [[2.5, 0.5], [0.75, 3.25]])
+    close(methods.opti_cam(ACTIVATIONS, np.log([1, 3]) + 900), [[2.5, 0.5], [0.75, 3.25]])
+    with pytest.raises(ValueError, match=r"and weights \(channels,\); got \(2, 2, 2\) and \(3,\)"):
+        methods.opti_cam(ACTIVATIONS, np.ones(3))
+
+
 # Space of one to three axes
 
 

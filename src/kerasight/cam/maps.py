@@ -34,8 +34,8 @@ def checked_terms(activations: Any, **others: Any) -> list[Real[np.ndarray, " ..
 
     Args:
         activations: To be of shape ``(*spatial, channels)``, with one to three spatial axes.
-        **others: By their names: ``gradients`` are to have the same shape, and all others one
-            number a channel.
+        **others: By their names: ``gradients`` and ``products`` are to have the same shape,
+            ``place_scores`` one number a place, and all others one a channel.
 
     Returns:
         All of them, in this order.
@@ -52,19 +52,28 @@ def checked_terms(activations: Any, **others: Any) -> list[Real[np.ndarray, " ..
     for name, term in terms.items():
         if term.dtype.kind in "cmMOSU":
             raise TypeError(f"{name} must be real numbers, got dtype {term.dtype}")
-        fits &= term.shape == (shape if name in ("activations", "gradients") else shape[-1:])
+        fits &= term.shape == shape[_PARTS.get(name, _OF_CHANNELS)[0]]
     if not fits:
-        same = "gradients" in others
         shapes = " and ".join(str(term.shape) for term in terms.values())
         raise ValueError(
             "activations must have shape (*spatial, channels), with one to three spatial axes"
-            + "".join(f", and {name} {'the same' if same else '(channels,)'}" for name in others)
+            + "".join(f", and {name} {_PARTS.get(name, _OF_CHANNELS)[1]}" for name in others)
             + f"; got {shapes}"
         )
     for name, term in terms.items():
         if not np.isfinite(term).all():
             raise ValueError(f"{name} must be finite, got NaN or infinity")
     return list(terms.values())
+
+
+# Which part of the activations' shape a term has, and what it is called in the error.
+_OF_CHANNELS = slice(-1, None), "(channels,)"
+_PARTS = {
+    "activations": (slice(None), ""),
+    "gradients": (slice(None), "the same"),
+    "products": (slice(None), "the same"),
+    "place_scores": (slice(-1), "(*spatial)"),
+}
 
 
 def spatial_axes(values: Real[np.ndarray, "*spatial channels"]) -> tuple[int, ...]:

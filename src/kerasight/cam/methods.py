@@ -12,7 +12,8 @@ A new method is one function, and one line in `METHODS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,14 +23,16 @@ from kerasight.cam import attributions
 from kerasight.cam.maps import (
     channel_weights,
     checked_terms,
+    resized,
     spatial_axes,
+    stretched,
     sum_of_products,
     weighted_sum,
 )
 from kerasight.checks import one_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64, Real
+    from jaxtyping import Float32, Float64, Real
 
 __all__ = [
     "ALPHA",
@@ -46,7 +49,12 @@ __all__ = [
     "grad_cam_plus_plus",
     "hirescam",
     "layercam",
+    "opti_cam",
+    "recipro_cam",
+    "recipro_masks",
+    "refine_cam",
     "score_cam",
+    "shapley_cam",
     "xgrad_cam",
 ]
 
@@ -336,6 +344,146 @@ def finer_cam(
         Evidence, float64, shape ``(*spatial)``.
     """
     return grad_cam(activations, gradients)
+
+
+def refine_cam(maps: Sequence[Real[np.ndarray, " ..."]]) -> Float64[np.ndarray, " ..."]:
+    r"""RefineCAM: the product of the maps of several layers, as sharp as that of the largest.
+
+    .. math::
+        \prod_l \operatorname{resize}\Big(\frac{m^l - \min m^l}{\max m^l - \min m^l}\Big), \qquad
+        m^l = \max(0, M^l)
+
+    with :math:`M^l` the evidence of layer :math:`l`, by any method: Grad-CAM++ in the authors'
+    implementation, in pytorch-grad-cam. That resizes to the picture before it multiplies; here the
+    product has the size of the largest map along each axis. What one layer does not show is not in
+    the product: a layer with the same evidence everywhere leaves nothing of it.
+
+    Paper: Domeniconi et al. 2026, "How to Evaluate and Refine your CAM",
+    https://arxiv.org/abs/2605.14641.
+
+    Args:
+        maps: The :math:`M^l`, with as many axes each, in any order.
+
+    Returns:
+        Evidence, float64, with the length of the longest along each axis. Never negative.
+
+    Raises:
+        ValueError: If there is no map, or not all of them have as many axes.
+    """
+    arrays = [_float64(one) for one in maps]
+    shapes = [one.shape for one in arrays]
+    if len({len(shape) for shape in shapes}) != 1:
+        raise ValueError(
+            "maps must be those of one layer or more, with as many axes each; got "
+            + (", ".join(map(str, shapes)) or "none")
+        )
+    size = [max(lengths) for lengths in zip(*shapes, strict=True)]
+    product: np.ndarray = np.prod(
+        [resized(stretched(np.maximum(one, 0)), size) for one in arrays], axis=0
+    )
+    return product
+
+
+def shapley_cam(
+    activations: Real[np.ndarray, "*spatial channels"],
+    gradients: Real[np.ndarray, "*spatial channels"],
+    products: Real[np.ndarray, "*spatial channels"],
+) -> Float64[np.ndarray, "*spatial"]:
+    r"""ShapleyCAM: Grad-CAM with the curvature of the score, by which channels share out effects.
+
+    .. math:: \sum_k \Big(\frac{1}{n} \sum_i \big(g^k_i - \tfrac{1}{2} (H A)^k_i\big)\Big) A^k
+
+    with :math:`H` the second derivatives of the score with respect to :math:`A`. What is in the
+    inner brackets, times :math:`A^k_i`, is the Shapley value of a place in a channel, as far as the
+    second order of the score tells it. Where the score is linear in the activations, the map is
+    that of Grad-CAM. The paper has a score of its own, ReST: the logit plus the logarithm of the
+    softmax.
+
+    Paper: Cai 2025, "CAMs as Shapley Value-based Explainers", https://arxiv.org/abs/2501.06261.
+
+    Args:
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
+        gradients: Gradients of the score with respect to it, same shape.
+        products: The :math:`H A`, same shape.
+
+    Returns:
+        Evidence, float64, shape ``(*spatial)``.
+    """
+    activations, gradients, products = checked_terms(
+        activations, gradients=gradients, products=products
+    )
+    return weighted_sum(channel_weights(gradients - _float64(products) / 2), activations)
+
+
+def recipro_cam(
+    activations: Real[np.ndarray, "*spatial channels"], place_scores: Real[np.ndarray, "*spatial"]
+) -> Float64[np.ndarray, "*spatial"]:
+    r"""Recipro-CAM: each place by the score of the layer's output with this place alone.
+
+    .. math:: y_i - \min_j y_j, \qquad y_i = y(A \odot M_i)
+
+    with :math:`M_i` the mask of `recipro_masks` that keeps place :math:`i` and sets all others to
+    zero. The place that scores least is the line of zero, as in the paper, which scales to [0, 1].
+
+    The paper has a second form, whose masks reach into the 3 x 3 neighbours of a place with the
+    weights of a Gaussian. This is the plain one, as it runs in the authors' code,
+    https://github.com/sybyun/ReciproCAM: the score is that of one place alone, on any number of
+    axes.
+
+    Paper: Byun & Lee 2022, "Recipro-CAM: Fast gradient-free visual explanations for convolutional
+    neural networks", https://arxiv.org/abs/2209.14074.
+
+    Args:
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
+        place_scores: The :math:`y_i`, shape ``(*spatial)``.
+
+    Returns:
+        Evidence, float64, shape ``(*spatial)``. Never negative, with a least value of zero.
+    """
+    _, scores = map(_float64, checked_terms(activations, place_scores=place_scores))
+    evidence: np.ndarray = scores - scores.min()
+    return evidence
+
+
+def recipro_masks(spatial: Sequence[int]) -> Float32[np.ndarray, " places *spatial"]:
+    """The masks of `recipro_cam`: each keeps one place.
+
+    Args:
+        spatial: The length of each axis of space.
+
+    Returns:
+        float32 array of shape ``(places, *spatial)``, 1 at the place and 0 elsewhere, with places
+        in the order of ``place_scores.ravel()``.
+    """
+    places = math.prod(spatial)
+    return np.eye(places, dtype=np.float32).reshape(places, *spatial)
+
+
+def opti_cam(
+    activations: Real[np.ndarray, "*spatial channels"], weights: Real[np.ndarray, " channels"]
+) -> Float64[np.ndarray, "*spatial"]:
+    r"""Opti-CAM: channels weighted so that the image seen through their map scores best.
+
+    .. math::
+        \sum_k \operatorname{softmax}(u)_k\, A^k, \qquad
+        u = \operatorname*{argmax}_u\; y\big(x \odot H(u)\big)
+
+    with :math:`H(u)` the map of the weights :math:`u`, enlarged to the size of the image :math:`x`,
+    bilinearly, and scaled to [0, 1]. The search for :math:`u` is not part of the formula.
+
+    Paper: Zhang et al. 2023, "Opti-CAM: Optimizing saliency maps for interpretability",
+    https://arxiv.org/abs/2301.07002.
+
+    Args:
+        activations: The layer's output for one image, shape ``(*spatial, channels)``.
+        weights: The :math:`u`, before the softmax, shape ``(channels,)``.
+
+    Returns:
+        Evidence, float64, shape ``(*spatial)``. Never negative where no activation is.
+    """
+    activations, weights = checked_terms(activations, weights=weights)
+    powers = np.exp(_float64(weights) - weights.max())
+    return weighted_sum(powers / powers.sum(), activations)
 
 
 REFERENCES = 3
