@@ -112,12 +112,12 @@ def users_of(library: str) -> set[str]:
     }
 
 
-BACKENDS = "keras/backends/"
+TOGETHER = ("keras/backends/", "keras/ways/")
 INIT = "__init__.py"
 
 
 def modules_in_order() -> list[str]:
-    """The modules in the order in which CONTRIBUTING lists them; of the backends their folder."""
+    """The modules in the order in which CONTRIBUTING lists them; of some folders all in one."""
     text = CONTRIBUTING.read_text(encoding="utf-8")
     (block,) = re.findall(r"^src/kerasight/\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     found, folder = [], ""
@@ -132,7 +132,7 @@ def modules_in_order() -> list[str]:
 def listed(path: Path) -> str:
     """What CONTRIBUTING calls a file."""
     name = path.relative_to(SOURCE).as_posix()
-    return BACKENDS if name.startswith(BACKENDS) else name
+    return next((folder for folder in TOGETHER if name.startswith(folder)), name)
 
 
 def imports_at_once(path: Path) -> set[Path]:
@@ -152,7 +152,8 @@ def test_contributing_lists_every_module() -> None:
     there = {
         listed(path)
         for path in SOURCE.rglob("*.py")
-        if path.name != INIT or path.parent in (SOURCE, SOURCE / "cli", SOURCE / BACKENDS)
+        if path.name != INIT
+        or path.parent in (SOURCE, SOURCE / "cli", *(SOURCE / folder for folder in TOGETHER))
     }
     assert sorted(modules_in_order()) == sorted(there)
 
@@ -164,7 +165,7 @@ def test_a_module_imports_those_below_it_in_the_list_of_contributing() -> None:
         for path in SOURCE.rglob("*.py")
         if path.name != INIT
         for other in imports_at_once(path)
-        if not listed(path) == listed(other) == BACKENDS
+        if not (listed(path) == listed(other) and listed(path) in TOGETHER)
         and place[listed(other)] <= place[listed(path)]
     ]
     assert not up
@@ -175,7 +176,7 @@ def test_a_module_imports_those_below_it_in_the_list_of_contributing() -> None:
     [("tensorflow", ["tensorflow.py"]), ("jax", ["jax.py", "jaxprs.py"]), ("torch", ["torch.py"])],
 )
 def test_a_framework_is_imported_by_its_backend_alone(framework: str, files: list[str]) -> None:
-    assert users_of(framework) == {BACKENDS + file for file in files}
+    assert users_of(framework) == {TOGETHER[0] + file for file in files}
 
 
 def test_no_private_module_of_a_framework_is_imported() -> None:

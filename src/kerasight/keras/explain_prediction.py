@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from kerasight.base import Explanation
+from kerasight.cam.baselines import Baseline
 from kerasight.cam.inputs import Inputs
 from kerasight.cam.request import check_options, takes_options
 from kerasight.checks import readable
@@ -49,7 +50,7 @@ def explain_prediction_keras(  # noqa: D417
     references: int | list[int] | None = None,
     grid: tuple[int, ...] | None = None,
     samples: int | None = None,
-    baseline: str | float | np.ndarray | None = None,
+    baseline: Baseline | None = None,
     smooth: int | None = None,
     noise: float | None = None,
     seed: int = 0,

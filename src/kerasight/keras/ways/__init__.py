@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kerasight.cam.heatmap import Evidence
-from kerasight.cam.methods import Needs
 from kerasight.keras.subject import Subject
 from kerasight.keras.ways import gradients, layer
 
@@ -17,7 +16,7 @@ __all__ = ["WAYS", "Way"]
 
 Way = Callable[[Subject], list[Evidence]]
 
-WAYS: dict[Needs, Way] = {
+WAYS: dict[str, Way] = {
     "nothing": layer.of_activations,
     "gradients": layer.of_gradients,
     "scores": layer.of_scores_through_channels,
