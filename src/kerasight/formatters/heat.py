@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from kerasight.base import TargetExplanation
 
-__all__ = ["Heat", "heat_of", "usual_outliers"]
+__all__ = ["DrawnHeat", "heat_of", "usual_outliers"]
 
 # Heatmaps of more cells are cut: of so many, more than forty are the hottest 1 %, and no few of
 # them decide. The maps of a model's last layers are smaller, and smooth.
@@ -31,7 +31,7 @@ _USUAL = 1.0
 _REACH = 4
 
 
-class Heat(NamedTuple):
+class DrawnHeat(NamedTuple):
     """A heatmap on its way to be drawn.
 
     Attributes:
@@ -71,7 +71,7 @@ def usual_outliers(heatmap: Shaped[np.ndarray, " ..."]) -> float:
     return _USUAL if heatmap.size > _MOST_UNCUT else 0
 
 
-def heat_of(target: TargetExplanation, axes: Sequence[str], style: Style) -> Heat:
+def heat_of(target: TargetExplanation, axes: Sequence[str], style: Style) -> DrawnHeat:
     """The heat of a target; raises if it has no heatmap with these axes.
 
     Args:
@@ -90,7 +90,7 @@ def heat_of(target: TargetExplanation, axes: Sequence[str], style: Style) -> Hea
         values = _blurred(values, style.blur / 100 * max(values.shape))
         # Its peak is as great as it was.
         values = np.clip(values * (most / (_greatest(values) or 1)), -most, most)
-    return Heat(values, target.signed and not style.absolute, outliers, most)
+    return DrawnHeat(values, target.signed and not style.absolute, outliers, most)
 
 
 def _greatest(heatmap: Shaped[np.ndarray, " ..."]) -> float:

@@ -33,7 +33,7 @@ from PIL import Image
 from kerasight.base import Explanation, TargetExplanation, check_explanation
 from kerasight.escapes import escaped as _escaped
 from kerasight.files import whole_file
-from kerasight.formatters.heat import Heat, heat_of
+from kerasight.formatters.heat import DrawnHeat, heat_of
 from kerasight.formatters.kinds import KINDS, drawn_kind
 from kerasight.formatters.outlines import outline
 from kerasight.formatters.overlay import Style, overlay
@@ -494,7 +494,7 @@ class _Kind(NamedTuple):
         return f"{self.colours}-{self.outliers:g}" if self.outliers else self.colours
 
 
-def _kind(heat: Heat) -> _Kind:
+def _kind(heat: DrawnHeat) -> _Kind:
     return _Kind(heat.is_signed, heat.outliers)
 
 
@@ -700,7 +700,7 @@ def _stack_data(
     return {**data, **_cells_data(expl, target, heat._replace(values=cells))}
 
 
-def _cells_data(expl: Explanation, target: TargetExplanation, heat: Heat) -> dict[str, Any]:
+def _cells_data(expl: Explanation, target: TargetExplanation, heat: DrawnHeat) -> dict[str, Any]:
     """Cells in 16 bits, from the lowest possible value to 1, and where the hottest is."""
     where = _place(expl, target)
     lowest = -1 if heat.is_signed else 0

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kerasight.cam.maps import stretched
-from kerasight.formatters.heat import Heat, heat_of
+from kerasight.cam.maps import resized, stretched
+from kerasight.formatters.heat import DrawnHeat, heat_of
 from kerasight.formatters.overlay import Style, overlay
 from kerasight.formatters.pixels import doc_of, to_bytes
 from kerasight.formatters.sheet import LETTERS, dejavu
@@ -70,6 +70,9 @@ def lines(expl: Explanation, target: TargetExplanation | None, style: Style) -> 
         rows = Image.fromarray(to_bytes(stretched(signal)).T)
         plot = rows.resize((width, height), Image.Resampling.BOX).convert("RGBA")
     if heat is not None:
+        if heat.outliers and heat.values.size > width:
+            # The hottest of what is shown: spikes are averaged away where several share a pixel.
+            heat = heat._replace(values=resized(heat.values, (width,)))
         overlay(plot, heat.drawn[np.newaxis], heat.is_signed, style)
     whole = Image.new("RGBA", (_WIDTH, height + _BELOW), _PAPER)
     draw = ImageDraw.Draw(whole)
@@ -181,7 +184,7 @@ def _ticks(count: int, most: int) -> list[int]:
     return sorted({1, *range(apart, count + 1, apart)})
 
 
-def _draw_scale(whole: Image.Image, heat: Heat, height: int, style: Style) -> None:
+def _draw_scale(whole: Image.Image, heat: DrawnHeat, height: int, style: Style) -> None:
     """The colours of the heat as they are on the plot, from the lowest value to the highest."""
     is_signed = heat.is_signed
     least = -1 if is_signed else 0

@@ -11,7 +11,7 @@ from PIL import Image
 from kerasight.base import FAINT, Explanation, TargetExplanation, check_explanation
 from kerasight.checks import flag, is_real
 from kerasight.escapes import printable
-from kerasight.formatters.heat import Heat, usual_outliers
+from kerasight.formatters.heat import DrawnHeat, usual_outliers
 from kerasight.formatters.kinds import KINDS
 from kerasight.formatters.places import hottest_in, strongest
 from kerasight.formatters.spans import spans_as_lines
@@ -207,7 +207,7 @@ def _target(expl: Explanation, target: TargetExplanation, colour: bool) -> str:
     # Of a stack the slice that the hottest cell is in.
     drawn = heatmap[np.newaxis] if heatmap.ndim == 1 else heatmap[cell[:-2]]
     cells = fewer_cells(drawn, _MOST_CELLS)
-    heat = Heat(cells, target.signed, usual_outliers(heatmap), abs(float(heatmap[cell])))
+    heat = DrawnHeat(cells, target.signed, usual_outliers(heatmap), abs(float(heatmap[cell])))
     return "\n".join([title, where, *_block(heat.drawn)])
 
 
