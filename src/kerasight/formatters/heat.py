@@ -27,6 +27,9 @@ __all__ = ["DrawnHeat", "heat_of", "usual_outliers"]
 _MOST_UNCUT = 64 * 64
 _USUAL = 1.0
 
+# Of the greatest heat: what is less may be the noise of rounding, which is not to be drawn as heat.
+_NO_HEAT = 1e-3
+
 # Of a Gaussian, in standard deviations: what lies beyond would not be seen.
 _REACH = 4
 
@@ -55,7 +58,7 @@ class DrawnHeat(NamedTuple):
             return 1.0
         limit = float(np.partition(np.abs(self.values), -count, axis=None)[-count])
         # If there are fewer cells with any heat, none of it is cut.
-        return self.most / limit if limit else 1.0
+        return self.most / limit if limit > _NO_HEAT * self.most else 1.0
 
     @property
     def drawn(self) -> Real[np.ndarray, " ..."]:

@@ -83,8 +83,8 @@ def format_as_image(
         outliers: How many of the cells, in per cent, are drawn as hot as the hottest: the heat of
             all others is scaled up to that of these, so that a few do not darken the rest. None
             takes 1 for heatmaps of more than 64 x 64 cells (4,096, along however many axes), such
-            as those at the resolution of the input, and 0 for smaller ones. If fewer cells have any
-            heat, nothing is cut.
+            as those at the resolution of the input, and 0 for smaller ones. If fewer cells have
+            more than a thousandth of the greatest heat, nothing is cut.
         absolute: Whether to draw signed heat by its size alone, in the colours of heat without a
             sign.
         blur: The standard deviation of the Gaussian that smooths the heat along each axis, in per
