@@ -295,6 +295,14 @@ def main() -> None:
     save(kerasight.format_as_image(expl, alpha_limit=0.9), "format-opaque")
     save(kerasight.format_as_image(expl, colormap="inferno"), "format-inferno")
 
+    # A heatmap as fine as the input: as it is, cut, and smoothed.
+    fine = {"layer": "conv1_1:input", "method": "hirescam", "relu": False}
+    house = {"targets": [CLASS_NAMES.index("house")], "image": small}
+    expl = kerasight.explain_prediction(model, doc, **fine, **house)
+    save(kerasight.format_as_image(expl, outliers=0), "fine-uncut")
+    save(kerasight.format_as_image(expl), "fine-cut")
+    save(kerasight.format_as_image(expl, absolute=True, blur=1), "fine-smooth")
+
     # Every method, and the class that is harder to find.
     house = {"targets": [CLASS_NAMES.index("house")], "image": picture.resize((192, 192))}
     panels = [

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import fields
+
 import keras
 import matplotlib
 import numpy as np
@@ -11,6 +13,9 @@ from tiny_texts import text
 
 import kerasight
 from kerasight import Explanation
+from kerasight.formatters.image import format_as_sheet
+from kerasight.formatters.overlay import Style
+from kerasight.ipython import FORMAT_KWARGS
 
 
 def test_it_explains_then_formats(model: keras.Model) -> None:
@@ -36,8 +41,19 @@ def test_arguments_go_where_they_belong(model: keras.Model) -> None:
     )
     expl = kerasight.explain_prediction(model, make_doc(), targets=[2], layer="conv", image=picture)
     assert shown == kerasight.format_as_image(expl, Image.Resampling.BOX, colormap, 1.0)
-    with pytest.raises(TypeError, match="blur"):
-        kerasight.show_prediction(model, make_doc(), blur=2)
+    with pytest.raises(TypeError, match="sharpen"):
+        kerasight.show_prediction(model, make_doc(), sharpen=2)
+
+
+def test_all_that_the_picture_has_is_heeded(model: keras.Model) -> None:
+    look = {"outliers": 30, "absolute": True, "blur": 10}
+    asked = {"relu": False, "layer": "conv"}
+    expl = kerasight.explain_prediction(model, make_doc(), **asked)
+    shown = kerasight.show_prediction(model, make_doc(), **asked, **look)
+    assert shown == kerasight.format_as_image(expl, **look)
+    sheet = kerasight.show_predictions(model, make_doc(), **asked, **look)
+    assert sheet == format_as_sheet([expl], **look)
+    assert {field.name for field in fields(Style)} == FORMAT_KWARGS
 
 
 def test_a_model_that_is_not_supported_shows_its_error() -> None:

@@ -19,7 +19,9 @@ except ImportError as missing:  # a broken Pillow: explaining works, drawing doe
 __all__ = ["FORMAT_KWARGS", "show_prediction", "show_predictions"]
 
 # Arguments for drawing the picture; all others are for the explanation.
-FORMAT_KWARGS = frozenset({"resampling_filter", "colormap", "alpha_limit"})
+FORMAT_KWARGS = frozenset(
+    {"resampling_filter", "colormap", "alpha_limit", "outliers", "absolute", "blur"}
+)
 
 
 def show_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Image.Image | Explanation:
@@ -31,9 +33,9 @@ def show_prediction(estimator: Any, doc: Any, **kwargs: Any) -> Image.Image | Ex
     Args:
         estimator: The model. Must be passed by position.
         doc: The input with its batch axis, of a picture ``(1, height, width, channels)``.
-        **kwargs: ``resampling_filter``, ``colormap`` and ``alpha_limit`` are passed to
-            `kerasight.format_as_image`; all others (``targets``, ``top_targets``, ``layer``,
-            ``image``, ...) to `kerasight.explain_prediction`.
+        **kwargs: ``resampling_filter``, ``colormap``, ``alpha_limit``, ``outliers``, ``absolute``
+            and ``blur`` are passed to `kerasight.format_as_image`; all others (``targets``,
+            ``top_targets``, ``layer``, ``image``, ...) to `kerasight.explain_prediction`.
 
     Returns:
         The overlay, an RGBA Pillow image of the size of the explained picture; for several classes,
@@ -58,10 +60,10 @@ def show_predictions(estimator: Any, docs: Any, **kwargs: Any) -> Image.Image | 
         estimator: The model. Must be passed by position.
         docs: The inputs: an array ``(docs, height, width, channels)``, or any iterable of docs or
             batches.
-        **kwargs: ``resampling_filter``, ``colormap`` and ``alpha_limit`` are passed to
-            `kerasight.formatters.image.format_as_sheet`; all others (``targets``, ``top_targets``,
-            ``target_names``, ``layer``, ``images``, ``batch_size``, ``progress``, ``errors``) to
-            `kerasight.explain_predictions`.
+        **kwargs: ``resampling_filter``, ``colormap``, ``alpha_limit``, ``outliers``, ``absolute``
+            and ``blur`` are passed to `kerasight.formatters.image.format_as_sheet`; all others
+            (``targets``, ``top_targets``, ``target_names``, ``layer``, ``images``, ``batch_size``,
+            ``progress``, ``errors``) to `kerasight.explain_predictions`.
 
     Returns:
         An RGBA Pillow image, with a row for each doc and a column for each of its classes. If there

@@ -126,6 +126,29 @@ def test_signed_heatmaps_too(show: Any) -> None:
     assert_same_heat(heat_on(show(expl)), heat_wanted(expl))
 
 
+@pytest.mark.parametrize("look", [{}, {"absolute": True}, {"blur": 2, "outliers": 5}])
+def test_heat_is_cut_and_smoothed_as_on_pictures(show: Any, look: dict[str, Any]) -> None:
+    heatmap = np.random.default_rng(0).normal(size=(70, 90)) ** 3
+    heatmap /= np.abs(heatmap).max()
+    expl = make(signed(heatmap))
+    page = show(format_as_html(expl, page=True, **look))
+    assert_same_heat(heat_on(page), heat_wanted(expl, **look))
+
+
+def test_heat_beyond_the_scale_is_told_as_what_it_is(show: Any) -> None:
+    heatmap = np.full((100, 100), 0.1)
+    heatmap[:, 0] = 0.25
+    heatmap[50, 40] = 1
+    page = show(make(TargetExplanation(0, heatmap=heatmap), TargetExplanation(1, heatmap=HEAT)))
+    expect(page.get_by_text("1: hottest 1%")).to_be_visible()
+    page.locator(STAGE).focus()
+    page.keyboard.press("Home")
+    expect(page.locator(".ks-reading")).to_contain_text("4.00 in row 51, column 41 of 100")
+    assert page.locator(".ks-mark").evaluate("(mark) => mark.style.left") == "100%"
+    page.get_by_role("radio").nth(1).check()
+    expect(page.get_by_text("1: hottest 1%")).to_be_hidden()
+
+
 def test_boxes_lie_over_the_heat_of_their_target_alone(show: Any) -> None:
     expl = make()
     expl.targets[1].box = (0.1, 0.2, 0.6, 0.7)

@@ -292,6 +292,19 @@ class TestMethod:
         expected = kerasight.format_as_image(expl)
         assert Image.open("overlays/picture-1.png").convert("RGBA").tobytes() == expected.tobytes()
 
+    def test_the_heat_may_be_cut_smoothed_and_without_its_sign(self) -> None:
+        model, name = make_softmax(), noise_picture()
+        asked = ["-t", "1", "--signed", "--outliers", "20", "--absolute", "--blur", "10"]
+        explain(name, "-m", save_model(model), *asked, "--html", "page.html")
+        expl = kerasight.explain_prediction(
+            model, doc_of(name), targets=[1], relu=False, image=Image.open(name)
+        )
+        look = {"outliers": 20, "absolute": True, "blur": 10}
+        expected = kerasight.format_as_image(expl, **look)
+        assert expected != kerasight.format_as_image(expl, absolute=True)
+        assert Image.open("overlays/noise-1.png").convert("RGBA").tobytes() == expected.tobytes()
+        assert 'data-kind="plain-20"' in Path("page.html").read_text(encoding="utf-8")
+
     def test_signed_takes_the_colormap_that_is_given(self) -> None:
         model, name = make_softmax(), noise_picture()
         explain(name, "-m", save_model(model), "-t", "1", "--signed", "--colormap", "magma")
@@ -556,6 +569,13 @@ class TestOptions:
     @pytest.mark.parametrize("alpha", ["-0.1", "1.5", "nan"])
     def test_alpha_lies_between_0_and_1(self, alpha: str) -> None:
         assert refused("--alpha", alpha) == f"--alpha must lie between 0 and 1, got {alpha}"
+
+    @pytest.mark.parametrize("option", ["--outliers", "--blur"])
+    def test_a_share_lies_between_0_and_100(self, option: str) -> None:
+        for share in ("-1", "101", "nan"):
+            assert refused(option, share) == (
+                f"{option} must lie between 0 and 100 per cent, got {share}"
+            )
 
     def test_colormap_is_known(self) -> None:
         assert refused("--colormap", "Viridi").startswith(

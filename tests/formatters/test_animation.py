@@ -52,6 +52,16 @@ def test_the_heat_is_on_the_frames_that_it_belongs_to() -> None:
     assert [number for number, value in enumerate(green) if value > 60] == [6, 7]
 
 
+def test_the_heat_may_be_cut_smoothed_and_without_its_sign() -> None:
+    ramp = np.linspace(0.1, 1, 60).reshape(5, 3, 4)
+    size, against = media("video", ramp), media("video", -ramp)
+    against.targets[0].signed = True
+    wanted = frames_of(size, outliers=20, blur=5)
+    np.testing.assert_array_equal(frames_of(against, outliers=20, blur=5, absolute=True), wanted)
+    assert np.not_equal(wanted, frames_of(size, blur=5)).any()
+    assert np.not_equal(wanted, frames_of(size, outliers=20)).any()
+
+
 def test_several_targets_stand_side_by_side() -> None:
     one, two = media("video"), media("video", heat("video"), heat("video"))
     assert frames_of(two)[0].shape[1] > 2 * frames_of(one)[0].shape[1]

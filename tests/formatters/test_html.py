@@ -214,8 +214,66 @@ def test_large_pictures_and_heatmaps_are_reduced_and_small_pictures_enlarged() -
     assert data["size"] == [160, 80]
     target = TargetExplanation(0, heatmap=np.ones((300, 150)))
     data = data_of(format_as_html(make(targets=[target])))
-    assert data["targets"][0]["shape"] == [128, 64]
-    assert data_of(report([make(targets=[target])]))["targets"][0]["shape"] == [64, 32]
+    assert data["targets"][0]["shape"] == [256, 128]
+    assert data_of(report([make(targets=[target])]))["targets"][0]["shape"] == [128, 64]
+
+
+def scales_of(text: str) -> dict[str, str]:
+    """The kinds of scales, and what stands below each."""
+    found = re.findall(r'class="ks-scale" data-kind="([^"]+)">(.*?)</div>', text)
+    return {kind: re.sub("<[^>]+>| ", "", inside) for kind, inside in found}
+
+
+def test_heat_that_is_cut_is_told_as_it_is_and_its_scale_says_so() -> None:
+    spiky = np.full((100, 100), 0.1)
+    spiky[:, 0] = 0.25  # as many as are the hottest
+    spiky[5, 0] = 1
+    targets = [
+        TargetExplanation(0, heatmap=spiky),
+        TargetExplanation(1, heatmap=-spiky, signed=True),
+        TargetExplanation(2, heatmap=HEAT),
+    ]
+    text = format_as_html(make(targets=targets))
+    plain, signed, small = data_of(text)["targets"]
+    assert scales_of(text) == {
+        "plain-1": "Heat011:hottest1%",
+        "signed-1": "Heat\u22121+1±1:hottest1%",
+        "plain": "Heat01",
+    }
+    assert [item["scale"] for item in (plain, signed, small)] == list(scales_of(text))
+    for item, heatmap in ((plain, spiky), (signed, -spiky)):
+        assert (item["factor"], item["most"]) == (4, 1)
+        np.testing.assert_allclose(cells_of(item), heatmap, atol=1 / 32767)
+    assert (small["factor"], small["most"]) == (1, 1)
+    # The colours are the same whatever is cut.
+    assert (
+        text.count('class="ks-look"')
+        == report([make(targets=targets)]).count('class="ks-look"')
+        == 2
+    )
+    assert scales_of(report([make(targets=[target]) for target in targets])) == scales_of(text)
+
+
+def test_fewer_cells_are_cut_by_themselves() -> None:
+    fine = np.zeros((512, 512))
+    fine[::2, ::2] = np.linspace(0.5, 1, 256 * 256).reshape(256, 256)
+    [target] = data_of(format_as_html(make(targets=[TargetExplanation(0, heatmap=fine)])))[
+        "targets"
+    ]
+    # Means of four, of which one is hot: the hottest are drawn as if they had all of the heat.
+    assert cells_of(target).max() == pytest.approx(0.25, abs=1e-4)
+    assert target["factor"] == pytest.approx(1 / (0.99 * 0.25 + 0.01 * 0.125), rel=1e-3)
+
+
+def test_the_page_has_the_heat_without_its_sign_and_smoothed() -> None:
+    heatmap = np.eye(1, 20, 10) - np.eye(1, 20, 11)
+    expl = make(targets=[TargetExplanation(0, heatmap=heatmap, signed=True)])
+    [target] = data_of(format_as_html(expl, absolute=True, blur=5))["targets"]
+    assert (target["signed"], target["scale"]) == (False, "plain")
+    away = np.exp(-0.5 * np.arange(6) ** 2)
+    wanted = (away[:5] + away[1:]) / (away[0] + away[1])
+    np.testing.assert_allclose(cells_of(target)[0, 11:15], wanted[:4], atol=1e-4)
+    assert data_of(report([expl], absolute=True, blur=5))["targets"] == [target]
 
 
 def test_a_transparent_picture_stays_transparent() -> None:

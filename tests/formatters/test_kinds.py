@@ -69,6 +69,22 @@ def test_options_are_heeded(kind: str) -> None:
         format_as_image(expl, colormap="yet")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_heat_may_be_cut_smoothed_and_without_its_sign(kind: str) -> None:
+    # The hottest comes first, so that it is the first of equals.
+    ramp = np.linspace(1, 0.1, heat(kind).size).reshape(CELLS[kind])
+    expl, cut = media(kind, ramp), media(kind, np.minimum(ramp / np.sort(ramp.flat)[-2], 1))
+    both = 2.5 / ramp.size * 100  # per cent of the cells
+    difference = np.subtract(format_as_image(expl, outliers=both), format_as_image(cut), dtype=int)[
+        ..., :3
+    ]
+    assert np.abs(difference[:, :1050]).max() <= 1  # beside it, the scale tells what is cut
+    assert format_as_image(expl, blur=20) != format_as_image(expl)
+    against = media(kind, -ramp)
+    against.targets[0].signed = True
+    assert format_as_image(against, absolute=True) == format_as_image(expl)
+
+
 def test_a_sheet_may_hold_all_kinds() -> None:
     picture = Explanation("net", image=Image.new("RGB", (200, 100)))
     expls = [*map(media, KINDS), picture, Explanation("net", error="wrong")]

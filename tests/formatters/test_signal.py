@@ -3,6 +3,7 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pytest
+from PIL import ImageDraw
 from tiny_media import media
 
 from kerasight.formatters.overlay import Style
@@ -78,6 +79,36 @@ def test_there_is_a_scale_of_the_heat_as_it_is_drawn() -> None:
     np.testing.assert_allclose(bar[149], GROUND, atol=2)
     without = lines(expl, None, Style())
     assert (np.asarray(without)[:150, 1200 - 124 + 1 :, :3] == 255).all()
+
+
+def test_the_scale_tells_how_many_are_the_hottest(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    text = ImageDraw.ImageDraw.text
+
+    def note(self: ImageDraw.ImageDraw, at: object, words: str, *args: object, **more: object):
+        told.append(words)
+        text(self, at, words, *args, **more)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
+    plot(media("signal"), outliers=25)
+    assert "1: hottest 25%" in told
+    expl = media("signal")
+    expl.targets[0].signed = True
+    plot(expl, outliers=2.5)
+    assert "±1: hottest 2.5%" in told
+    told.clear()
+    plot(media("signal"))
+    assert not [words for words in told if "hottest" in words]
+
+
+def test_spikes_that_share_a_pixel_are_not_averaged_away() -> None:
+    spiky = np.zeros(9000)
+    spiky[1000:2000:10] = 0.5
+    spiky[1500] = 1
+    row = plot(media("signal", spiky, doc=np.zeros((9000, 1))))[4]
+    yellow = np.array(matplotlib.colormaps["viridis"](1.0)[:3]) * 255
+    np.testing.assert_allclose(row[120], 0.65 * yellow + 0.35 * GROUND, atol=20)
+    np.testing.assert_array_equal(row[300], GROUND)
 
 
 def test_the_hottest_step_is_the_brightest() -> None:

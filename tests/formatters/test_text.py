@@ -52,6 +52,14 @@ def test_large_heatmaps_are_averaged() -> None:
     assert fewer_cells(np.zeros((300, 1)), 10).shape == (10, 1)
 
 
+def test_spikes_do_not_make_the_block_blank() -> None:
+    spiky = np.zeros((96, 96))
+    spiky[:48:3, ::3] = 0.3
+    spiky[0, 0] = 1
+    rows = [line for line in format_as_text(make(spiky)).splitlines() if line.startswith("│")]
+    assert rows == ["│" + "█" * 64 + "│"] * 16 + ["│" + " " * 64 + "│"] * 16
+
+
 def test_every_target_has_its_block() -> None:
     expl = make(np.eye(3))
     expl.targets.append(TargetExplanation(7, heatmap=np.zeros((3, 3))))

@@ -79,8 +79,7 @@ class _Request:
         layers: The layers; none to have one chosen.
         output: The folder of the overlays.
         html: The file of the report, if there is to be one.
-        colormap: Name of a colormap; None for that of the library.
-        alpha: The greatest opacity of the heatmap.
+        look: How heatmaps are drawn, as arguments of `kerasight.format_as_image`.
         asked: What the library is asked for, but for classes that only the model knows.
         references: The classes to compare with, as the user names them.
     """
@@ -91,8 +90,7 @@ class _Request:
     layers: Sequence[int | str]
     output: Path
     html: Path | None
-    colormap: str | None
-    alpha: float
+    look: Mapping[str, Any]
     asked: Request
     references: Sequence[str]
 
@@ -263,6 +261,29 @@ def command(
         float,
         typer.Option("--alpha", metavar="0..1", help="Opacity of the heatmap where it is hottest."),
     ] = 0.65,
+    outliers: Annotated[
+        float | None,
+        typer.Option(
+            "--outliers",
+            metavar="0..100",
+            show_default=False,
+            help="How many cells, in per cent, are drawn as hot as the hottest, so that a few do "
+            "not darken the rest. Default: 1 for heatmaps of more than 64 x 64 cells, else 0.",
+        ),
+    ] = None,
+    absolute: Annotated[
+        bool,
+        typer.Option("--absolute", help="With --signed: draw the size of the heat alone."),
+    ] = False,
+    blur: Annotated[
+        float,
+        typer.Option(
+            "--blur",
+            metavar="0..100",
+            help="Smooth the heatmap by a Gaussian. Its standard deviation, in per cent of the "
+            "heatmap's longer side.",
+        ),
+    ] = 0,
     preprocess: options.Preprocess = None,
     class_names: options.ClassNames = None,
     imports: options.Imports = None,
@@ -291,8 +312,13 @@ def command(
             layers=options.layer_keys(layer),
             output=output,
             html=html,
-            colormap=colormap,
-            alpha=alpha,
+            look={
+                "colormap": colormap,
+                "alpha_limit": alpha,
+                "outliers": outliers,
+                "absolute": absolute,
+                "blur": blur,
+            },
             asked=options.request_of(asked),
             references=reference or (),
         )
@@ -341,20 +367,26 @@ def _check(request: _Request) -> None:
             f"--top may be at most {_MOST}, got {request.top}: each class is an overlay of its "
             "own; in Python, explain_prediction takes any number as top_targets"
         )
-    if not 0 <= request.alpha <= 1:  # also False for NaN
-        raise CliError(f"--alpha must lie between 0 and 1, got {request.alpha:g}")
+    alpha = request.look["alpha_limit"]
+    if not 0 <= alpha <= 1:  # also False for NaN
+        raise CliError(f"--alpha must lie between 0 and 1, got {alpha:g}")
+    for name in ("outliers", "blur"):
+        share = request.look[name]
+        if share is not None and not 0 <= share <= 100:
+            raise CliError(f"--{name} must lie between 0 and 100 per cent, got {share:g}")
     check_writable("--output", request.output, is_folder=True)
     if request.html is not None:
         check_writable("--html", request.html)
-    if request.colormap is None:
+    colormap = request.look["colormap"]
+    if colormap is None:
         return
     with Heard():
         from matplotlib import colormaps
 
-    if request.colormap not in colormaps:
-        near = nearest(request.colormap, list(colormaps))
+    if colormap not in colormaps:
+        near = nearest(colormap, list(colormaps))
         raise CliError(
-            f"unknown --colormap {request.colormap!r}"
+            f"unknown --colormap {colormap!r}"
             f"{near or '; Matplotlib lists the names in matplotlib.colormaps'}"
         )
 
@@ -692,7 +724,7 @@ class _OverlayError(PictureError):
 def _write_overlay(expl: Explanation, path: Path, request: _Request) -> None:
     from kerasight.formatters.image import format_as_image
 
-    overlay = format_as_image(expl, colormap=request.colormap, alpha_limit=request.alpha)
+    overlay = format_as_image(expl, **request.look)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_png(overlay, path)
@@ -727,8 +759,7 @@ def _write_report(
             "Model": printable(request.model),
             "Date": datetime.now().astimezone().isoformat(" ", "minutes"),
         },
-        colormap=request.colormap,
-        alpha_limit=request.alpha,
+        **request.look,
     )
 
 

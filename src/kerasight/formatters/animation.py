@@ -13,8 +13,9 @@ from PIL import Image
 from kerasight.base import Explanation, check_explanation
 from kerasight.checks import integer, one_of
 from kerasight.files import whole_file
+from kerasight.formatters.heat import heat_of
 from kerasight.formatters.kinds import KINDS, drawn_kind
-from kerasight.formatters.overlay import Style, heat_of
+from kerasight.formatters.overlay import Style
 from kerasight.formatters.pixels import Colormap, ResamplingFilter
 from kerasight.formatters.sheet import Panel, sheet
 from kerasight.formatters.stack import draw_slice, enlargement, heat_slices, stack_of
@@ -37,6 +38,9 @@ def write_animation(
     resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS,
     colormap: Colormap | None = None,
     alpha_limit: float | None = 0.65,
+    outliers: float | None = None,
+    absolute: bool = False,
+    blur: float = 0,
 ) -> int:
     """Write a video with its heatmap over it as an animated GIF or WebP.
 
@@ -55,6 +59,9 @@ def write_animation(
         resampling_filter: As in `kerasight.format_as_image`.
         colormap: As in `kerasight.format_as_image`.
         alpha_limit: As in `kerasight.format_as_image`.
+        outliers: As in `kerasight.format_as_image`.
+        absolute: As in `kerasight.format_as_image`.
+        blur: As in `kerasight.format_as_image`; it goes along the frames or slices as well.
 
     Returns:
         How many frames there are. In the file, equal ones that follow one another may be one, shown
@@ -83,7 +90,8 @@ def write_animation(
     if not format:
         raise ValueError("the format must be told: end the path in .gif or .webp, or pass format=")
     name = one_of("format", format, _FORMATS)
-    frames = _frames(expl, Style(resampling_filter, colormap, alpha_limit))
+    style = Style(resampling_filter, colormap, alpha_limit, outliers, absolute, blur)
+    frames = _frames(expl, style)
     if name == "gif":
         frames = map(_in_256_colours, frames)
     # Made before the file is opened: what is wrong with the explanation leaves none.
@@ -114,13 +122,14 @@ def _frames(expl: Explanation, style: Style) -> Iterator[Image.Image]:
     stack = stack_of(expl, axes)
     count = stack.shape[0]
     targets = expl.targets or []
-    heats = [heat_slices(heat_of(target, axes), 0, count, style) for target in targets]
+    heats = [heat_of(target, axes, style) for target in targets]
+    slices = [heat_slices(heat.drawn, 0, count, style) for heat in heats]
     factor = enlargement(stack.shape[1:], _LEAST, _MOST)
     for at in range(count):
         pixels = stack.plane(at)
         drawn = [
-            draw_slice(pixels, heat[at], target.signed, style, factor)
-            for target, heat in zip(targets, heats, strict=True)
+            draw_slice(pixels, cut[at], heat.is_signed, style, factor)
+            for heat, cut in zip(heats, slices, strict=True)
         ] or [draw_slice(pixels, None, False, style, factor)]
         if len(drawn) == 1:
             yield drawn[0].convert("RGB")

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -33,9 +33,10 @@ from PIL import Image
 from kerasight.base import Explanation, TargetExplanation, check_explanation
 from kerasight.escapes import escaped as _escaped
 from kerasight.files import whole_file
+from kerasight.formatters.heat import DrawnHeat, heat_of
 from kerasight.formatters.kinds import KINDS, drawn_kind
 from kerasight.formatters.outlines import outline
-from kerasight.formatters.overlay import Style, heat_of, overlay
+from kerasight.formatters.overlay import Style, overlay
 from kerasight.formatters.pixels import (
     Colormap,
     ResamplingFilter,
@@ -56,7 +57,7 @@ from kerasight.formatters.text import (
 )
 
 if TYPE_CHECKING:
-    from jaxtyping import Int16, Real, UInt8
+    from jaxtyping import Int16, UInt8
 
 __all__ = ["format_as_html", "format_html_styles", "write_report"]
 
@@ -81,8 +82,8 @@ class _Look:
 
 # A picture is some 400 pixels wide in a notebook and some 300 in a report; many screens have two by
 # two pixels for each of these.
-_FRAGMENT = {"side": 640, "cells": 128, "quality": 85}
-_REPORT = {"side": 448, "cells": 64, "quality": 80}
+_FRAGMENT = {"side": 640, "cells": 256, "quality": 85}
+_REPORT = {"side": 448, "cells": 128, "quality": 80}
 # Of the overlays in a report for readers without scripts.
 _STILL_SIDE, _STILL_QUALITY = 320, 70
 
@@ -102,6 +103,9 @@ def format_as_html(
     resampling_filter: ResamplingFilter = _LANCZOS,
     colormap: Colormap | None = None,
     alpha_limit: float | None = 0.65,
+    outliers: float | None = None,
+    absolute: bool = False,
+    blur: float = 0,
     title: str | None = None,
     page: bool = False,
     include_styles: bool = True,
@@ -123,7 +127,7 @@ def format_as_html(
     begins with the hottest. A signal is a chart, and so are the others without scripts: what
     `kerasight.format_as_image` draws.
 
-    Larger pictures are reduced to 640 pixels a side, larger heatmaps averaged down to 128 cells a
+    Larger pictures are reduced to 640 pixels a side, larger heatmaps averaged down to 256 cells a
     side. EXIF and other data of the picture file are left out.
 
     Args:
@@ -133,6 +137,10 @@ def format_as_html(
         colormap: As in `kerasight.format_as_image`; None for its default. A function must give
             equal values equal colours, wherever they stand in the array.
         alpha_limit: As in `kerasight.format_as_image`; the slider starts there.
+        outliers: As in `kerasight.format_as_image`; the heat that is told is not cut. Of a heatmap
+            with fewer cells on the page, it is the share of these.
+        absolute: As in `kerasight.format_as_image`; so is the heat that is told.
+        blur: As in `kerasight.format_as_image`; so is the heat that is told.
         title: The heading; if None, the name of the model.
         page: True returns a whole document, to be written to a file in UTF-8; False a fragment of
             one.
@@ -149,7 +157,9 @@ def format_as_html(
     check_explanation(expl)
     if page and not include_styles:
         raise ValueError("a page has its styles in itself: leave include_styles at True")
-    look = _Look(Style(resampling_filter, colormap, alpha_limit), **_FRAGMENT)
+    look = _Look(
+        Style(resampling_filter, colormap, alpha_limit, outliers, absolute, blur), **_FRAGMENT
+    )
     heading = expl.estimator if title is None else title
     style, script = _styles() if include_styles and not page else ("", "")
     about = f"{expl.method or 'Explanation'} of {expl.estimator}"
@@ -187,6 +197,9 @@ def write_report(
     resampling_filter: ResamplingFilter = _LANCZOS,
     colormap: Colormap | None = None,
     alpha_limit: float | None = 0.65,
+    outliers: float | None = None,
+    absolute: bool = False,
+    blur: float = 0,
 ) -> int:
     """Write many explanations to one HTML page, to be searched, sorted and filtered.
 
@@ -195,7 +208,7 @@ def write_report(
     when it comes into view and freed when it leaves it. Without scripts there is the overlay of the
     first class of each.
 
-    Larger pictures are reduced to 448 pixels a side, larger heatmaps averaged down to 64 cells. Of
+    Larger pictures are reduced to 448 pixels a side, larger heatmaps averaged down to 128 cells. Of
     signals, volumes and videos there is what `kerasight.format_as_image` draws of the first class.
 
     Args:
@@ -210,6 +223,9 @@ def write_report(
         resampling_filter: As in `kerasight.format_as_image`.
         colormap: As in `format_as_html`.
         alpha_limit: As in `format_as_html`.
+        outliers: As in `format_as_html`.
+        absolute: As in `format_as_html`.
+        blur: As in `format_as_html`.
 
     Returns:
         How many explanations were written.
@@ -230,7 +246,9 @@ def write_report(
         raise TypeError(f"facts must be a dict of names and values, got {type(facts).__name__}")
     if names is not None and (isinstance(names, str | bytes) or not isinstance(names, Iterable)):
         raise TypeError(f"names must be a list of names, got {type(names).__name__}")
-    look = _Look(Style(resampling_filter, colormap, alpha_limit), **_REPORT)
+    look = _Look(
+        Style(resampling_filter, colormap, alpha_limit, outliers, absolute, blur), **_REPORT
+    )
     named = _named(expls, names)
     if isinstance(file, str | os.PathLike):
         with whole_file(file) as out:
@@ -245,7 +263,8 @@ def write_report(
 def _write(named: Iterable[tuple[str, Explanation]], out: IO[str], start: str, look: _Look) -> int:
     """The page, card by card."""
     count, usual = 0, ""
-    kinds: set[str] = set()
+    kinds: set[_Kind] = set()
+    tables: set[str] = set()
     out.write(start)
     for name, expl in named:
         count += 1
@@ -255,11 +274,14 @@ def _write(named: Iterable[tuple[str, Explanation]], out: IO[str], start: str, l
             usual = about
             out.write(f'<p class="ks-meta">{_name(about)}</p>\n')
         # Charts are as they are: the script draws over pictures alone.
-        for kind in _kinds(expl) if expl.doc is None else []:
-            if kind not in kinds:
-                table = "" if kind.endswith("tints") else _table(kind, look)
-                out.write(f"{_scale(kind, look)}{table}\n")
-                kinds.add(kind)
+        for kind in _kinds(expl, look) if expl.doc is None else []:
+            if kind in kinds:
+                continue
+            has_table = kind.is_tinted or kind.colours in tables
+            out.write(f"{_scale(kind, look)}{'' if has_table else _table(kind.colours, look)}\n")
+            kinds.add(kind)
+            if not kind.is_tinted:
+                tables.add(kind.colours)
         out.write(_card(expl, name, "" if usual.startswith(about) else about, look))
     out.write("</section>\n</main>\n</body>\n</html>\n")
     return count
@@ -314,20 +336,21 @@ def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
         layout = "ks-stacked" if is_chart else layout
         name = "ks-stills ks-wide" if is_chart else "ks-stills"
         parts.append(f'<div class="{name}">{"".join(stills)}</div>')
-    texts = _texts(expl, "".join(_scale(kind, look) for kind in _kinds(expl)))
+    kinds = _kinds(expl, look)
+    scales = "".join(_scale(kind, look) for kind in kinds)
+    texts = _texts(expl, scales)
     # Hidden is what only repeats captions, until the script takes those away.
     classes = "" if texts else _classes(targets, is_hidden=bool(stills))
     parts += [texts, '<div class="ks-panel">', classes]
     if image is not None:
-        scales = [_scale(kind, look) for kind in _kinds(expl)]
-        parts.append(f'<div class="ks-dials">{"".join(scales)}</div>')
+        parts.append(f'<div class="ks-dials">{scales}</div>')
     if expl.description:
         text = _prose(expl.description.strip())
         parts.append(f"<details><summary {_OWN_KEYS}>Method</summary><p>{text}</p></details>")
     parts.append("</div>")
     if image is not None and (targets or expl.image is None):
         parts.append(_data(expl, image, look))
-        parts += [_table(kind, look) for kind in _kinds(expl)]
+        parts += [_table(one, look) for one in dict.fromkeys(kind.colours for kind in kinds)]
     then = "" if live in ("", layout) else f' data-live="{live}"'
     return (
         f'<form class="ks-view {layout}" method="dialog" style="--ks-width:{width:.1f}rem"{then}>'
@@ -447,38 +470,71 @@ def _row(target: TargetExplanation) -> str:
     )
 
 
-def _kind(target: TargetExplanation) -> str:
-    return "signed" if target.signed else "plain"
+class _Kind(NamedTuple):
+    """What has a scale of its own.
+
+    Attributes:
+        is_signed: Whether heat has a sign.
+        outliers: How many cells, in per cent, are drawn as hot as the hottest.
+        is_tinted: Whether it is words of a text that have tints.
+    """
+
+    is_signed: bool
+    outliers: float = 0
+    is_tinted: bool = False
+
+    @property
+    def colours(self) -> str:
+        """The name of the colours, which are the same whatever is cut."""
+        return "signed" if self.is_signed else "plain"
+
+    @property
+    def name(self) -> str:
+        """The name of the scale."""
+        return f"{self.colours}-{self.outliers:g}" if self.outliers else self.colours
 
 
-def _kinds(expl: Explanation) -> list[str]:
+def _kind(heat: DrawnHeat) -> _Kind:
+    return _Kind(heat.is_signed, heat.outliers)
+
+
+def _kinds(expl: Explanation, look: _Look) -> list[_Kind]:
     """The kinds of heatmaps that an explanation has."""
     if expl.kind == "text":
-        found = [f"{_kind(item)} tints" for item in expl.targets or () if item.weighted_spans]
+        found = [
+            _Kind(item.signed, is_tinted=True) for item in expl.targets or () if item.weighted_spans
+        ]
     elif expl.image is None and not (expl.kind in KINDS and KINDS[expl.kind].is_stack):
         return []
     else:
-        found = [_kind(item) for item in expl.targets or () if item.heatmap is not None]
+        axes = drawn_kind(expl).axes
+        found = [
+            _kind(heat_of(item, axes, look.style))
+            for item in expl.targets or ()
+            if item.heatmap is not None
+        ]
     return list(dict.fromkeys(found))
 
 
-def _scale(kind: str, look: _Look) -> str:
+def _scale(kind: _Kind, look: _Look) -> str:
     """The colours of a kind of heatmap from its lowest to its highest value."""
-    if kind.endswith("tints"):
-        return scale_of_tints(signed=kind.startswith("signed"))
+    if kind.is_tinted:
+        return scale_of_tints(signed=kind.is_signed)
     # Half of the colours, as many as the bar is pixels wide.
-    colours = Image.fromarray(np.ascontiguousarray(_colours(kind, look)[None, ::2, :3]))
-    if kind == "plain":
-        low, high, meaning = "0", "1", "from 0, nothing, to 1, the hottest"
-    else:
+    colours = Image.fromarray(np.ascontiguousarray(_colours(kind.colours, look)[None, ::2, :3]))
+    if kind.is_signed:
         low, high, meaning = "\u22121", "+1", "from -1, most against it, to +1, most for it"
+    else:
+        low, high, meaning = "0", "1", "from 0, nothing, to 1, the hottest"
+    note = f"{'±' if kind.is_signed else ''}1: hottest {kind.outliers:g}%"
     bar = (
         f'<img src="{_data_uri(colours, None)}" alt="Colours of the heatmap {meaning}" '
         'width="256" height="12">'
     )
     return (
-        f'<div class="ks-scale" data-kind="{kind}"><span class="ks-label">Heat</span> '
-        f'<span class="ks-bar"><span>{low}</span> {bar} <span>{high}</span></span></div>'
+        f'<div class="ks-scale" data-kind="{kind.name}"><span class="ks-label">Heat</span> '
+        f'<span class="ks-bar"><span>{low}</span> {bar} <span>{high}</span>'
+        f"{f' <small>{note}</small>' if kind.outliers else ''}</span></div>"
     )
 
 
@@ -577,7 +633,7 @@ def _data(expl: Explanation, image: Image.Image, look: _Look) -> str:
     if expl.image is None:
         kind = drawn_kind(expl)
         stack = stack_of(expl, kind.axes)
-        chosen, start = _slices(expl, stack)
+        chosen, start = _slices(expl, stack, look)
         count, factor = stack.shape[0], _factor(stack)
         drawn = [draw_slice(stack.plane(at), None, False, look.style, factor) for at in chosen]
         data |= {
@@ -598,10 +654,15 @@ def _data(expl: Explanation, image: Image.Image, look: _Look) -> str:
     return f'<script type="application/json" class="ks-data">{text}</script>'
 
 
-def _slices(expl: Explanation, stack: Stack) -> tuple[list[int], int]:
+def _slices(expl: Explanation, stack: Stack, look: _Look) -> tuple[list[int], int]:
     """Slices evenly chosen, and the one to show first."""
-    heatmaps = [item.heatmap for item in expl.targets or () if is_drawable(item.heatmap, expl.kind)]
-    hottest = [hottest_in(heatmap, stack.shape)[0] for heatmap in heatmaps if heatmap.any()]
+    axes = drawn_kind(expl).axes
+    heats = [
+        heat_of(item, axes, look.style).values
+        for item in expl.targets or ()
+        if item.heatmap is not None
+    ]
+    hottest = [hottest_in(heat, stack.shape)[0] for heat in heats if heat.any()]
     chosen = evenly(stack.shape[0], _SLICES, hottest)
     return chosen, hottest[0] if hottest else chosen[len(chosen) // 2]
 
@@ -617,12 +678,13 @@ def _target_data(
     data: dict[str, Any] = {"alt": _alt(expl, target, "Picture and heatmap")}
     if target.heatmap is None:
         return data
-    overlay(Image.new("RGBA", (1, 1)), target.heatmap, target.signed, look.style)  # may raise
+    heat = heat_of(target, KINDS["picture"].axes, look.style)
+    overlay(Image.new("RGBA", (1, 1)), heat.values, heat.is_signed, look.style)  # may raise
     lines = outline(target, size)
     if lines is not None:
         data["outline"] = _data_uri(lines, None)
-    cells = fewer_cells(heat_of(target, KINDS["picture"].axes), look.cells)
-    return {**data, **_cells_data(expl, target, cells)}
+    cells = fewer_cells(heat.values, look.cells)
+    return {**data, **_cells_data(expl, target, heat._replace(values=cells))}
 
 
 def _stack_data(
@@ -632,32 +694,33 @@ def _stack_data(
     data: dict[str, Any] = {"alt": _alt(expl, target, f"{expl.kind.capitalize()} and heatmap")}
     if target.heatmap is None:
         return data
-    heatmap = heat_of(target, drawn_kind(expl).axes)
-    heat = heat_slices(heatmap, 0, count, look.style)[chosen]
-    cells = np.stack([fewer_cells(one, _SLICE_CELLS) for one in heat])
-    return {**data, **_cells_data(expl, target, cells)}
+    heat = heat_of(target, drawn_kind(expl).axes, look.style)
+    slices = heat_slices(heat.values, 0, count, look.style)[chosen]
+    cells = np.stack([fewer_cells(one, _SLICE_CELLS) for one in slices])
+    return {**data, **_cells_data(expl, target, heat._replace(values=cells))}
 
 
-def _cells_data(
-    expl: Explanation, target: TargetExplanation, cells: Real[np.ndarray, "*slices rows columns"]
-) -> dict[str, Any]:
+def _cells_data(expl: Explanation, target: TargetExplanation, heat: DrawnHeat) -> dict[str, Any]:
     """Cells in 16 bits, from the lowest possible value to 1, and where the hottest is."""
     where = _place(expl, target)
-    lowest = -1 if target.signed else 0
-    steps = np.rint((cells - lowest) / (1 - lowest) * 65535).clip(0, 65535).astype("<u2")
+    lowest = -1 if heat.is_signed else 0
+    steps = np.rint((heat.values - lowest) / (1 - lowest) * 65535).clip(0, 65535).astype("<u2")
     return {
         "where": f"The heatmap is {where}." if where.endswith("blank") else where.capitalize(),
-        "signed": target.signed,
-        "shape": cells.shape[-2:],
+        "signed": heat.is_signed,
+        "scale": _kind(heat).name,
+        "factor": heat.factor,
+        "most": heat.most,
+        "shape": heat.values.shape[-2:],
         "cells": _base64(steps.tobytes()),
     }
 
 
-def _table(kind: str, look: _Look) -> str:
-    """The colours of a kind of heatmap as RGBA bytes, and the filter that smooths it."""
-    tables = {"colours": _colours(kind, look), "filter": _shares(look.style.resampling_filter)}
+def _table(colours: str, look: _Look) -> str:
+    """The colours of heatmaps as RGBA bytes, and the filter that smooths them."""
+    tables = {"colours": _colours(colours, look), "filter": _shares(look.style.resampling_filter)}
     text = json.dumps({name: _base64(table.tobytes()) for name, table in tables.items()})
-    return f'<script type="application/json" class="ks-look" data-kind="{kind}">{text}</script>'
+    return f'<script type="application/json" class="ks-look" data-kind="{colours}">{text}</script>'
 
 
 def _shares(resampling_filter: ResamplingFilter) -> Int16[np.ndarray, " places"]:
@@ -672,16 +735,16 @@ def _shares(resampling_filter: ResamplingFilter) -> Int16[np.ndarray, " places"]
     return shares
 
 
-def _colours(kind: str, look: _Look) -> UInt8[np.ndarray, "values 4"]:
+def _colours(name: str, look: _Look) -> UInt8[np.ndarray, "values 4"]:
     """RGBA of all values from the lowest to the highest, uint8 of shape ``(values, 4)``.
 
     The values are drawn over nothing, which leaves the heatmap's own colours and opacity.
     """
     values = (np.arange(_TABLE_SIZE) + 0.5) / _TABLE_SIZE
-    ramp = values[None] if kind == "plain" else 2 * values[None] - 1
+    ramp = values[None] if name == "plain" else 2 * values[None] - 1
     nothing = Image.new("RGBA", (_TABLE_SIZE, 1), (0, 0, 0, 0))
     style = replace(look.style, resampling_filter="nearest", alpha_limit=None)
-    drawn = overlay(nothing, ramp, kind != "plain", style)
+    drawn = overlay(nothing, ramp, name != "plain", style)
     colours: np.ndarray = np.array(drawn)[0]
     # A transparent pixel has lost its colour, but the scale shows one: it takes its neighbour's.
     visible = np.flatnonzero(colours[:, 3])

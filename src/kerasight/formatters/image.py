@@ -44,6 +44,10 @@ def format_as_image(
     resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS,
     colormap: Colormap | None = None,
     alpha_limit: float | None = 0.65,
+    *,
+    outliers: float | None = None,
+    absolute: bool = False,
+    blur: float = 0,
 ) -> Image.Image:
     """Lay the heatmap of an explanation over its picture, signal, volume or video.
 
@@ -76,6 +80,16 @@ def format_as_image(
             for the class, blue against it.
         alpha_limit: The greatest opacity of the heatmap, a real number in [0, 1]; None or 1 for no
             limit.
+        outliers: How many of the cells, in per cent, are drawn as hot as the hottest: the heat of
+            all others is scaled up to that of these, so that a few do not darken the rest. None
+            takes 1 for heatmaps of more than 64 x 64 cells (4,096, along however many axes), such
+            as those at the resolution of the input, and 0 for smaller ones. If fewer cells have
+            more than a thousandth of the greatest heat, nothing is cut.
+        absolute: Whether to draw signed heat by its size alone, in the colours of heat without a
+            sign.
+        blur: The standard deviation of the Gaussian that smooths the heat along each axis, in per
+            cent of the heatmap's longest side: at 1, of some two cells of 224. The hottest place
+            stays as hot. It comes after ``absolute`` and before ``outliers``.
 
     Returns:
         A new RGBA image of the size of ``expl.image``; without a heatmap, a copy of the picture.
@@ -84,13 +98,14 @@ def format_as_image(
 
     Raises:
         TypeError: If ``expl`` is no explanation, ``expl.image`` no Pillow image, ``expl.doc`` or
-            the heatmap no NumPy array of real numbers, ``alpha_limit`` no number, ``colormap``
-            neither a name nor callable, or ``box`` or ``region`` none.
+            the heatmap no NumPy array of real numbers, ``alpha_limit``, ``outliers`` or ``blur`` no
+            number, ``absolute`` no bool, ``colormap`` neither a name nor callable, or ``box`` or
+            ``region`` none.
         ValueError: If the heatmap has values outside [0, 1] (or [-1, 1] if it is signed), or NaN,
             or other axes than explanations of its kind; if ``doc`` has other axes, or NaN; if the
-            picture has no pixels, ``alpha_limit`` lies outside of [0, 1], the colormap or filter is
-            unknown, the colormap returns no colours in [0, 1], or ``box`` or ``region`` makes no
-            sense; or if there is no text.
+            picture has no pixels, ``alpha_limit`` lies outside of [0, 1], ``outliers`` or ``blur``
+            outside of [0, 100], the colormap or filter is unknown, the colormap returns no colours
+            in [0, 1], or ``box`` or ``region`` makes no sense; or if there is no text.
     """
     check_explanation(expl)
     if expl.kind == "text":
@@ -101,8 +116,16 @@ def format_as_image(
         )
     kind = drawn_kind(expl)
     if kind.is_chart or len(expl.targets or ()) > 1:
-        return format_as_sheet([expl], resampling_filter, colormap, alpha_limit)
-    style = Style(resampling_filter, colormap, alpha_limit)
+        return format_as_sheet(
+            [expl],
+            resampling_filter,
+            colormap,
+            alpha_limit,
+            outliers=outliers,
+            absolute=absolute,
+            blur=blur,
+        )
+    style = Style(resampling_filter, colormap, alpha_limit, outliers, absolute, blur)
     return kind.still(expl, expl.targets[0] if expl.targets else None, style)
 
 
@@ -112,6 +135,9 @@ def format_as_sheet(
     colormap: Colormap | None = None,
     alpha_limit: float | None = 0.65,
     *,
+    outliers: float | None = None,
+    absolute: bool = False,
+    blur: float = 0,
     titles: Sequence[str] | None = None,
     columns: int | None = None,
 ) -> Image.Image:
@@ -127,6 +153,9 @@ def format_as_sheet(
         resampling_filter: As in `format_as_image`.
         colormap: As in `format_as_image`.
         alpha_limit: As in `format_as_image`.
+        outliers: As in `format_as_image`, for each heatmap by itself.
+        absolute: As in `format_as_image`.
+        blur: As in `format_as_image`.
         titles: A title for each explanation, such as the name of a method, a layer or a model, to
             stand above the class.
         columns: The number of panels in a row, whatever explanations they belong to; None gives
@@ -156,7 +185,7 @@ def format_as_sheet(
         )
     if columns is not None:
         columns = integer("columns", columns, least=1)
-    style = Style(resampling_filter, colormap, alpha_limit)
+    style = Style(resampling_filter, colormap, alpha_limit, outliers, absolute, blur)
     rows = [
         _panels(expl, style)
         if expl.image is not None or expl.doc is not None or not expl.error

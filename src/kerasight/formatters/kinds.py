@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from kerasight.formatters.heat import heat_of
 from kerasight.formatters.outlines import outline
-from kerasight.formatters.overlay import Style, heat_of, overlay
+from kerasight.formatters.overlay import Style, overlay
 from kerasight.formatters.pixels import image_of
 from kerasight.formatters.signal import SIGNAL_AXES, lines
 from kerasight.formatters.video import VIDEO_AXES, strip
@@ -59,7 +60,8 @@ def overlaid_picture(
     """
     image = image_of(expl)
     if target is not None:
-        overlay(image, heat_of(target, KINDS["picture"].axes), target.signed, style)
+        heat = heat_of(target, KINDS["picture"].axes, style)
+        overlay(image, heat.drawn, heat.is_signed, style)
         drawn = outline(target, image.size)
         if drawn is not None:
             image.alpha_composite(drawn)

@@ -1,21 +1,23 @@
 """A heatmap over a picture: resize, colour, and lay it over.
 
-The order is resize, clip, colour, opacity. Resizing the numbers, not the colours, keeps every pixel
-on the colormap: between a yellow and a blue cell lies what the colormap has between them.
+The order is resize, clip, colour, opacity; `heat` has what comes before. Resizing the numbers, not
+the colours, keeps every pixel on the colormap: between a yellow and a blue cell lies what the
+colormap has between them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from kerasight.checks import is_real
+from kerasight.checks import flag, is_real
 from kerasight.formatters.pixels import (
     Colormap,
     ResamplingFilter,
@@ -27,15 +29,12 @@ from kerasight.formatters.pixels import (
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Float64, Shaped, UInt8
 
-    from kerasight.base import TargetExplanation
-
 __all__ = [
     "Style",
     "capped_alpha",
     "checked_heatmap",
     "composited",
     "heat_in_strips",
-    "heat_of",
     "overlay",
     "update_alpha",
 ]
@@ -48,6 +47,23 @@ class Style:
     resampling_filter: ResamplingFilter = Image.Resampling.LANCZOS
     colormap: Colormap | None = None
     alpha_limit: float | None = 0.65
+    outliers: float | None = None
+    absolute: bool = False
+    blur: float = 0
+
+    def __post_init__(self) -> None:
+        """Raises TypeError or ValueError if the heat cannot be drawn so."""
+        flag("absolute", self.absolute)
+        if self.outliers is not None:
+            _check_per_cent("outliers", self.outliers, "a real number or None")
+        _check_per_cent("blur", self.blur, "a real number")
+
+
+def _check_per_cent(name: str, value: object, wanted: str) -> None:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+    if not 0 <= float(value) <= 100:  # also False for NaN
+        raise ValueError(f"{name} must lie between 0 and 100 per cent, got {value}")
 
 
 def overlay(
@@ -244,20 +260,6 @@ def checked_heatmap(heatmap: Any, least: int = 0) -> Shaped[np.ndarray, " ..."]:
             f"heatmap values must lie between {least} and 1, got a minimum of {lowest} "
             f"and a maximum of {highest}"
         )
-    return heatmap
-
-
-def heat_of(target: TargetExplanation, axes: Sequence[str]) -> Shaped[np.ndarray, " ..."]:
-    """The heatmap of a target; raises if it is none with these axes.
-
-    Args:
-        target: A target.
-        axes: The names of the axes that its heatmap must have.
-    """
-    heatmap = checked_heatmap(target.heatmap, -1 if target.signed else 0)
-    if heatmap.ndim != len(axes):
-        comma = "," if len(axes) == 1 else ""
-        raise ValueError(f"heatmap must have shape ({', '.join(axes)}{comma}), got {heatmap.shape}")
     return heatmap
 
 

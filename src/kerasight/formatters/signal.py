@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kerasight.cam.maps import stretched
-from kerasight.formatters.overlay import Style, heat_of, overlay
+from kerasight.cam.maps import resized, stretched
+from kerasight.formatters.heat import DrawnHeat, heat_of
+from kerasight.formatters.overlay import Style, overlay
 from kerasight.formatters.pixels import doc_of, to_bytes
 from kerasight.formatters.sheet import LETTERS, dejavu
 
@@ -58,8 +59,7 @@ def lines(expl: Explanation, target: TargetExplanation | None, style: Style) -> 
     """
     signal = doc_of(expl, (*SIGNAL_AXES, "channels")).astype(np.float64)
     steps, channels = signal.shape
-    heatmap = None if target is None else heat_of(target, SIGNAL_AXES)
-    is_signed = target is not None and target.signed
+    heat = None if target is None else heat_of(target, SIGNAL_AXES, style)
     has_lines = channels <= _MOST_LANES
     width = _WIDTH - _LEFT - _RIGHT
     lane = round(min(_LANE, _HEIGHT / channels)) if has_lines else 0
@@ -69,8 +69,11 @@ def lines(expl: Explanation, target: TargetExplanation | None, style: Style) -> 
     else:
         rows = Image.fromarray(to_bytes(stretched(signal)).T)
         plot = rows.resize((width, height), Image.Resampling.BOX).convert("RGBA")
-    if heatmap is not None:
-        overlay(plot, heatmap[np.newaxis], is_signed, style)
+    if heat is not None:
+        if heat.outliers and heat.values.size > width:
+            # The hottest of what is shown: spikes are averaged away where several share a pixel.
+            heat = heat._replace(values=resized(heat.values, (width,)))
+        overlay(plot, heat.drawn[np.newaxis], heat.is_signed, style)
     whole = Image.new("RGBA", (_WIDTH, height + _BELOW), _PAPER)
     draw = ImageDraw.Draw(whole)
     if has_lines:
@@ -85,8 +88,8 @@ def lines(expl: Explanation, target: TargetExplanation | None, style: Style) -> 
         _label_rows(draw, channels, height)
     whole.paste(plot, (_LEFT, 0))
     _draw_axis(draw, steps, height)
-    if heatmap is not None:
-        _draw_scale(whole, is_signed, height, style)
+    if heat is not None:
+        _draw_scale(whole, heat, height, style)
     return whole
 
 
@@ -181,8 +184,9 @@ def _ticks(count: int, most: int) -> list[int]:
     return sorted({1, *range(apart, count + 1, apart)})
 
 
-def _draw_scale(whole: Image.Image, is_signed: bool, height: int, style: Style) -> None:
+def _draw_scale(whole: Image.Image, heat: DrawnHeat, height: int, style: Style) -> None:
     """The colours of the heat as they are on the plot, from the lowest value to the highest."""
+    is_signed = heat.is_signed
     least = -1 if is_signed else 0
     top, left, font = 0, _WIDTH - _RIGHT + 40, dejavu(_SMALL)
     bar = Image.new("RGBA", (_BAR, height), _GROUND)
@@ -195,4 +199,8 @@ def _draw_scale(whole: Image.Image, is_signed: bool, height: int, style: Style) 
     draw.text((right, bottom - 1), ends[1], fill=_QUIET, font=font, anchor="ls")
     if is_signed:
         draw.text((right, (top + bottom) / 2), "0", fill=_QUIET, font=font, anchor="lm")
-    draw.text((left + _BAR / 2, bottom + 10), "heat", fill=_INK, font=font, anchor="mt")
+    middle = left + _BAR / 2
+    draw.text((middle, bottom + 10), "heat", fill=_INK, font=font, anchor="mt")
+    if heat.outliers:
+        told = f"{'±' if is_signed else ''}1: hottest {heat.outliers:g}%"
+        draw.text((_WIDTH, bottom + 16 + _SMALL), told, fill=_QUIET, font=font, anchor="rt")

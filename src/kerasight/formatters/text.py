@@ -11,6 +11,7 @@ from PIL import Image
 from kerasight.base import FAINT, Explanation, TargetExplanation, check_explanation
 from kerasight.checks import flag, is_real
 from kerasight.escapes import printable
+from kerasight.formatters.heat import DrawnHeat, usual_outliers
 from kerasight.formatters.kinds import KINDS
 from kerasight.formatters.places import hottest_in, strongest
 from kerasight.formatters.spans import spans_as_lines
@@ -46,8 +47,9 @@ def format_as_text(
 
     Two characters stand for a cell of the heatmap, from a space (0) over ``·░▒▓`` to ``█`` (1). In
     a signed heatmap, evidence against the class goes from a space over ``-~=≈`` to ``≡`` (-1).
-    Larger heatmaps are averaged down to 32 cells a side. Of a volume or a video there is the plane
-    or the frame through the hottest cell.
+    Larger heatmaps are averaged down to 32 cells a side; where pictures cut the heat of the hottest
+    (see `kerasight.format_as_image`), that of the hottest 1 % of these is cut. Of a volume or a
+    video there is the plane or the frame through the hottest cell.
 
     A text is wrapped, and below each line is one with these characters below its words. Then come
     the ten words of the greatest weights, with bars.
@@ -204,7 +206,9 @@ def _target(expl: Explanation, target: TargetExplanation, colour: bool) -> str:
         where += f" in row {row + 1}, column {column + 1} of {height} x {width}"
     # Of a stack the slice that the hottest cell is in.
     drawn = heatmap[np.newaxis] if heatmap.ndim == 1 else heatmap[cell[:-2]]
-    return "\n".join([title, where, *_block(drawn)])
+    cells = fewer_cells(drawn, _MOST_CELLS)
+    heat = DrawnHeat(cells, target.signed, usual_outliers(heatmap), abs(float(heatmap[cell])))
+    return "\n".join([title, where, *_block(heat.drawn)])
 
 
 def shape_of_doc(expl: Explanation, heatmap: Shaped[np.ndarray, " ..."]) -> tuple[int, ...]:
@@ -215,9 +219,8 @@ def shape_of_doc(expl: Explanation, heatmap: Shaped[np.ndarray, " ..."]) -> tupl
     return heatmap.shape
 
 
-def _block(heatmap: Shaped[np.ndarray, "height width"]) -> list[str]:
-    """A heatmap in lines of characters, in a frame, two characters a cell."""
-    cells = fewer_cells(heatmap, _MOST_CELLS)
+def _block(cells: Shaped[np.ndarray, "height width"]) -> list[str]:
+    """Cells in lines of characters, in a frame, two characters a cell."""
     level = np.rint(np.abs(cells).clip(0, 1) * (len(_FOR) - 1)).astype(int)
     rows = [
         "".join(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from kerasight.formatters.overlay import Style, heat_of
+from kerasight.formatters.heat import heat_of
+from kerasight.formatters.overlay import Style
 from kerasight.formatters.places import evenly, hottest_in, strongest
 from kerasight.formatters.sheet import LETTERS, Panel, sheet
 from kerasight.formatters.stack import draw_slice, enlargement, heat_slices, stack_of
@@ -42,20 +43,20 @@ def strip(expl: Explanation, target: TargetExplanation | None, style: Style) -> 
     """
     stack = stack_of(expl, VIDEO_AXES)
     count = stack.shape[0]
-    heatmap = None if target is None else heat_of(target, VIDEO_AXES)
-    heat, hottest, note = None, [], ""
-    if heatmap is not None and target is not None:
-        heat = heat_slices(heatmap, 0, count, style)
-        value = float(heatmap[strongest(heatmap)])
-        hottest = [hottest_in(heatmap, stack.shape)[0]] if value else []
+    heat = None if target is None else heat_of(target, VIDEO_AXES, style)
+    slices, hottest, note = None, [], ""
+    if heat is not None:
+        slices = heat_slices(heat.drawn, 0, count, style)
+        value = float(heat.values[strongest(heat.values)])
+        hottest = [hottest_in(heat.values, stack.shape)[0]] if value else []
         note = "hottest" if value > 0 else "strongest against it"
     factor = enlargement(stack.shape[1:], _LEAST, _MOST)
     panels = [
         Panel(
             draw_slice(
                 stack.plane(at),
-                None if heat is None else heat[at],
-                target is not None and target.signed,
+                None if slices is None else slices[at],
+                heat is not None and heat.is_signed,
                 style,
                 factor,
             ),

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from kerasight.formatters.overlay import Style, heat_of
+from kerasight.formatters.heat import heat_of
+from kerasight.formatters.overlay import Style
 from kerasight.formatters.places import hottest_in
 from kerasight.formatters.sheet import LETTERS, Panel, sheet
 from kerasight.formatters.stack import draw_slice, enlargement, heat_slices, stack_of
@@ -45,17 +46,18 @@ def three_planes(expl: Explanation, target: TargetExplanation | None, style: Sty
     """
     stack = stack_of(expl, VOLUME_AXES)
     shape = stack.shape
-    heatmap = None if target is None else heat_of(target, VOLUME_AXES)
+    heat = None if target is None else heat_of(target, VOLUME_AXES, style)
     place = tuple(length // 2 for length in shape)
-    if heatmap is not None and heatmap.any():
-        place = hottest_in(heatmap, shape)
+    if heat is not None and heat.values.any():
+        place = hottest_in(heat.values, shape)
+    drawn = None if heat is None else heat.drawn
+    is_signed = heat is not None and heat.is_signed
     factor = enlargement(shape, _LEAST, _MOST)
     panels = []
     for axis, name in enumerate(VOLUME_AXES):
         at = place[axis]
-        heat = None if heatmap is None else heat_slices(heatmap, axis, shape[axis], style)[at]
-        is_signed = target is not None and target.signed
-        plane = draw_slice(stack.plane(at, axis), heat, is_signed, style, factor)
+        cut = None if drawn is None else heat_slices(drawn, axis, shape[axis], style)[at]
+        plane = draw_slice(stack.plane(at, axis), cut, is_signed, style, factor)
         down, across = (other for other in range(3) if other != axis)
         shares = [(place[other] + 0.5) / shape[other] for other in (across, down)]
         panels.append(

@@ -22,7 +22,7 @@ async function start(root) {
 
   const scales = [...dials.querySelectorAll(".ks-scale")];
   const kinds = JSON.parse(form.querySelector(".ks-data").textContent).targets.map(
-    (item) => (item.signed ? "signed" : "plain"));
+    (item) => item.scale);
   const showScale = () => {
     const chosen = Number(form.querySelector("[name=target]:checked")?.value ?? 0);
     for (const scale of scales) scale.hidden = scale.dataset.kind !== kinds[chosen];

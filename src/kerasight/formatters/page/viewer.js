@@ -34,7 +34,7 @@ function element(tag, name, attributes = {}) {
   return made;
 }
 
-// How each kind of heatmap is drawn, by the tables that stand in `root`.
+// How heatmaps are drawn, with a sign and without, by the tables that stand in `root`.
 function looksIn(root) {
   const found = {};
   return (kind) => {
@@ -185,7 +185,8 @@ function makeView(form, looks, hint, enlarged) {
     if (!item.cells) return item;
     const low = item.signed ? -1 : 0;
     item.all ??= Float32Array.from(
-      new Uint16Array(bytes(item.cells).buffer), (n) => low + (n / 65535) * (1 - low));
+      new Uint16Array(bytes(item.cells).buffer),
+      (n) => (low + (n / 65535) * (1 - low)) * item.factor);
     if (item.at !== at) {
       const size = item.shape[0] * item.shape[1];
       const first = data.slices ? at * size : 0;
@@ -196,9 +197,11 @@ function makeView(form, looks, hint, enlarged) {
     return item;
   }
 
+  // Beyond what is drawn as the hottest, heat is cut off.
   function heatOf(item, filter) {
+    const { most } = item;
     item.heat ??= stretched(
-      stretched(item.values, item.shape[0], canvas.width, filter),
+      stretched(item.values.map((n) => Math.max(-most, Math.min(most, n))), item.shape[0], canvas.width, filter),
       canvas.width, canvas.height, filter);
     return item.heat;
   }
@@ -206,19 +209,18 @@ function makeView(form, looks, hint, enlarged) {
   function paint() {
     const context = canvas.getContext("2d");
     const item = decoded(target());
-    const kind = item.signed ? "signed" : "plain";
     image.alt = item.alt;
     if (item.outline) {
       lines.src = item.outline;
       canvas.after(lines);
     } else lines.remove();
-    form.querySelector(`.ks-scale[data-kind="${kind}"] .ks-bar`)?.append(mark);
+    form.querySelector(`.ks-scale[data-kind="${item.scale}"] .ks-bar`)?.append(mark);
     if (!item.cells) {
       context.clearRect(0, 0, canvas.width, canvas.height);
       return;
     }
     const low = item.signed ? -1 : 0;
-    const { colours, filter } = looks(kind);
+    const { colours, filter } = looks(item.signed ? "signed" : "plain");
     const count = colours.length / 4;
     const most = Math.round(255 * opacity);
     const words = new Uint32Array(count);
@@ -268,7 +270,7 @@ function makeView(form, looks, hint, enlarged) {
     cell.style.cssText = `left:${(100 * column) / width}%;top:${(100 * row) / height}%;` +
       `width:${100 / width}%;height:${100 / height}%`;
     const low = item.signed ? -1 : 0;
-    mark.style.left = `${(100 * (value - low)) / (1 - low)}%`;
+    mark.style.left = `${Math.max(0, Math.min(100, (100 * (value - low)) / (1 - low)))}%`;
   }
 
   function cellAt(event) {
