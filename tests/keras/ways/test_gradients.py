@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from frameworks import on_tensorflow
 from keras import layers as kl
 from keras import ops
 from tiny_models import DOC_BY_HAND, by_hand, make_doc
@@ -189,7 +190,7 @@ def explain_signed(model: keras.Model, doc: np.ndarray, target: int, method: str
 
 
 @pytest.mark.parametrize("method", COMPLETE)
-@pytest.mark.parametrize("baseline", ["zero", "blur", "noise", 0.3])
+@pytest.mark.parametrize("baseline", ["zero", "noise", 0.3])
 def test_complete_methods_sum_to_the_difference_of_scores(method: str, baseline: Any) -> None:
     model = network()
     expl = explain(
@@ -326,6 +327,7 @@ def test_words_are_looked_at_as_the_embedding_has_them(method: str) -> None:
         np.testing.assert_allclose(expl.targets[0].heatmap, [0.5, 0.5, 1, 0], atol=1e-5)
 
 
+@on_tensorflow
 def test_a_model_of_words_without_an_embedding_asks_for_a_layer() -> None:
     class OneHot(kl.Layer):
         def call(self, x: Any) -> Any:
