@@ -96,7 +96,7 @@ def print_numbers(
         for column in columns
     ]
     gap = 1 if is_narrow else _GAP
-    for number, part in enumerate(_parts(widths[1:], out.width - widths[0], gap)):
+    for number, part in enumerate(_parts(widths[1:], out.width - widths[0] - gap, gap)):
         table = Table(
             box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, (gap - 1) // 2)
         )
