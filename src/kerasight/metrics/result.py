@@ -142,10 +142,12 @@ class Evaluation(Comparison):
             if name == first:
                 continue
             lead = self.difference(first, name, column.name)
-            text = f"{name} {column.show(sign * lead.mean)} ±{column.show(lead.error)}"
-            is_told = self.tells_apart(first, name, column.name)
-            (told if is_told else chance).append(text)
-        parts = [f"behind {first} are {_listed(told)}"] if told else []
+            text = f"{column.show(sign * lead.mean)} ±{column.show(lead.error)}"
+            if self.tells_apart(first, name, column.name):
+                told.append(f"{name} by {text}")
+            else:
+                chance.append(f"{name} ({text})")
+        parts = [f"{first} is ahead of {_listed(told)}"] if told else []
         if chance:
             parts.append(f"no difference from {first} can be told for {_listed(chance)}")
         return f"By {_inline(column)}, {thing} by {thing}: {'; '.join(parts)}."
