@@ -312,9 +312,9 @@ class TestOutput:
         )
         assert means == [
             *("eigengrad-cam", "12.4%", "12.4%", "0.124", "0.124", "0.124", "0.1%"),
-            *("0.1%", "0.124", "0.250"),
+            *("0.1%", "0.124", "12.4%", "0.250"),
         ]
-        assert errors == [*("±0.1%",) * 2, *("±0.001",) * 3, *("±0.0%",) * 2, "±0.001"]
+        assert errors == [*("±0.1%",) * 2, *("±0.001",) * 3, *("±0.0%",) * 2, "±0.001", "±0.1%"]
 
     def test_has_one_bar_that_moves_within_pictures(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[Any] = []
@@ -412,7 +412,8 @@ class TestOptions:
             (
                 ["--metric", "deltion"],
                 "unknown --metric 'deltion'; the nearest name is deletion; known are "
-                "pointing_game, energy_in_mask, deletion, insertion, average_drop, increase, road",
+                "pointing_game, energy_in_mask, deletion, insertion, average_drop, increase, road, "
+                "complexity",
             ),
             (
                 ["-m", "model.keras"],

@@ -96,13 +96,18 @@ class TestNumbers:
         assert first == ["grad-cam", "*98.5%", "±0.5%", "*0.110", "±0.021", "0.031"]
         assert second == ["random", "5.0%"]
 
-    @pytest.mark.parametrize("width", [40, 29])
+    @pytest.mark.parametrize("width", [40, 28])
     def test_have_short_headings_and_errors_below_in_a_narrow_one(self, width: int) -> None:
         ((*_, head, _, first, below, second),) = self.parts(width)
         assert head[0] == "Method"
         assert first == ["grad-cam", "*98.5%", "*0.110", "0.031"]
         assert below == ["±0.5%", "±0.021"]
         assert second == ["random", "5.0%"]
+
+    def test_are_whole_where_one_column_of_the_terminal_is_missing(self) -> None:
+        one, two = self.parts(27)
+        assert one[-3] == ["grad-cam", "*98.5%", "*0.110"]
+        assert two[-2] == ["grad-cam", "0.031"]
 
     def test_stand_in_parts_where_there_is_no_room_at_all(self) -> None:
         one, two, three = self.parts(16)

@@ -59,6 +59,21 @@ def test_methods_are_told_apart_by_their_differences_doc_by_doc() -> None:
     assert set(found.best("deletion")) == {"a", "c"}
 
 
+def test_a_difference_is_of_docs_that_both_have_paired() -> None:
+    # The means of docs are 0.05 less, 0, 0, 0, 0 and 0.02 greater by grad-cam: the mean is -0.005,
+    # and the sum of squares around it 0.00275.
+    found = RESULT.difference("grad-cam", "hirescam", "deletion")
+    error = math.sqrt(0.00275 / 30)
+    assert (found.mean, found.error) == (pytest.approx(-0.005), pytest.approx(error))
+    assert found.high == pytest.approx(-0.005 + 2.5706 * error, abs=1e-6)
+    assert RESULT.difference("hirescam", "grad-cam", "deletion").mean == -found.mean
+    # The last doc has no value by eigen-cam.
+    found = RESULT.difference("eigen-cam", "grad-cam", "deletion")
+    assert (found.mean, found.error) == (pytest.approx(0.5), pytest.approx(0, abs=1e-12))
+    with pytest.raises(ValueError, match="unknown method 'cam'"):
+        RESULT.difference("cam", "hirescam", "deletion")
+
+
 def test_rounding_tells_no_methods_apart() -> None:
     values = np.linspace(0.1, 0.9, 20)
     rows = (*make_rows("a", values.tolist()), *make_rows("b", (values + 1e-7).tolist()))

@@ -61,7 +61,15 @@ def test_each_number_is_that_of_its_metric(model: keras.Model, docs: np.ndarray)
     targets = [[0, 2], [1]]
     masks = [[MASKS[0], MASKS[1]], MASKS[1]]
     found = evaluate(
-        model, docs, methods=METHODS, targets=targets, masks=masks, steps=4, seed=3, random=False
+        model,
+        docs,
+        methods=METHODS,
+        metrics=METRICS,
+        targets=targets,
+        masks=masks,
+        steps=4,
+        seed=3,
+        random=False,
     )
     assert found.logits
     assert found.metrics == tuple(METRICS)
@@ -88,9 +96,11 @@ def test_each_number_is_that_of_its_metric(model: keras.Model, docs: np.ndarray)
                 "average_drop": metrics.average_drop(*of, **settings).average,
                 "increase": metrics.increase(*of, **settings).percent,
                 "road": metrics.road(*of, **settings).score,
+                "complexity": metrics.complexity(of[2]).mean,
                 "insertion_minus_deletion": insertion - deletion,
             },
             abs=1e-6,
+            nan_ok=True,  # of a blank heatmap there is no complexity
         )
         assert row.score == pytest.approx(scores[row.position, row.target], abs=1e-6)
         assert row.layer == "map"

@@ -29,6 +29,9 @@ def test_the_table_is_text() -> None:
             "* marks methods that no other is significantly better than; a column without * shows "
             "no significant difference.",
             "Best by insertion \u2212 deletion is one of grad-cam and hirescam.",
+            "By insertion \u2212 deletion, doc by doc: grad-cam is ahead of eigen-cam by 0.202 "
+            "±0.000 and random by 0.408 ±0.001; no difference from grad-cam can be told for "
+            "hirescam (0.001 ±0.001).",
             "Not significantly better than random in Insertion and Increase: grad-cam and "
             "eigen-cam.",
             "Not significantly better than random in Insertion: hirescam.",
@@ -88,6 +91,20 @@ def test_what_no_method_is_better_at_than_random_is_said_in_one_sentence() -> No
     assert Evaluation(both, TOLD.metrics).summary()[2] == (
         "By insertion \u2212 deletion, only random is significantly worse than the best."
     )
+
+
+def test_methods_are_led_by_the_first_metric_of_faithfulness_that_was_measured() -> None:
+    rows = [
+        Row(doc, str(doc), 0, None, 0.5, method, "map", 0.1, {"deletion": value, "increase": 50.0})
+        for doc in range(8)
+        for method, value in (("a", 0.2 + 0.01 * (doc % 2)), ("b", 0.5), ("c", 0.1))
+    ]
+    found = Evaluation(tuple(rows), ("increase", "deletion"))
+    assert found.summary("picture")[-1] == (
+        "By deletion, picture by picture: c is ahead of a by 0.105 ±0.002 and b by 0.400 ±0.000."
+    )
+    other = Evaluation(tuple(rows), ("increase",))
+    assert not any("ahead" in sentence for sentence in other.summary())
 
 
 def test_markdown_has_the_best_in_bold() -> None:

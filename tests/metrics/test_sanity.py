@@ -328,13 +328,15 @@ def test_a_model_may_be_anything_that_can_be_explained(
     np.testing.assert_array_equal(scores_of(model, doc), scores)
 
 
-def test_random_weights_are_those_that_the_model_would_have_with_them() -> None:
+@pytest.mark.parametrize("smooth", [None, 3])
+def test_random_weights_are_those_that_the_model_would_have_with_them(smooth: int | None) -> None:
     model, doc = seeing(), make_doc()
-    found = sanity_check(model, doc, targets=[1], relu=False, repeats=1)
+    found = sanity_check(model, doc, targets=[1], relu=False, repeats=1, smooth=smooth)
+    assert ("smoothed over 3" in repr(found)) == (smooth is not None)
     rng = np.random.default_rng([0, 0, 0])  # the seed, the repeat, the doc
     for step, name in enumerate(found.layers):
         redraw(model.get_layer(name), rng)
-        expl = kerasight.explain_prediction(model, doc, [1], relu=False)
+        expl = kerasight.explain_prediction(model, doc, [1], relu=False, smooth=smooth)
         np.testing.assert_allclose(found.heatmaps[0, 0, step], expl.targets[0].heatmap, atol=1e-5)
 
 

@@ -147,7 +147,7 @@ def command(
             metavar="NAME",
             show_default=False,
             help=f"A metric to judge by; may be passed several times. {', '.join(METRICS)}. "
-            "Default: all; the first two need masks.",
+            "Default: all but the last; the first two need masks.",
         ),
     ] = None,
     masks: Annotated[

@@ -90,10 +90,14 @@ def print_numbers(
     if is_narrow:  # errors stand below their means
         lines = [[cell.replace(" ±", "\n±") for cell in line] for line in lines]
     columns = [list(column) for column in zip(head, *lines, strict=True)]
+    numbers = [max(map(cell_len, "\n".join(column[1:]).split("\n"))) for column in columns]
+    whole = [
+        max(cell_len(column[0]), least) for column, least in zip(columns, numbers, strict=True)
+    ]
     # A heading may be broken between its words.
     widths = [
-        max(cell_len(word) for word in [*column[0].split(), *"\n".join(column[1:]).split("\n")])
-        for column in columns
+        max(least, *map(cell_len, column[0].split()))
+        for column, least in zip(columns, numbers, strict=True)
     ]
     gap = 1 if is_narrow else _GAP
     for number, part in enumerate(_parts(widths[1:], out.width - widths[0], gap)):
@@ -101,10 +105,11 @@ def print_numbers(
             box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, (gap - 1) // 2)
         )
         table.add_column(head[0], no_wrap=True)
+        # Where there is little room left, Rich would break numbers to have some of a heading whole.
+        has_room = whole[0] + sum(gap + whole[place + 1] for place in part) <= out.width
         for place in part:
-            table.add_column(
-                head[place + 1], justify="right", overflow="fold", min_width=widths[place + 1]
-            )
+            width = (whole if has_room else widths)[place + 1]
+            table.add_column(head[place + 1], justify="right", overflow="fold", width=width)
         for line in lines:
             cells = [line[0], *(line[place + 1] for place in part)]
             table.add_row(

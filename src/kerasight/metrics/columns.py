@@ -10,6 +10,7 @@ import numpy as np
 
 from kerasight.checks import one_of
 from kerasight.metrics.common import baselines
+from kerasight.metrics.entropy import complexity
 from kerasight.metrics.localisation import energy_in_mask, pointing_game
 from kerasight.metrics.perturbation import AverageDrop, curve, masked_scores
 from kerasight.metrics.road import NOISE, PERCENTILES, road_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS",
+    "DEFAULT",
     "DIFFERENCE",
     "METRICS",
     "SECONDS",
@@ -104,6 +106,11 @@ def _roads(case: Case) -> Values:
     return found.scores
 
 
+def _complexities(case: Case) -> Values:
+    yield from ()  # asks for no scores
+    return complexity(case.trial.heatmaps).shares
+
+
 @dataclass(frozen=True)
 class Metric:
     """A column of an evaluation.
@@ -117,6 +124,8 @@ class Metric:
         measure: Given a `Case`, asks for scores, and returns a value for each heatmap, NaN where
             there is none. None for a column that is made of others.
         needs_mask: Whether it is only measured where a mask is known.
+        on_request: Whether it is only measured where its name is given. It then takes no share of
+            the level at which methods are told apart by the others.
     """
 
     name: str
@@ -126,6 +135,7 @@ class Metric:
     show: Callable[[float], str]
     measure: Callable[[Case], Values] | None = None
     needs_mask: bool = False
+    on_request: bool = False
 
     def heading(self, is_short: bool = False) -> str:
         """The title, with an arrow that points to better values."""
@@ -144,9 +154,13 @@ METRICS: dict[str, Metric] = {
         Metric("average_drop", "Average drop", "Avg. drop", False, _percent, _drops),
         Metric("increase", "Increase", "Incr.", True, _percent, _increases),
         Metric("road", "ROAD", "ROAD", True, _plain, _roads),
+        Metric("complexity", "Complexity", "Cplx.", False, _share, _complexities, on_request=True),
     )
 }
 """The metrics by name, in the order of their columns."""
+
+DEFAULT: tuple[str, ...] = tuple(name for name, one in METRICS.items() if not one.on_request)
+"""The names of those that are measured where none are given."""
 
 DIFFERENCE = Metric(
     "insertion_minus_deletion", "Insertion \u2212 deletion", "Ins. \u2212 del.", True, _plain

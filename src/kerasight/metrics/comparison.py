@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasight.metrics.columns import COLUMNS, SECONDS, Metric, columns_of
-from kerasight.metrics.statistics import LEVEL, differs, standard_error
+from kerasight.metrics.statistics import LEVEL, Estimate, differs, standard_error
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
@@ -168,6 +168,33 @@ class Comparison:
         """
         return self._over_docs(self._values(method, column))
 
+    def difference(self, one: str, other: str, column: str) -> Estimate:
+        """How much greater a metric is by one method than by another, doc by doc.
+
+        The docs that both have a value of are paired; one with several classes counts with the mean
+        difference. What makes a doc hard for both is then no part of the error, which is mostly
+        much less than those of the two means.
+
+        Args:
+            one: Name of a method, or ``"random"``.
+            other: Name of another.
+            column: As in `mean`.
+
+        Returns:
+            The mean difference, its standard error, and its 95 % confidence interval, as of this
+            comparison alone: `tells_apart` says what holds for all of them together.
+
+        Raises:
+            ValueError: If there is no such method or column.
+        """
+        return Estimate.of(self._over_docs(self._gaps(one, other, column)))
+
+    def _gaps(self, one: str, other: str, column: str) -> Float64[np.ndarray, " cases"]:
+        """The differences of two methods for each class of each doc, NaN where there is none."""
+        gaps: np.ndarray = self._values(one, column) - self._values(other, column)
+        gaps[np.abs(gaps) < _ROUNDING] = 0
+        return gaps
+
     def tells_apart(self, one: str, other: str, column: str) -> bool:
         """Whether two methods differ significantly by a metric.
 
@@ -200,9 +227,7 @@ class Comparison:
         level = LEVEL / max(len(pairs) * len(self.compared), 1)
         found = set()
         for (one, other), column in itertools.product(pairs, self.compared):
-            values = self._values(one, column.name) - self._values(other, column.name)
-            values[np.abs(values) < _ROUNDING] = 0
-            if differs(self._over_docs(values), level):
+            if differs(self._over_docs(self._gaps(one, other, column.name)), level):
                 found.add((frozenset((one, other)), column.name))
         return frozenset(found)
 

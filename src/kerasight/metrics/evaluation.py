@@ -16,7 +16,7 @@ from kerasight.cam.methods import CAMS
 from kerasight.cam.request import Request, check_options, takes_options
 from kerasight.checks import flag, integer
 from kerasight.metrics import columns
-from kerasight.metrics.columns import METRICS, Case, Metric
+from kerasight.metrics.columns import DEFAULT, Case, Metric
 from kerasight.metrics.common import check_model, docs_of
 from kerasight.metrics.comparison import RANDOM, Row
 from kerasight.metrics.result import Evaluation
@@ -112,7 +112,7 @@ class Study:
         return cls(
             model=model,
             requests=Request.of_methods(methods or CAMS, {**options, **asked}),
-            metrics=tuple(dict.fromkeys(map(columns.find_metric, metrics or METRICS))),
+            metrics=tuple(dict.fromkeys(map(columns.find_metric, metrics or DEFAULT))),
             layer=layer,
             steps=integer("steps", steps, least=1),
             random=flag("random", random),
@@ -349,8 +349,8 @@ def evaluate(
         methods: Names of methods, as in `kerasight.explain_prediction`; None for all class
             activation maps.
         metrics: Names of metrics: ``"pointing_game"``, ``"energy_in_mask"``, ``"deletion"``,
-            ``"insertion"``, ``"average_drop"``, ``"increase"`` and ``"road"``; None for all. The
-            first two need masks.
+            ``"insertion"``, ``"average_drop"``, ``"increase"``, ``"road"`` and ``"complexity"``;
+            None for all but the last. The first two need masks.
         targets: For each doc the class to explain, or a list of classes; None for the class with
             the greatest score.
         masks: For each doc the mask of the object: booleans ``(height, width)``, of any size; a

@@ -29,6 +29,7 @@ __all__ = [
     "deletion",
     "increase",
     "insertion",
+    "masked",
     "masked_scores",
 ]
 
@@ -518,9 +519,20 @@ def masked_scores(
         position = trial.places[place]
         doc = trial.docs.values[position]
         empty = trial.once((name, position), lambda: baseline_of(position))
-        heat = resized(trial.heatmaps[place].clip(0, 1), trial.docs.size)[..., np.newaxis]
+        heat = resized(trial.heatmaps[place].clip(0, 1), trial.docs.size)
         key = ("masked", name, digest(heat)) if trial.is_shared else None
-        yield key, lambda: (heat * doc + (1 - heat) * empty).astype(doc.dtype)
+        yield key, lambda: masked(doc, heat, empty)
 
     scores = yield changed, 1
     return scores[:, 0]
+
+
+def masked(
+    doc: Float[np.ndarray, "height width channels"],
+    heat: Float[np.ndarray, "height width"],
+    empty: Float[np.ndarray, "height width channels"],
+) -> Float[np.ndarray, "height width channels"]:
+    """What a heatmap of values in [0, 1] leaves of a doc; the rest fades to its baseline."""
+    share = heat[..., np.newaxis]
+    left: np.ndarray = share * doc + (1 - share) * empty
+    return left.astype(doc.dtype)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation"]
 
+# What tells how faithful methods are; by the first that was measured, all of them are compared.
+_FAITHFUL = (DIFFERENCE.name, "road", "insertion", "deletion", "average_drop")
+
 _MEANS = ("method", "metric", "mean", "error", "docs", "best")
 
 
@@ -104,6 +107,10 @@ class Evaluation(Comparison):
         ]
         if DIFFERENCE in self.compared:
             sentences.append(self._verdict_by(DIFFERENCE))
+        faithful = {column.name: column for column in self.compared if column.name in _FAITHFUL}
+        if faithful:
+            leading = min(faithful, key=_FAITHFUL.index)
+            sentences.append(self._leads_by(faithful[leading], thing))
         beaten: dict[tuple[str, ...], list[str]] = {}
         for method, lost in self.beaten_by_random().items():
             beaten.setdefault(lost, []).append(method)
@@ -123,6 +130,27 @@ class Evaluation(Comparison):
         if {*best, RANDOM} == set(self.methods) and RANDOM not in best:
             return f"By {_inline(column)}, only {RANDOM} is significantly worse than the best."
         return f"Best by {_inline(column)} is one of {_listed(best)}."
+
+    def _leads_by(self, column: Metric, thing: str) -> str:
+        """How far each method is behind the one of the best mean, and where that may be chance."""
+        sign = 1 if column.is_higher_better else -1
+        known = [name for name in self.methods if not math.isnan(self.mean(name, column.name))]
+        first = max(known, key=lambda name: sign * self.mean(name, column.name))
+        told: list[str] = []
+        chance: list[str] = []
+        for name in known:
+            if name == first:
+                continue
+            lead = self.difference(first, name, column.name)
+            text = f"{column.show(sign * lead.mean)} ±{column.show(lead.error)}"
+            if self.tells_apart(first, name, column.name):
+                told.append(f"{name} by {text}")
+            else:
+                chance.append(f"{name} ({text})")
+        parts = [f"{first} is ahead of {_listed(told)}"] if told else []
+        if chance:
+            parts.append(f"no difference from {first} can be told for {_listed(chance)}")
+        return f"By {_inline(column)}, {thing} by {thing}: {'; '.join(parts)}."
 
     def _size(self, thing: str) -> str:
         """How many docs and classes were judged."""

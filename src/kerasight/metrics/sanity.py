@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kerasight.base import Explanation, HeatmapWarning
+from kerasight.base import Explanation
 from kerasight.checks import integer, plural
 from kerasight.metrics.common import (
     axes,
@@ -22,6 +20,7 @@ from kerasight.metrics.common import (
     heatmaps_of,
     progressing,
 )
+from kerasight.metrics.explaining import check_one_class, without_warnings
 from kerasight.metrics.statistics import Estimate
 from kerasight.progress import check_progress
 
@@ -224,6 +223,25 @@ def sanity_check(
     of batch normalisation get their initial values; other vectors are shuffled. Scalars, integers,
     and a ``tf.Variable`` that Keras does not know stay as they are.
 
+    Flaws of this test are known, and Hedström et al., 2024, `Sanity Checks Revisited
+    <https://arxiv.org/abs/2401.06465>`_, sum them up:
+
+    - The order of the layers: while those below keep their weights, much of what they see goes
+      through, so that heatmaps are alike at the first steps whatever the method. The steps are
+      there to be seen, and no verdict is made of them: it takes the last alone, where no layer has
+      kept its weights and the order is of no account. ``steps=1`` goes there at once.
+    - The scale of the heatmap: divided by its peak, or its values squared, a heatmap seems to
+      change. A rank correlation sees the order of the cells, and no scale. The cut at zero it does
+      see; ``relu=False`` compares the evidence before that. Its size counts, so that a heatmap
+      turned upside down, which shows the same edges, does not pass.
+    - Noise: heatmaps of much noise differ from any other, and pass for that alone. ``smooth=50``
+      explains many noisy copies of each doc at each step, and compares their means, as the paper's
+      smooth variant does. The noise is the same at each step. Chance in the weights is met by
+      ``repeats``, and by the interval over docs.
+    - What counts as alike: unrelated heatmaps of few cells, or smooth ones, are alike by chance.
+      Their correlations are around 0, and the size of those is not. The threshold is far above 0
+      therefore, and a convention.
+
     Args:
         model: The classifier.
         docs: Its inputs, preprocessing done, shape ``(docs, height, width, channels)``, or
@@ -241,7 +259,7 @@ def sanity_check(
         seed: Seed of the random weights.
         progress: Whether to show a progress bar; None shows it on a terminal, after a second.
         **explain_kwargs: Passed on to `kerasight.explain_prediction`: ``method``, ``logits``,
-            ``relu``, ``image``, ...
+            ``relu``, ``smooth``, ``image``, ...
 
     Returns:
         A `SanityCheck`, with the correlations at each step and a ``verdict``.
@@ -267,8 +285,7 @@ def sanity_check(
         raise TypeError(f"threshold must be a number, got {type(threshold).__name__}")
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
-    if "top_targets" in explain_kwargs:
-        raise ValueError("one class of a doc is checked at a time; pass it as targets, as in [243]")
+    check_one_class(explain_kwargs)
     check_progress(progress)
     check_model(model)
     # Imported only now, as they need Keras.
@@ -290,7 +307,7 @@ def sanity_check(
     each = [inputs[place : place + 1].structure for place in range(number)]
     explain_kwargs["progress"] = False  # the bar that counts steps is enough
     wanted = None if targets is None else class_of_each(targets, number)
-    with _without_warnings():
+    with without_warnings():
         firsts = [
             _explained(
                 f"doc {position}",
@@ -323,7 +340,7 @@ def sanity_check(
 
     shape = (number, repeats, len(groups))
     cascades = itertools.starmap(cascade, np.ndindex(shape[:2]))
-    with _without_warnings():
+    with without_warnings():
         heatmaps = np.array(
             list(
                 progressing(
@@ -367,14 +384,6 @@ def _target_and_heatmap(
     heat = heatmaps_of(explanation)[0]
     assert heat.target is not None
     return heat.target, heat.values
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Random weights often give blank heatmaps, which need no warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", HeatmapWarning)
-        yield
 
 
 def spearman(left: Shaped[np.ndarray, " ..."], right: Shaped[np.ndarray, " ..."]) -> float:
