@@ -251,9 +251,10 @@ def peak(method: str) -> int:
 def rows(method: str) -> Iterator[str]:
     family = FAMILIES[method]
     kind = "forward and backward" if family.backward else "forward"
+    counted = f"{family.passes:,} passes" if family.passes > 1 else "one pass"
     title = f'{FRAMEWORK}: `method="{method}"`'
     if method not in METHODS:
-        yield f"{title} / {family.passes:,} passes {kind} | at most {family.must} | not there"
+        yield f"{title} / {counted} {kind} | at most {family.must} | not there"
         return
     model = family.make()
     calls = {"kerasight": explained(method, model), "alone": bare(family, model)}
@@ -271,7 +272,7 @@ def rows(method: str) -> Iterator[str]:
     times = medians(calls, family.rounds, family.warm)
     own, alone = times.pop("kerasight"), times.pop("alone")
     yield (
-        f"{title}, {model.name} / {family.passes:,} passes {kind}, in batches of "
+        f"{title}, {model.name} / {counted} {kind}, in batches of "
         f"{min(family.batch_size, family.passes)} ({1e3 * own:.0f} / {1e3 * alone:.0f} ms) | "
         f"at most {family.must} | {own / alone:.2f}"
     )
