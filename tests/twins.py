@@ -26,6 +26,7 @@ NOT_YET = {
     "integrated-gradients",
     "kernel-shap",
     "occlusion",
+    "refine-cam",
     "saliency",
     "shapley-cam",
     "smoothgrad",
@@ -72,7 +73,7 @@ class Twins:
         np.testing.assert_allclose(ours, self.scores, rtol=1e-5, atol=1e-5)
 
     def heatmap(
-        self, method: str, target: int, layer: str | None = None, **options: Any
+        self, method: str, target: int, layer: str | list[str] | None = None, **options: Any
     ) -> np.ndarray:
         """The heatmap of kerasight, signed where the method's can be."""
         expl = kerasight.explain_prediction(

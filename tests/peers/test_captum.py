@@ -166,7 +166,7 @@ def test_expected_gradients_are_the_same_of_the_same_draws(
 
 @needs("occlusion")
 @pytest.mark.parametrize("baseline", [0.0, -0.5])
-@pytest.mark.parametrize(("window", "stride"), [(4, 4), (6, 2)])
+@pytest.mark.parametrize(("window", "stride"), [(4, 4), (5, 3), (6, 2)])
 def test_occlusion_is_the_same(twins: Twins, window: int, stride: int, baseline: float) -> None:
     options: dict[str, Any] = {"window": window, "stride": stride, "baseline": baseline or "zero"}
     for target in range(CLASSES):

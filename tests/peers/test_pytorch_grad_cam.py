@@ -20,14 +20,15 @@ from pytorch_grad_cam import (
     GradCAMPlusPlus,
     HiResCAM,
     LayerCAM,
+    RefineCAM,
     ScoreCAM,
     ShapleyCAM,
     XGradCAM,
 )
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from twins import CLASSES, EQUAL, Twins, distance, make_twins, needs
+from twins import CLASSES, EQUAL, SIDE, Twins, distance, make_twins, needs
 
-from kerasight.cam.maps import normalised
+from kerasight.cam.maps import normalised, resized, stretched
 from kerasight.cam.methods import eigen_cam
 
 pytestmark = pytest.mark.peers
@@ -214,6 +215,27 @@ def test_beside_several_it_weighs_them_alike_as_the_paper_does(twins: Twins, lay
     nearest = np.argsort(np.abs(twins.scores - twins.scores[target]))[1:4]
     raw = theirs(GradCAM, twins, lambda out: out[target] - 0.6 * out[nearest].mean(), layer)
     assert distance(ours, raw, "finer-cam") < EQUAL
+
+
+@needs("refine-cam")
+def test_refine_cam_differs_by_a_stretch_after_maps_are_enlarged() -> None:
+    twins = make_twins(scale=1000)
+    modules = [twins.twin.get_submodule(layer) for layer in LAYERS]
+    stretches = []
+    for target in range(1, CLASSES):
+        small = [
+            resized(stretched(np.maximum(raw, 0)), (SIDE, SIDE))
+            for layer in LAYERS
+            for raw in [theirs(GradCAMPlusPlus, twins, target, layer)]
+        ]
+        ours = twins.heatmap("refine-cam", target, list(LAYERS))
+        np.testing.assert_allclose(ours, normalised(np.prod(small, axis=0)), atol=EQUAL)
+        cam = RefineCAM(twins.twin, modules)
+        (raw,) = cam(twins.tensor, [ClassifierOutputTarget(target)])
+        again = np.prod([stretched(one) for one in small], axis=0)
+        np.testing.assert_allclose(raw, normalised(again), atol=EQUAL)
+        stretches.append(distance(ours, raw, "refine-cam"))
+    assert min(stretches) < EQUAL < 0.01 < max(stretches)
 
 
 @needs("shapley-cam")
