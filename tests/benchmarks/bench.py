@@ -12,7 +12,6 @@ import gc
 import importlib.util
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import threading
@@ -29,7 +28,9 @@ import keras
 import numpy as np
 import psutil
 import tensorflow as tf
+from families import FAMILIES
 from PIL import Image
+from timing import Call, medians, seconds
 
 import kerasight
 from kerasight.base import Explanation, TargetExplanation
@@ -38,25 +39,6 @@ from kerasight.cam.methods import CAMS, METHODS
 warnings.simplefilter("ignore")
 
 SIDE = 224
-Call = Callable[[], Any]
-
-
-def seconds(call: Call) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def medians(calls: dict[str, Call], rounds: int, warm: int = 3) -> dict[str, float]:
-    """The median seconds of each call, taken in turns so that all meet the same machine."""
-    for call in calls.values():
-        for _ in range(warm):
-            call()
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            taken[name].append(seconds(call))
-    return {name: statistics.median(times) for name, times in taken.items()}
 
 
 def make_docs(number: int) -> np.ndarray:
@@ -428,17 +410,28 @@ def importing() -> Iterator[Row]:
 _KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**36)}
 
 
+def rows_of(script: str, framework: str, *arguments: str) -> Iterator[Row]:
+    """The rows that a script beside this one prints, with Keras on a framework."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name(script)), *arguments],
+        env={**os.environ, **_KEEPS_MEMORY, "KERAS_BACKEND": framework},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for line in done.stdout.splitlines():
+        yield tuple(cell.strip() for cell in line.split("|"))
+
+
 def frameworks() -> Iterator[Row]:
     for name in filter(importlib.util.find_spec, ("tensorflow", "jax", "torch")):
-        done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("frameworks.py"))],
-            env={**os.environ, **_KEEPS_MEMORY, "KERAS_BACKEND": name},
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        for line in done.stdout.splitlines():
-            yield tuple(line.split(" | "))
+        yield from rows_of("frameworks.py", name)
+
+
+def families() -> Iterator[Row]:
+    for name in filter(importlib.util.find_spec, ("tensorflow", "torch")):
+        for method in FAMILIES:
+            yield from rows_of("families.py", name, method)
 
 
 PARTS = {
@@ -448,6 +441,7 @@ PARTS = {
     "cold": cold_calls,
     "many": many,
     "methods": methods,
+    "families": families,
     "score-cam": score_cam_memory,
     "formatting": formatting,
     "importing": importing,
