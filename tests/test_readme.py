@@ -114,6 +114,7 @@ def test_the_reference_has_every_public_name_once_under_its_shortest_path() -> N
         kerasight.formatters.image,
         kerasight.keras.explain_prediction,
         kerasight.keras.explain_predictions,
+        kerasight.side_by_side,
     ):
         public |= {f"{module.__name__}.{name}" for name in module.__all__ if name not in short}
     public |= {

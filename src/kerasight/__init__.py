@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kerasight.formatters.text import format_as_text
     from kerasight.ipython import show_prediction, show_predictions
     from kerasight.keras.explain_prediction import explain_prediction_keras
+    from kerasight.side_by_side import compare
 
 __all__ = [
     "Explanation",
@@ -30,6 +31,7 @@ __all__ = [
     "TargetExplanation",
     "base",
     "cam",
+    "compare",
     "demo",
     "explain",
     "explain_prediction",
@@ -69,6 +71,7 @@ _WHERE = {
     "Explanation": "kerasight.base",
     "HeatmapWarning": "kerasight.base",
     "TargetExplanation": "kerasight.base",
+    "compare": "kerasight.side_by_side",
     "explain_prediction": "kerasight.explain",
     "explain_prediction_keras": "kerasight.keras.explain_prediction",
     "explain_predictions": "kerasight.explain",
