@@ -10,7 +10,7 @@ from tiny_models import make_doc
 
 import kerasight
 from kerasight import demo
-from kerasight.side_by_side import METHODS_TO_COMPARE, Comparison, Faithfulness, compare
+from kerasight.side_by_side import METHODS_TO_COMPARE, SideBySide, Faithfulness, compare
 
 pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 
@@ -35,12 +35,12 @@ def corner() -> tuple[keras.Model, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def found() -> Comparison:
+def found() -> SideBySide:
     model, doc = corner()
     return compare(model, doc, [*TWO, "eigen-cam"], logits=True, target_names=["bright", "dark"])
 
 
-def test_a_heatmap_that_knows_where_the_model_looked_is_called_faithful(found: Comparison) -> None:
+def test_a_heatmap_that_knows_where_the_model_looked_is_called_faithful(found: SideBySide) -> None:
     for name in TWO:
         one = found.faithfulness[name]
         assert one.verdict == "faithful"
@@ -79,7 +79,7 @@ def test_all_explain_the_class_of_the_first() -> None:
         assert [target.target for target in expl.targets or ()] == [1]
 
 
-def test_it_shows_methods_in_the_place_of_classes(found: Comparison) -> None:
+def test_it_shows_methods_in_the_place_of_classes(found: SideBySide) -> None:
     shown = found.explanation
     assert shown.method == "3 methods for bright (0)"
     assert [target.target for target in shown.targets or ()] == [
@@ -99,7 +99,7 @@ def test_it_shows_methods_in_the_place_of_classes(found: Comparison) -> None:
     assert picture.width > 2 * picture.height
 
 
-def test_its_text_is_a_table(found: Comparison) -> None:
+def test_its_text_is_a_table(found: SideBySide) -> None:
     head, *lines = repr(found).splitlines()
     assert head.split() == ["method", "deletion", "insertion", "difference", "p"]
     assert [line.split()[0] for line in lines[:3]] == [*TWO, "eigen-cam"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
     from matplotlib.axes import Axes
 
-__all__ = ["METHODS_TO_COMPARE", "Comparison", "Faithfulness", "compare"]
+__all__ = ["METHODS_TO_COMPARE", "SideBySide", "Faithfulness", "compare"]
 
 METHODS_TO_COMPARE = (
     "grad-cam",
@@ -79,7 +79,7 @@ _VERDICTS = {"faithful": 0.05, "cannot be told": 0.5, "no better than chance": 1
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class SideBySide:
     """The result of `compare`. In a notebook it shows itself.
 
     Attributes:
@@ -192,7 +192,7 @@ def compare(
     steps: int = 10,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     **asked: Any,
-) -> Comparison:
+) -> SideBySide:
     """Explain a prediction by several methods, and say which of them can be believed here.
 
     Heatmaps of one picture often differ, and all look convincing. This asks the model: pixels are
@@ -215,7 +215,7 @@ def compare(
             class activation maps.
 
     Returns:
-        A `Comparison`: pictures side by side, and the numbers. Of docs that are no pictures, or of
+        A `SideBySide`: pictures side by side, and the numbers. Of docs that are no pictures, or of
         targets that are no classes, it has the heatmaps alone.
 
     Raises:
@@ -252,11 +252,11 @@ def compare(
     first = explanations[names[0]]
     is_of_class = first.targets is not None and isinstance(first.targets[0].target, int)
     if first.kind != "picture" or not is_of_class or asked.get("target") is not None:
-        return Comparison(explanations)
+        return SideBySide(explanations)
     heatmaps = {
         name: expl.targets[0].heatmap for name, expl in explanations.items() if expl.targets
     }
-    return Comparison(
+    return SideBySide(
         explanations,
         _faithfulness(model, doc, heatmaps, targets or [], moves, steps, asked),
         agreement(explanations) if len(names) > 1 else None,
