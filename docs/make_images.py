@@ -315,6 +315,28 @@ def main() -> None:
     ]
     save(sheet([panels[:5], panels[5:]]), "methods")
 
+    # Gradients at the input.
+    panels = [
+        Panel(
+            kerasight.show_prediction(model, doc, method=name, logits=True, **house), method.title
+        )
+        for name, method in METHODS.items()
+        if method.at == "doc"
+    ]
+    save(sheet([panels[:4], panels[4:]]), "attributions")
+
+    # Several methods on one picture.
+    compared = kerasight.compare(
+        model,
+        doc,
+        ["grad-cam", "layercam", "eigen-cam", "integrated-gradients", "smoothgrad"],
+        targets=[CLASS_NAMES.index("house")],
+        target_names=CLASS_NAMES,
+        logits=True,
+        image=house["image"],
+    )
+    save(kerasight.format_as_image(compared.explanation), "compared")
+
     # What speaks for a class, what speaks against it, and both.
     for name, asked in (
         ("for", {}),
