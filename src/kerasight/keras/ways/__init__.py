@@ -11,7 +11,7 @@ from collections.abc import Callable
 from kerasight.cam.heatmap import Evidence
 from kerasight.cam.methods import Needs
 from kerasight.keras.subject import Subject
-from kerasight.keras.ways import gradients, layer
+from kerasight.keras.ways import gradients, layer, masks
 
 __all__ = ["WAYS", "Way"]
 
@@ -25,5 +25,8 @@ WAYS: dict[Needs, Way] = {
     "path": gradients.along_path,
     "baselines": gradients.from_baselines,
     "noise": gradients.under_noise,
+    "windows": masks.of_windows,
+    "masks": masks.of_random_masks,
+    "coalitions": masks.of_coalitions,
 }
 """The ways by what a formula needs."""

@@ -1,0 +1,274 @@
+"""Ways that look from outside: parts of the doc are hidden, and the scores of the rest tell.
+
+The model may be anything that gives scores. There are never more changed docs at a time than go
+through the model in one batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kerasight.base import DocError, RunError
+from kerasight.cam.heatmap import Evidence
+from kerasight.cam.inputs import Inputs
+from kerasight.cam.masking import coalitions, relabelled, rise_masks, segments, windows
+from kerasight.checks import is_real
+from kerasight.keras.subject import Subject, parts
+from kerasight.keras.words import words_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Float64, Int, Real
+
+__all__ = ["of_coalitions", "of_random_masks", "of_windows"]
+
+# The probability that RISE keeps a cell, as in the paper.
+_SHARE = 0.5
+
+# Of an axis that is no row of words or of a few numbers, this share is hidden at a time.
+_SEVENTH = 7
+# So many words or numbers of a row are hidden one by one.
+_FEW = 64
+
+
+def of_windows(subject: Subject) -> list[Evidence]:
+    """The formula of how far the score drops while a window is hidden."""
+    request, doc = subject.request, _hideable(subject)
+    window = _window(subject, doc.size)
+    # Of a volume, windows that overlap by half would be eight times as many.
+    stride = tuple(wide if len(window) > 2 else math.ceil(wide / 2) for wide in window)
+    if request.stride is not None:
+        stride = _per_axis("stride", request.stride, doc.size)
+    places = windows(doc.size, window, stride)
+
+    def masks(some: slice) -> np.ndarray:
+        kept = np.ones((some.stop - some.start, *doc.size), bool)
+        for mask, place in zip(kept, places[some], strict=True):
+            mask[place] = False
+        return kept
+
+    scores = np.concatenate([each for _, each in _scored(subject, doc, len(places), masks)])
+    formula, drops = request.method.formula, subject.score - scores
+    return [Evidence(doc.placed(formula(one, places, doc.size))) for one in drops.T]
+
+
+def of_random_masks(subject: Subject) -> list[Evidence]:
+    r"""The formula of the scores under random masks, less what a place of no effect would have.
+
+    That is the mean score times the mean mask, so that evidence is
+    :math:`\frac{1}{p N} \sum_m (y_m - \bar y) M_m`: zero where a place does not matter, and
+    negative where the score rises without it. The formula alone has no sign, and is bright
+    everywhere.
+    """
+    request, doc, number = subject.request, _hideable(subject), subject.samples
+    random = np.random.default_rng(request.seed)
+    axes = zip(doc.size, _window(subject, doc.size), strict=True)
+    cells = [math.ceil(length / wide) for length, wide in axes]
+
+    def masks(some: slice) -> np.ndarray:
+        drawn = rise_masks(doc.size, cells, some.stop - some.start, _SHARE, random)
+        return drawn if doc.is_soft else np.rint(drawn)
+
+    formula = request.method.formula
+    sums = np.zeros((1 + len(subject.terms), *doc.size))
+    means = np.zeros(len(subject.terms))
+    for kept, scores in _scored(subject, doc, number, masks):
+        rises = scores - subject.score  # from any number; from this one they are small
+        means += rises.sum(axis=0, dtype=np.float64) / number
+        for total, row in zip(sums, [np.ones(len(kept)), *rises.T], strict=True):
+            total += formula(kept, row, _SHARE) * (len(kept) / number)
+    of_all, *of_targets = sums
+    return [
+        Evidence(doc.placed(one - mean * of_all))
+        for one, mean in zip(of_targets, means, strict=True)
+    ]
+
+
+def of_coalitions(subject: Subject) -> list[Evidence]:
+    """The formula of the scores of coalitions of segments, all others hidden.
+
+    What a segment adds is shared out evenly among its places, so that the sum over all places is
+    the difference of the scores of the doc and of nothing.
+    """
+    request, doc = subject.request, _hideable(subject)
+    labels = segments(doc.size, _window(subject, doc.size))
+    if request.segments is not None:
+        labels = doc.taken(relabelled(request.segments, doc.spatial))
+    counts = np.bincount(labels.ravel())
+    random = np.random.default_rng(request.seed)
+    joined = coalitions(len(counts), subject.samples, random)
+    rows = np.concatenate([np.zeros((1, len(counts)), bool), joined])
+    masks = [each for _, each in _scored(subject, doc, len(rows), lambda some: rows[some][:, labels])]
+    empty, *scores = np.concatenate(masks)
+    found = []
+    for nothing, full, each in zip(empty, subject.score, np.transpose(scores), strict=True):
+        values = request.method.formula(joined, each, nothing, full) / counts
+        found.append(Evidence(doc.placed(values[labels]), float(full) - float(nothing)))
+    return found
+
+
+@dataclass(frozen=True)
+class _Hideable:
+    """A doc, and what of it can be hidden.
+
+    Attributes:
+        spatial: The length of each axis of the doc.
+        without: The doc under each of some masks ``(number, *size)``, from 0, hidden, to 1, kept.
+        steps: Of a text, those that have a word; None if all places can be hidden.
+        is_soft: Whether a place can be hidden in part.
+    """
+
+    spatial: tuple[int, ...]
+    without: Callable[[Real[np.ndarray, "number *size"]], Inputs]
+    steps: Int[np.ndarray, " words"] | None = None
+    is_soft: bool = False
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The length of each axis of what can be hidden."""
+        return self.spatial if self.steps is None else self.steps.shape
+
+    def taken(self, labels: Int[np.ndarray, "*spatial"]) -> Int[np.ndarray, "*size"]:
+        """Labels of all places as labels of what can be hidden."""
+        return labels if self.steps is None else relabelled(labels[self.steps], self.size)
+
+    def placed(self, evidence: Float64[np.ndarray, "*size"]) -> Float64[np.ndarray, "*spatial"]:
+        """Evidence at all places: zero where nothing can be hidden."""
+        if self.steps is None:
+            return evidence
+        everywhere = np.zeros(self.spatial)
+        everywhere[self.steps] = evidence
+        return everywhere
+
+
+def _hideable(subject: Subject) -> _Hideable:
+    """What of a doc can be hidden, and how."""
+    docs = subject.inputs.docs
+    if not is_real(docs):
+        return _of_strings(subject)
+    values = subject.anatomy.places_of(docs)[0]
+    spatial, is_floating = values.shape[:-1], np.issubdtype(docs.dtype, np.floating)
+    is_text = subject.kind == "text"
+    steps = _steps_of(subject) if is_text else None
+    baseline = subject.one_baseline()
+    if not np.array_equal(baseline, np.rint(baseline)) and (is_text or not is_floating):
+        raise RunError(
+            "baseline must be a whole number where a doc holds whole numbers, such as those of "
+            "words"
+        )
+    baseline = baseline.astype(values.dtype)
+    difference = values - baseline
+
+    def without(masks: np.ndarray) -> Inputs:
+        kept = masks
+        if steps is not None:
+            kept = np.ones((len(masks), *spatial), masks.dtype)
+            kept[:, steps] = masks
+        kept = kept[..., np.newaxis]
+        if not is_floating or is_text or kept.dtype == bool:
+            changed = np.where(kept, values, baseline)
+        else:
+            changed = kept * difference
+            changed += baseline
+        return subject.with_values(changed.astype(values.dtype, copy=False))
+
+    return _Hideable(spatial, without, steps, is_soft=is_floating and not is_text)
+
+
+def _steps_of(subject: Subject) -> Int[np.ndarray, " words"]:
+    """The steps of a text that have a word, and are no padding."""
+    words = words_of(subject.anatomy, subject.inputs.docs)
+    return np.flatnonzero([step is not None for step in words.steps])
+
+
+def _of_strings(subject: Subject) -> _Hideable:
+    """A text as a string, whose hidden words are taken out.
+
+    What stands behind the last word that the model reads is left away, since it would move up.
+    """
+    docs = subject.inputs.docs
+    if subject.request.baseline is not None:
+        raise RunError(
+            "baseline has no use for a text as a string: words that are hidden are taken out of it"
+        )
+    text = docs.ravel()[0]
+    words = words_of(subject.anatomy, docs)
+    if words.document != text:
+        raise RunError(
+            "words cannot be taken out of this text, since it cannot be told where they stand: the "
+            "TextVectorization standardises or splits it in a way of its own; pass the numbers of "
+            "its words to a model that takes these"
+        )
+    steps = np.flatnonzero([step is not None for step in words.steps])
+    spans = [step[1:] for step in words.steps if step is not None]
+    # What is between words stays: before the first, and behind each but the last.
+    starts = [0, *(end for _, end in spans)]
+    pieces = [
+        (text[before:start], text[start:end])
+        for before, (start, end) in zip(starts, spans, strict=False)
+    ]
+
+    def without(masks: np.ndarray) -> Inputs:
+        texts = [
+            "".join(
+                between + word if keeps else between
+                for keeps, (between, word) in zip(mask, pieces, strict=True)
+            )
+            for mask in masks
+        ]
+        return subject.inputs.with_docs(
+            np.array(texts, dtype=object).reshape(-1, *docs.shape[1:])
+        )
+
+    return _Hideable((len(words.steps),), without, steps)
+
+
+def _scored(
+    subject: Subject,
+    doc: _Hideable,
+    number: int,
+    masks: Callable[[slice], Real[np.ndarray, "batch *size"]],
+) -> Iterator[tuple[np.ndarray, Float[np.ndarray, "batch targets"]]]:
+    """Masks, and the scores of the doc under each, a batch at a time, with a progress bar.
+
+    Raises:
+        DocError: If a score is NaN or infinite.
+    """
+    score = subject.scorer(number)
+    with closing(subject.bar(number, "mask")) as bar:
+        for some in parts(number, subject.request.batch_size):
+            kept = masks(some)
+            scores = score(doc.without(kept))
+            if not np.isfinite(scores).all():
+                raise DocError(
+                    "there is NaN or infinity in the scores of the doc with parts hidden; look at "
+                    "the model's weights, at the range of doc, and at baseline"
+                )
+            yield kept, scores
+            bar.update(some.stop - some.start)
+
+
+def _window(subject: Subject, size: Sequence[int]) -> tuple[int, ...]:
+    """How much of each axis is hidden at a time."""
+    asked = subject.request.window
+    if asked is not None:
+        return _per_axis("window", asked, size)
+    is_row = subject.inputs.docs.ndim <= 2
+    return tuple(
+        1 if is_row and length <= _FEW else math.ceil(length / _SEVENTH) for length in size
+    )
+
+
+def _per_axis(name: str, asked: int | tuple[int, ...], size: Sequence[int]) -> tuple[int, ...]:
+    """A length for each axis, and none longer than it."""
+    lengths = (asked,) * len(size) if isinstance(asked, int) else asked
+    if len(lengths) != len(size):
+        raise ValueError(
+            f"{name} must be a whole number, or one for each axis of {tuple(size)}, got {asked}"
+        )
+    return tuple(min(pair) for pair in zip(lengths, size, strict=True))
