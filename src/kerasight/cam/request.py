@@ -145,10 +145,11 @@ class Request:
             array of the shape of a doc. For ``"expected-gradients"``, an array of several docs as
             well, of which some are drawn. None is ``"zero"`` for ``"integrated-gradients"``, and
             ``"noise"`` for ``"expected-gradients"``, new for each draw. Of the methods that hide
-            parts, what stands in their place: None is ``"mean"``, which looks like nothing however
-            pixels are scaled, where ``"zero"``, as in RISE's paper, may be black; and ``"zero"`` for
-            rows of numbers ``(1, numbers)``, which may be of different things, and for words as
-            numbers, where it is padding. Hidden words of a string are taken out.
+            parts, what stands in their place: None is ``"mean"``, which shows nothing however
+            pixels are scaled, where ``"zero"``, as in RISE's paper, may be black; and ``"zero"``
+            for rows of numbers ``(1, numbers)``, which may be of different things, and for words as
+            numbers, where it is padding; if a model has no score of padding alone, hidden words are
+            1, unknown to Keras's vocabularies. Hidden words of a string are taken out.
         window: Of the methods that hide parts, how much is hidden at a time: a number of places, or
             one for each axis of space. It is the window of ``"occlusion"``, the cell of ``"rise"``,
             and the square that ``"kernel-shap"`` takes for a segment. None is a seventh of each

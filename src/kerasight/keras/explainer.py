@@ -111,6 +111,13 @@ class Explainer:
         """What is known of the model."""
         return Anatomy(self.model, self.readout)
 
+    def settled(self, facts: Sequence[np.ndarray]) -> Explainer:
+        """What to ask of changed copies of a doc, given the facts of that."""
+        readout = self.readout.settled(facts)
+        # Gradients are those of the outputs as they are.
+        is_same = readout is self.readout or self.request.method.at != "outside"
+        return self if is_same else replace(self, readout=readout)
+
     def check_layer(self) -> None:
         """Refuse a layer that is not there, as far as that can be told before the model runs."""
         keys = self.layer if isinstance(self.layer, list) else [self.layer]
@@ -402,14 +409,19 @@ class Look:
         """The heatmaps of a doc at one layer."""
         request = self.explainer.request
         one = slice(doc, doc + 1)
+        settled = self.explainer.settled([fact[doc] for fact in record.facts])
         subject = Subject(
-            self.explainer.anatomy,
+            settled.anatomy,
             request,
             self.inputs[one],
             record.terms(doc),
             record.target.of_docs(one),
         )
-        evidence_of = self._smooth_evidence if request.smooth else WAYS[request.method.needs]
+        found = (
+            _smooth_evidence(subject, settled)
+            if request.smooth
+            else WAYS[request.method.needs](subject)
+        )
         return [
             Heatmap(
                 values=normalised(one.values, request.relu),
@@ -422,27 +434,28 @@ class Look:
                 is_of_zeros=not term.activations.any(),
                 total=one.total,
             )
-            for one, term in zip(evidence_of(subject), subject.terms, strict=True)
+            for one, term in zip(found, subject.terms, strict=True)
         ]
 
-    def _smooth_evidence(self, subject: Subject) -> list[Evidence]:
-        """The mean evidence over noisy copies of a doc."""
-        request = self.explainer.request
-        random = np.random.default_rng(request.seed)
-        doc = subject.numbers("smooth adds noise to the doc")
-        sums = [np.zeros(one.activations.shape[:-1]) for one in subject.terms]
-        for some in parts(request.smooth, request.batch_size):
-            size = some.stop - some.start
-            noise = noise_for(doc, request, random, (size, *doc.shape[1:]))
-            noisy = subject.inputs.with_docs(doc + noise)
-            record = self.explainer.record(noisy, subject.target, subject.site)
-            for copy in range(size):
-                terms = record.terms(copy)
-                of_copy = replace(subject, inputs=noisy[copy : copy + 1], terms=terms)
-                each = WAYS[request.method.needs](of_copy)
-                for total, evidence in zip(sums, each, strict=True):
-                    total += evidence.values
-        return [Evidence(total / request.smooth) for total in sums]
+
+def _smooth_evidence(subject: Subject, explainer: Explainer) -> list[Evidence]:
+    """The mean evidence over noisy copies of a doc."""
+    request = explainer.request
+    random = np.random.default_rng(request.seed)
+    doc = subject.numbers("smooth adds noise to the doc")
+    sums = [np.zeros(one.activations.shape[:-1]) for one in subject.terms]
+    for some in parts(request.smooth, request.batch_size):
+        size = some.stop - some.start
+        noise = noise_for(doc, request, random, (size, *doc.shape[1:]))
+        noisy = subject.inputs.with_docs(doc + noise)
+        record = explainer.record(noisy, subject.target, subject.site)
+        for copy in range(size):
+            terms = record.terms(copy)
+            of_copy = replace(subject, inputs=noisy[copy : copy + 1], terms=terms)
+            each = WAYS[request.method.needs](of_copy)
+            for total, evidence in zip(sums, each, strict=True):
+                total += evidence.values
+    return [Evidence(total / request.smooth) for total in sums]
 
 
 def _of_floats(inputs: Inputs) -> Inputs:

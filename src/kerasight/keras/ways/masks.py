@@ -23,7 +23,7 @@ from kerasight.keras.subject import Subject, parts
 from kerasight.keras.words import words_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Float64, Int, Real
+    from jaxtyping import Float, Float64, Int, Real
 
 __all__ = ["of_coalitions", "of_random_masks", "of_windows"]
 
@@ -34,6 +34,11 @@ _SHARE = 0.5
 _SEVENTH = 7
 # So many words or numbers of a row are hidden one by one.
 _FEW = 64
+
+# What stands for hidden words, or for a text without any, where a model has no scores of padding
+# alone: a word that Keras's vocabularies do not know, by its number, and one that none knows.
+_UNKNOWN = 1
+_UNKNOWN_WORD = "\N{REPLACEMENT CHARACTER}"
 
 
 def of_windows(subject: Subject) -> list[Evidence]:
@@ -96,19 +101,20 @@ def of_coalitions(subject: Subject) -> list[Evidence]:
     the difference of the scores of the doc and of nothing.
     """
     request, doc = subject.request, _hideable(subject)
-    labels = segments(doc.size, _window(subject, doc.size))
-    if request.segments is not None:
+    if request.segments is None:
+        labels = segments(doc.size, _window(subject, doc.size))
+    else:
         labels = doc.taken(relabelled(request.segments, doc.spatial))
     counts = np.bincount(labels.ravel())
     random = np.random.default_rng(request.seed)
     joined = coalitions(len(counts), subject.samples, random)
     rows = np.concatenate([np.zeros((1, len(counts)), bool), joined])
-    masks = [each for _, each in _scored(subject, doc, len(rows), lambda some: rows[some][:, labels])]
-    empty, *scores = np.concatenate(masks)
+    scored = _scored(subject, doc, len(rows), lambda some: rows[some][:, labels])
+    scores = np.concatenate([each for _, each in scored])
     found = []
-    for nothing, full, each in zip(empty, subject.score, np.transpose(scores), strict=True):
-        values = request.method.formula(joined, each, nothing, full) / counts
-        found.append(Evidence(doc.placed(values[labels]), float(full) - float(nothing)))
+    for full, (empty, *others) in zip(subject.score, scores.T, strict=True):
+        values = request.method.formula(joined, np.array(others), empty, full) / counts
+        found.append(Evidence(doc.placed(values[labels]), float(full) - float(empty)))
     return found
 
 
@@ -124,7 +130,7 @@ class _Hideable:
     """
 
     spatial: tuple[int, ...]
-    without: Callable[[Real[np.ndarray, "number *size"]], Inputs]
+    without: Callable[[np.ndarray], Inputs]
     steps: Int[np.ndarray, " words"] | None = None
     is_soft: bool = False
 
@@ -161,6 +167,8 @@ def _hideable(subject: Subject) -> _Hideable:
             "baseline must be a whole number where a doc holds whole numbers, such as those of "
             "words"
         )
+    if is_text and subject.request.baseline is None and not _has_scores(subject, baseline):
+        baseline = np.full_like(baseline, _UNKNOWN)
     baseline = baseline.astype(values.dtype)
     difference = values - baseline
 
@@ -180,6 +188,12 @@ def _hideable(subject: Subject) -> _Hideable:
     return _Hideable(spatial, without, steps, is_soft=is_floating and not is_text)
 
 
+def _has_scores(subject: Subject, values: Real[np.ndarray, "*spatial channels"]) -> bool:
+    """Whether the model has scores of a doc; of padding alone, the mean of its words has none."""
+    given = values[np.newaxis].astype(subject.inputs.docs.dtype)
+    return bool(np.isfinite(subject.scores(subject.with_values(given))).all())
+
+
 def _steps_of(subject: Subject) -> Int[np.ndarray, " words"]:
     """The steps of a text that have a word, and are no padding."""
     words = words_of(subject.anatomy, subject.inputs.docs)
@@ -189,7 +203,8 @@ def _steps_of(subject: Subject) -> Int[np.ndarray, " words"]:
 def _of_strings(subject: Subject) -> _Hideable:
     """A text as a string, whose hidden words are taken out.
 
-    What stands behind the last word that the model reads is left away, since it would move up.
+    What stands behind the last word that the model reads is left away, since it would move up. If
+    the model has no scores of a text without words, such a text has one that it does not know.
     """
     docs = subject.inputs.docs
     if subject.request.baseline is not None:
@@ -213,17 +228,23 @@ def _of_strings(subject: Subject) -> _Hideable:
         for before, (start, end) in zip(starts, spans, strict=False)
     ]
 
-    def without(masks: np.ndarray) -> Inputs:
-        texts = [
+    def texts(masks: np.ndarray, nothing: str) -> Inputs:
+        found = [
             "".join(
                 between + word if keeps else between
                 for keeps, (between, word) in zip(mask, pieces, strict=True)
             )
+            if mask.any()
+            else nothing
             for mask in masks
         ]
-        return subject.inputs.with_docs(
-            np.array(texts, dtype=object).reshape(-1, *docs.shape[1:])
-        )
+        return subject.inputs.with_docs(np.array(found, object).reshape(-1, *docs.shape[1:]))
+
+    of_none = subject.scores(texts(np.zeros((1, len(steps)), bool), ""))
+    nothing = "" if np.isfinite(of_none).all() else _UNKNOWN_WORD
+
+    def without(masks: np.ndarray) -> Inputs:
+        return texts(masks, nothing)
 
     return _Hideable((len(words.steps),), without, steps)
 
@@ -232,7 +253,7 @@ def _scored(
     subject: Subject,
     doc: _Hideable,
     number: int,
-    masks: Callable[[slice], Real[np.ndarray, "batch *size"]],
+    masks: Callable[[slice], np.ndarray],
 ) -> Iterator[tuple[np.ndarray, Float[np.ndarray, "batch targets"]]]:
     """Masks, and the scores of the doc under each, a batch at a time, with a progress bar.
 
