@@ -551,6 +551,11 @@ class Method:
         return self.needs not in ("gradients", "nothing")
 
     @property
+    def sees_layers(self) -> bool:
+        """Whether it can look at a layer."""
+        return self.at != "outside"
+
+    @property
     def hides(self) -> bool:
         """Whether it hides parts of the doc."""
         return self.needs in ("windows", "masks", "coalitions")

@@ -100,7 +100,7 @@ class Explainer:
                 "layer must hold layers, got None in the list; to have one chosen, pass it "
                 "in place of the list"
             )
-        if self.layer is not None and self.request.method.at == "outside":
+        if self.layer is not None and not self.request.method.sees_layers:
             raise ValueError(
                 f"method {self.request.method.name!r} hides parts of the doc, and looks at no "
                 "layer; leave out layer"
