@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from kerasight import checks
 from kerasight.cam.baselines import Baseline, check_baseline
 from kerasight.cam.methods import METHODS, Method, find_method
 from kerasight.progress import check_progress
+
+if TYPE_CHECKING:
+    from jaxtyping import Integer
 
 __all__ = ["OPTIONS", "Request", "check_options", "takes_options"]
 
@@ -70,7 +73,7 @@ def _size(name: str, value: Any) -> int | tuple[int, ...]:
     return checks.integer(name, value, 1)
 
 
-def _labels(name: str, value: Any) -> np.ndarray:
+def _labels(name: str, value: Any) -> Integer[np.ndarray, " ..."]:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu":
         got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{name} must be an array of whole numbers, a label each, got {got}")
@@ -183,7 +186,7 @@ class Request:
     baseline: Baseline | None = _option(None, check_baseline, "baseline")
     window: int | tuple[int, ...] | None = _option(None, _size, "hides")
     stride: int | tuple[int, ...] | None = _option(None, _size, "slides")
-    segments: np.ndarray | None = _option(None, _labels, "segments")
+    segments: Integer[np.ndarray, " ..."] | None = _option(None, _labels, "segments")
     smooth: int = _option(0, _at_least(0))
     noise: float | None = _option(None, _positive)
     seed: int = _option(0, _at_least(0))

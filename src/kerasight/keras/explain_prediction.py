@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -18,6 +18,9 @@ from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.explainer import Explainer, LayerKeys, TargetNames, request_for
 from kerasight.keras.record import NothingToSeeError, record
 from kerasight.keras.wanted import readout_of, target_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Integer
 
 __all__ = [
     "explain_prediction_keras",
@@ -52,7 +55,7 @@ def explain_prediction_keras(  # noqa: D417
     baseline: str | float | np.ndarray | None = None,
     window: int | tuple[int, ...] | None = None,
     stride: int | tuple[int, ...] | None = None,
-    segments: np.ndarray | None = None,
+    segments: Integer[np.ndarray, " ..."] | None = None,
     smooth: int | None = None,
     noise: float | None = None,
     seed: int = 0,

@@ -111,7 +111,7 @@ class Explainer:
         """What is known of the model."""
         return Anatomy(self.model, self.readout)
 
-    def settled(self, facts: Sequence[np.ndarray]) -> Explainer:
+    def settled(self, facts: Sequence[Shaped[np.ndarray, " ..."]]) -> Explainer:
         """What to ask of changed copies of a doc, given the facts of that."""
         readout = self.readout.settled(facts)
         # Gradients are those of the outputs as they are.

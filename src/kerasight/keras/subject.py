@@ -24,7 +24,7 @@ from kerasight.keras.targets import Target
 from kerasight.progress import progress_bar
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Shaped
+    from jaxtyping import Float, Real, Shaped
 
 __all__ = ["Subject", "noise_for", "parts", "scores_by"]
 
@@ -142,7 +142,7 @@ class Subject:
             )
         return gradients
 
-    def with_values(self, values: Float[np.ndarray, "number *spatial channels"]) -> Inputs:
+    def with_values(self, values: Real[np.ndarray, "number *spatial channels"]) -> Inputs:
         """Other docs in the place of this one, where the site is the doc."""
         return self.inputs.with_docs(self.anatomy.docs_of(values, self.inputs.docs.shape))
 
