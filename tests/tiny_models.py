@@ -261,5 +261,5 @@ def few(method: str) -> dict[str, Any]:
     """Options with which a method runs the model but a few times."""
     asked: dict[str, Any] = {"window": SIDE // 2} if METHODS[method].hides else {}
     if METHODS[method].samples:
-        asked["samples"] = 6 if METHODS[method].segments else 2
+        asked["samples"] = 6 if METHODS[method].hides else 2
     return asked
