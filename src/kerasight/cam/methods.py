@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kerasight.cam import attributions
+from kerasight.cam import attributions, masking
 from kerasight.cam.maps import (
     channel_weights,
     checked_terms,
@@ -492,9 +492,20 @@ REFERENCES = 3
 ALPHA = 0.6
 """How strongly `finer_cam` compares, unless told otherwise, gamma in the paper."""
 
-Needs = Literal["gradients", "nothing", "scores", "drops", "path", "baselines", "noise"]
+Needs = Literal[
+    "gradients",
+    "nothing",
+    "scores",
+    "drops",
+    "path",
+    "baselines",
+    "noise",
+    "windows",
+    "masks",
+    "coalitions",
+]
 
-Place = Literal["layer", "doc"]
+Place = Literal["layer", "doc", "outside"]
 
 
 @dataclass(frozen=True)
@@ -538,6 +549,26 @@ class Method:
     def is_slow(self) -> bool:
         """Whether it runs the model more than once a doc."""
         return self.needs not in ("gradients", "nothing")
+
+    @property
+    def sees_layers(self) -> bool:
+        """Whether it can look at a layer."""
+        return self.at != "outside"
+
+    @property
+    def hides(self) -> bool:
+        """Whether it hides parts of the doc."""
+        return self.needs in ("windows", "masks", "coalitions")
+
+    @property
+    def slides(self) -> bool:
+        """Whether it hides windows that slide over the doc."""
+        return self.needs == "windows"
+
+    @property
+    def segments(self) -> bool:
+        """Whether it hides segments, of whatever form."""
+        return self.needs == "coalitions"
 
 
 METHODS: dict[str, Method] = {
@@ -618,6 +649,17 @@ METHODS: dict[str, Method] = {
                 ("smoothgrad-squared", "SmoothGrad squared", attributions.smoothgrad_squared),
                 ("vargrad", "VarGrad", attributions.vargrad),
             )
+        ),
+        Method("occlusion", "Occlusion", masking.occlusion, "windows", "outside", baseline="mean"),
+        Method("rise", "RISE", masking.rise, "masks", "outside", samples=4000, baseline="mean"),
+        Method(
+            "kernel-shap",
+            "KernelSHAP",
+            masking.kernel_shap,
+            "coalitions",
+            "outside",
+            samples=1000,
+            baseline="mean",
         ),
     )
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from kerasight.cam.heatmap import Evidence
 from kerasight.keras.subject import Subject
-from kerasight.keras.ways import gradients, layer
+from kerasight.keras.ways import gradients, layer, masks
 
 __all__ = ["WAYS", "Way"]
 
@@ -24,5 +24,8 @@ WAYS: dict[str, Way] = {
     "path": gradients.along_path,
     "baselines": gradients.from_baselines,
     "noise": gradients.under_noise,
+    "windows": masks.of_windows,
+    "masks": masks.of_random_masks,
+    "coalitions": masks.of_coalitions,
 }
 """The ways by what a formula needs."""
