@@ -492,9 +492,21 @@ REFERENCES = 3
 ALPHA = 0.6
 """How strongly `finer_cam` compares, unless told otherwise, gamma in the paper."""
 
-Needs = Literal["gradients", "nothing", "scores", "drops", "path", "baselines", "noise"]
+Needs = Literal[
+    "gradients",
+    "nothing",
+    "scores",
+    "drops",
+    "places",
+    "weights",
+    "curvature",
+    "layers",
+    "path",
+    "baselines",
+    "noise",
+]
 
-Place = Literal["layer", "doc"]
+Place = Literal["layer", "layers", "doc"]
 
 
 @dataclass(frozen=True)
@@ -507,10 +519,13 @@ class Method:
         formula: The function: of the activations, and of what it ``needs`` beside them.
         needs: What a formula takes, a key of `kerasight.keras.ways.WAYS`: ``"gradients"``;
             ``"scores"`` of the image seen through each channel, as in `score_cam`; ``"drops"``, as
-            in `ablation_cam`; ``"nothing"``; the gradients along a ``"path"`` from a baseline, or
-            from many ``"baselines"``; or those of copies with ``"noise"``.
-        at: Where it looks, if no layer is asked for: at a ``"layer"`` that still has places, or at
-            the ``"doc"``.
+            in `ablation_cam`; the scores of ``"places"``, as in `recipro_cam`; the ``"weights"`` of
+            `opti_cam`; the ``"curvature"`` of the score beside its gradients, as in `shapley_cam`;
+            the maps of ``"layers"``, as in `refine_cam`; ``"nothing"``; the gradients along a
+            ``"path"`` from a baseline, or from many ``"baselines"``; or those of copies with
+            ``"noise"``.
+        at: Where it looks, if no layer is asked for: at a ``"layer"`` that still has places, at
+            the ``"layers"`` that end at that one, or at the ``"doc"``.
         is_signed: Whether its evidence is negative where a place speaks against the class, which
             ``relu=False`` shows.
         is_of_class: Whether it depends on the class.
@@ -536,8 +551,13 @@ class Method:
 
     @property
     def is_slow(self) -> bool:
-        """Whether it runs the model more than once a doc."""
-        return self.needs not in ("gradients", "nothing")
+        """Whether it runs the model more than once for each layer that it looks at."""
+        return self.needs not in ("gradients", "nothing", "layers")
+
+    @property
+    def takes_gradients(self) -> bool:
+        """Whether it needs gradients of the score with respect to what it looks at."""
+        return self.needs in ("gradients", "curvature", "layers")
 
 
 METHODS: dict[str, Method] = {
@@ -575,6 +595,25 @@ METHODS: dict[str, Method] = {
         ),
         Method("ablation-cam", "Ablation-CAM", ablation_cam, "drops"),
         Method("finer-cam", "Finer-CAM", finer_cam, compares=True),
+        Method("shapley-cam", "ShapleyCAM", shapley_cam, "curvature"),
+        Method("refine-cam", "RefineCAM", refine_cam, "layers", "layers", is_signed=False),
+        Method(
+            "recipro-cam",
+            "Recipro-CAM",
+            recipro_cam,
+            "places",
+            is_signed=False,
+            has_counterfactual=False,
+        ),
+        Method(
+            "opti-cam",
+            "Opti-CAM",
+            opti_cam,
+            "weights",
+            is_signed=False,
+            has_counterfactual=False,
+            samples=100,
+        ),
         Method(
             "saliency",
             "Saliency",
@@ -623,7 +662,7 @@ METHODS: dict[str, Method] = {
 }
 """The methods by the names that ``method`` takes."""
 
-CAMS = tuple(name for name, method in METHODS.items() if method.at == "layer")
+CAMS = tuple(name for name, method in METHODS.items() if method.at != "doc")
 """The names of those that make class activation maps."""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from kerasight.cam.heatmap import Evidence
 from kerasight.cam.methods import Needs
 from kerasight.keras.subject import Subject
-from kerasight.keras.ways import gradients, layer
+from kerasight.keras.ways import gradients, layer, optimised
 
 __all__ = ["WAYS", "Way"]
 
@@ -22,6 +22,10 @@ WAYS: dict[Needs, Way] = {
     "gradients": layer.of_gradients,
     "scores": layer.of_scores_through_channels,
     "drops": layer.of_drops,
+    "places": layer.of_places,
+    "weights": optimised.of_weights,
+    "curvature": layer.of_curvature,
+    "layers": layer.of_one_of_layers,
     "path": gradients.along_path,
     "baselines": gradients.from_baselines,
     "noise": gradients.under_noise,
