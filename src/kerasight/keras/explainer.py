@@ -177,7 +177,9 @@ class Explainer:
         for site, spatial in passes.maps_before(self.anatomy, inputs, last.site, self.request.grid):
             cells = math.prod(found[-1].activations.shape[1:-1])
             is_finer = math.prod(spatial) >= 2 * cells
-            if is_finer and all(4 * one <= of_doc for one, of_doc in zip(spatial, size, strict=True)):
+            if is_finer and all(
+                4 * one <= of_doc for one, of_doc in zip(spatial, size, strict=True)
+            ):
                 with contextlib.suppress(RunError):  # it leads nowhere
                     found.append(self._record(inputs, target, site))
         return found[:0:-1]

@@ -100,9 +100,7 @@ class Subject:
         """
         inputs = self.inputs.with_docs(self.numbers(why))
         site = site_of_docs(self.anatomy, inputs)
-        seen = record_batch(
-            self.anatomy, inputs, self.target, site, logits=self.request.logits
-        )
+        seen = record_batch(self.anatomy, inputs, self.target, site, logits=self.request.logits)
         return replace(self, inputs=inputs, terms=seen.terms(0))
 
     def scores(self, inputs: Inputs) -> Float[np.ndarray, "docs targets"]:
