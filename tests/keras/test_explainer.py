@@ -47,6 +47,11 @@ def heatmap(model: keras.Model, doc: np.ndarray | None = None, **asked: Any) -> 
     return explain(model, doc, **asked).targets[0].heatmap
 
 
+def few_of(method: str) -> dict[str, int]:
+    """So few samples that it is quick."""
+    return {"samples": 2} if METHODS[method].samples else {}
+
+
 # An explainer by itself, as the command line has it
 
 
@@ -136,7 +141,7 @@ def test_each_method_explains_each_kind_of_model_and_leaves_it_as_it_was(method:
             with pytest.raises(ValueError, match="no class to compare with"):
                 explain(model, doc, method=method)
             continue
-        few = {"samples": 2} if METHODS[method].samples else {}
+        few = few_of(method)
         for _ in range(2):
             expl = explain(model, doc, method=method, logits=True, **few)
         assert np.isfinite(expl.targets[0].heatmap).all()
@@ -148,7 +153,8 @@ def test_each_method_explains_each_kind_of_model_and_leaves_it_as_it_was(method:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_compiled_pass_gives_what_an_eager_one_does(method: str) -> None:
     model = MODELS["functional"]()
-    maps = [heatmap(model, method=method, targets=[1]) for _ in range(WORTH_A_TRACE + 3)]
+    asked = {"method": method, "targets": [1], **few_of(method)}
+    maps = [heatmap(model, **asked) for _ in range(WORTH_A_TRACE + 3)]
     for later in maps:
         np.testing.assert_allclose(later, maps[0], atol=1e-4)
 
@@ -278,7 +284,7 @@ def test_several_layers_work_with_every_method_and_in_a_stream() -> None:
     model = MODELS["functional in sequential in sequential"]()
     docs = np.concatenate([make_doc(seed=seed) for seed in range(3)])
     for method in METHODS:
-        asked = {"layer": ["conv", "squash"], "method": method, "logits": True}
+        asked = {"layer": ["conv", "squash"], "method": method, "logits": True, **few_of(method)}
         stream = list(kerasight.explain_predictions(model, docs, **asked))
         for doc, expl in zip(docs, stream, strict=True):
             np.testing.assert_allclose(
@@ -293,7 +299,7 @@ def test_several_layers_work_with_every_method_and_in_a_stream() -> None:
 def test_smoothing_averages_over_seeded_noise(method: str) -> None:
     model, random = MODELS["functional"](), np.random.default_rng(0)
     model.set_weights([random.normal(0, 0.5, weight.shape) for weight in model.get_weights()])
-    asked = {"method": method, "targets": [1], "logits": True, "layer": "conv"}
+    asked = {"method": method, "targets": [1], "logits": True, "layer": "conv", **few_of(method)}
     smooth = heatmap(model, smooth=4, **asked)
     np.testing.assert_allclose(heatmap(model, smooth=4, batch_size=3, **asked), smooth, atol=1e-5)
     assert not np.allclose(heatmap(model, smooth=4, seed=1, **asked), smooth, atol=1e-3)
@@ -703,8 +709,7 @@ def test_a_model_that_was_explained_goes_when_its_owner_lets_it_go(method: str) 
     for name in ("functional", "nested in subclassed"):
         model = MODELS[name]()
         for _ in range(2):
-            few = {"samples": 2} if METHODS[method].samples else {}
-            explain(model, method=method, logits=True, batch_size=2, **few)
+            explain(model, method=method, logits=True, batch_size=2, **few_of(method))
         reference = weakref.ref(model)
         del model
         gc.collect()

@@ -97,10 +97,13 @@ def test_more_than_the_model_takes_is_left_out() -> None:
 @pytest.mark.parametrize("smooth", [None, 2])
 def test_whatever_changes_the_picture_leaves_the_others(method: str, smooth: int | None) -> None:
     model, changed = aged(as_list, Three()), [IMAGE, AGE + 1]
-    expl = kerasight.explain_prediction(model, [IMAGE, AGE], method=method, smooth=smooth)
+    asked: dict[str, Any] = {"method": method, "smooth": smooth}
+    if METHODS[method].samples:
+        asked["samples"] = 2
+    expl = kerasight.explain_prediction(model, [IMAGE, AGE], **asked)
     assert np.isfinite(expl.targets[0].heatmap).all()
     with pytest.raises(ValueError, match="NaN"):
-        kerasight.explain_prediction(model, changed, method=method, smooth=smooth)
+        kerasight.explain_prediction(model, changed, **asked)
 
 
 def siamese() -> keras.Model:

@@ -171,11 +171,12 @@ def slopes_before_stretched(
         return np.zeros(values.shape)
     wide = np.asarray(slopes, dtype=np.float64)
     shares = (values - least) / (greatest - least)
-    back = wide.copy()
+    back: np.ndarray = wide.copy()
     for end, moved in ((least, wide * (1 - shares)), (greatest, wide * shares)):
         is_end = values == end
         back -= is_end * (moved.sum() / is_end.sum())
-    return back / (greatest - least)
+    back /= greatest - least
+    return back
 
 
 def resized(values: Real[np.ndarray, "*old"], shape: Sequence[int]) -> Float64[np.ndarray, "*new"]:

@@ -354,9 +354,14 @@ def refine_cam(maps: Sequence[Real[np.ndarray, " ..."]]) -> Float64[np.ndarray, 
         m^l = \max(0, M^l)
 
     with :math:`M^l` the evidence of layer :math:`l`, by any method: Grad-CAM++ in the authors'
-    implementation, in pytorch-grad-cam. That resizes to the picture before it multiplies; here the
-    product has the size of the largest map along each axis. What one layer does not show is not in
-    the product: a layer with the same evidence everywhere leaves nothing of it.
+    implementation, in pytorch-grad-cam, and in ``method="refine-cam"``. That resizes to the picture
+    before it multiplies; here the product has the size of the largest map along each axis. What one
+    layer does not show is not in the product: a layer with the same evidence everywhere leaves
+    nothing of it.
+
+    The authors take the last layer of each stage of a ResNet. Where no layers are asked for, they
+    are here the one that other methods look at, and the last one before it of each resolution that
+    has twice as many cells, up to a quarter of the length of the doc along each axis.
 
     Paper: Domeniconi et al. 2026, "How to Evaluate and Refine your CAM",
     https://arxiv.org/abs/2605.14641.
@@ -396,8 +401,10 @@ def shapley_cam(
     with :math:`H` the second derivatives of the score with respect to :math:`A`. What is in the
     inner brackets, times :math:`A^k_i`, is the Shapley value of a place in a channel, as far as the
     second order of the score tells it. Where the score is linear in the activations, the map is
-    that of Grad-CAM. The paper has a score of its own, ReST: the logit plus the logarithm of the
-    softmax.
+    that of Grad-CAM, exactly: so it is of a logit, if all that comes after the layer is pooling,
+    dense layers and ReLU, but for units that are near zero. A probability is not linear. The paper
+    has a score of its own, ReST, the logit plus the logarithm of the softmax; kerasight explains
+    the score that it reports, the probability or with ``logits=True`` the logit.
 
     Paper: Cai 2025, "CAMs as Shapley Value-based Explainers", https://arxiv.org/abs/2501.06261.
 
@@ -469,7 +476,10 @@ def opti_cam(
         u = \operatorname*{argmax}_u\; y\big(x \odot H(u)\big)
 
     with :math:`H(u)` the map of the weights :math:`u`, enlarged to the size of the image :math:`x`,
-    bilinearly, and scaled to [0, 1]. The search for :math:`u` is not part of the formula.
+    bilinearly, and scaled to [0, 1]. The search for :math:`u` is not part of the formula: it starts
+    at zero, and takes 100 steps of Adam at the rate 0.1, as in the paper; ``samples`` of
+    `kerasight.explain_prediction` takes another number. In place of Adam's epsilon stands a share
+    of the greatest slope, so that a probability of 1e-6 is searched for as a logit is.
 
     Paper: Zhang et al. 2023, "Opti-CAM: Optimizing saliency maps for interpretability",
     https://arxiv.org/abs/2301.07002.

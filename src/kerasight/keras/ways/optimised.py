@@ -60,7 +60,7 @@ def of_weights(subject: Subject) -> list[Evidence]:
 
 
 def _slopes_of_maps(
-    doc: Subject, maps: Float64[np.ndarray, "targets *spatial"]
+    doc: Subject, maps: Float64[np.ndarray, " targets *spatial"]
 ) -> list[Float64[np.ndarray, "*spatial"]]:
     """The derivatives of the score of each target by the map that it is seen through."""
     size, space = doc.values.shape[:-1], maps.shape[1:]
