@@ -313,7 +313,7 @@ def main() -> None:
         )
         for name in CAMS
     ]
-    save(sheet([panels[:5], panels[5:]]), "methods")
+    save(sheet([panels[at : at + 5] for at in range(0, len(panels), 5)]), "methods")
 
     # Gradients at the input.
     panels = [

@@ -279,7 +279,12 @@ def test_several_layers_work_with_every_method_and_in_a_stream() -> None:
     model = MODELS["functional in sequential in sequential"]()
     docs = np.concatenate([make_doc(seed=seed) for seed in range(3)])
     for method in (name for name, one in METHODS.items() if one.sees_layers):
-        asked = {"layer": ["conv", "squash"], "method": method, "logits": True}
+        asked = {
+            "layer": ["conv", "squash"],
+            "method": method,
+            "logits": True,
+            **few(method),
+        }
         stream = list(kerasight.explain_predictions(model, docs, **asked))
         for doc, expl in zip(docs, stream, strict=True):
             np.testing.assert_allclose(

@@ -107,9 +107,12 @@ class Request:
     Attributes:
         method: A class activation map: ``"grad-cam"``, ``"grad-cam++"``, ``"hirescam"``,
             ``"xgrad-cam"``, ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``,
-            ``"ablation-cam"`` or ``"finer-cam"``: `kerasight.cam.methods` has their formulas and
-            papers. Score-CAM runs the model once for each channel of the layer, and Ablation-CAM
-            the part after the layer; all others take one pass. Or a gradient at the doc itself:
+            ``"ablation-cam"``, ``"finer-cam"``, ``"shapley-cam"``, ``"refine-cam"``,
+            ``"recipro-cam"`` or ``"opti-cam"``: `kerasight.cam.methods` has their formulas and
+            papers. Score-CAM runs the model once for each channel of the layer, Opti-CAM for each
+            of ``samples``; Ablation-CAM runs the part after the layer once for each channel,
+            Recipro-CAM for each place, and ShapleyCAM twice; RefineCAM takes a pass for each
+            layer, and all others take one. Or a gradient at the doc itself:
             ``"saliency"`` or ``"input-x-gradient"``, in one pass; ``"integrated-gradients"``,
             ``"expected-gradients"``, ``"smoothgrad"``, ``"smoothgrad-squared"`` or ``"vargrad"``,
             in one for each of ``samples``: `kerasight.cam.attributions` has these. Their heatmaps
@@ -124,13 +127,15 @@ class Request:
         relu: Whether to cut off what speaks against the class. None is True, but False for a number
             that is no class's (`kerasight.targets.Number`). If False, the heatmap is signed, in
             [-1, 1]. Not with methods whose evidence is never negative: ``"grad-cam++"``,
-            ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"saliency"``,
-            ``"smoothgrad"``, ``"smoothgrad-squared"`` and ``"vargrad"``.
+            ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"refine-cam"``,
+            ``"recipro-cam"``, ``"opti-cam"``, ``"saliency"``, ``"smoothgrad"``,
+            ``"smoothgrad-squared"`` and ``"vargrad"``.
         counterfactual: Whether to show what speaks against the class, as the paper's
             counterfactual explanations: the gradient is negated. For a head of one sigmoid unit,
             this is what speaks for the other class; ``targets=[0]`` is always the unit. Not with
-            ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"saliency"``, ``"smoothgrad"``,
-            ``"smoothgrad-squared"`` and ``"vargrad"``.
+            ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"recipro-cam"``,
+            ``"opti-cam"``, ``"saliency"``, ``"smoothgrad"``, ``"smoothgrad-squared"`` and
+            ``"vargrad"``.
         alpha: Only with ``"finer-cam"``: the share of the other classes' scores to subtract, at
             least 0, the paper's gamma. None is the paper's 0.6; 0 is Grad-CAM.
         references: Only with ``"finer-cam"``: the classes to compare with. A number takes that many
@@ -140,9 +145,9 @@ class Request:
             out: from the map that the tokens are cut from, or from the sizes of the doc and its
             patches. Tokens of no place, such as a class token, come first, and do not count.
         samples: Of methods that run the model on many changed docs, on how many; None is 50 steps
-            of ``"integrated-gradients"``, 100 draws of ``"expected-gradients"``, and 50 noisy
-            copies for SmoothGrad and its kin; 4,000 masks of ``"rise"``; and 1,000 coalitions of
-            ``"kernel-shap"``, or all that there are, if these are fewer.
+            of ``"integrated-gradients"``, 100 draws of ``"expected-gradients"``, 50 noisy copies
+            for SmoothGrad and its kin, and 100 steps of ``"opti-cam"``; 4,000 masks of ``"rise"``;
+            and 1,000 coalitions of ``"kernel-shap"``, or all that there are, if these are fewer.
         baseline: What stands for nothing there: ``"zero"``; ``"mean"``, the mean of each channel;
             ``"blur"``; ``"noise"``, with the mean and deviation of each channel; a number; or an
             array of the shape of a doc. For ``"expected-gradients"``, an array of several docs as
@@ -318,7 +323,7 @@ def _same(value: Any, default: Any) -> bool:
 
 # Why a method has no use for an option, by the ability that it lacks.
 _OF_WHAT = {
-    "samples": "takes one pass, or as many as there are channels or windows",
+    "samples": "takes one pass, or as many as there are channels, places or windows",
     "baseline": "compares the doc with nothing",
     "hides": "hides no parts of the doc",
     "slides": "slides no window over the doc",

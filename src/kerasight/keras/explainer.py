@@ -7,6 +7,8 @@ in one pass for each layer (`Explainer.look`). Of what was seen, a formula makes
 
 from __future__ import annotations
 
+import contextlib
+import math
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
@@ -34,7 +36,7 @@ from kerasight.cam.methods import ALPHA, REFERENCES
 from kerasight.cam.request import Request
 from kerasight.cam.words import Words, weighted
 from kerasight.checks import is_real
-from kerasight.keras import blank, running, sites
+from kerasight.keras import blank, passes, running, sites
 from kerasight.keras import docs as doors
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import Record, Terms, record_batch, record_from_outside
@@ -151,7 +153,10 @@ class Explainer:
             inputs = _of_floats(inputs)
         else:
             chosen = [None if key is None else self._site(inputs, key) for key in keys]
-        return Look(self, inputs, [self.record(inputs, target, site) for site in chosen])
+        records = [self.record(inputs, target, site) for site in chosen]
+        if self.layer is None and self.request.method.at == "layers":
+            records = [*self._finer(inputs, target, records[0]), *records]
+        return Look(self, inputs, records)
 
     def _asked(self, target: Target) -> Target:
         """What to differentiate, to explain a target as it is asked."""
@@ -169,8 +174,7 @@ class Explainer:
         """The doc itself; of a text, what the model makes of its words first."""
         anatomy = self.anatomy
         if doors.kind_of(anatomy, inputs) != "text":
-            layout = anatomy.layout_of_docs(tuple(inputs.docs.shape))
-            return sites.Site(self.model, at_input=True, layout=layout)
+            return sites.site_of_docs(anatomy, inputs)
         embeddings = (one for _, one in anatomy.layers if isinstance(one, keras.layers.Embedding))
         first = next(embeddings, None)
         if first is None:
@@ -179,6 +183,23 @@ class Explainer:
                 "makes numbers of them; pass the layer that does as layer="
             )
         return sites.Site(first)
+
+    def _finer(self, inputs: Inputs, target: Target, last: Record) -> list[Record]:
+        """The last layer of each finer resolution before a layer, the finest first.
+
+        That is up to a quarter of the resolution of the docs, as what is finer has seen but edges,
+        and from one with twice as many cells on, so that padding makes no resolution.
+        """
+        found, size = [last], self.anatomy.size_of_docs(inputs)
+        for site, spatial in passes.maps_before(self.anatomy, inputs, last.site, self.request.grid):
+            cells = math.prod(found[-1].activations.shape[1:-1])
+            is_finer = math.prod(spatial) >= 2 * cells
+            if is_finer and all(
+                4 * one <= of_doc for one, of_doc in zip(spatial, size, strict=True)
+            ):
+                with contextlib.suppress(RunError):  # it leads nowhere
+                    found.append(self.record(inputs, target, site))
+        return found[:0:-1]
 
     def _site(self, inputs: Inputs, key: LayerKey) -> sites.Site:
         """Find a site, also at a layer that is made when the model is first called."""
@@ -213,7 +234,7 @@ class Explainer:
             return record_from_outside(self.anatomy, inputs, target, logits=request.logits)
         if needs_gradients is None:
             # Where the site is chosen, that it has a gradient is what tells it from others.
-            needs_gradients = site is None or request.method.needs == "gradients"
+            needs_gradients = site is None or request.method.takes_gradients
         return record_batch(
             self.anatomy,
             inputs,
@@ -277,9 +298,10 @@ class Look:
         Raises:
             DocError: If there is NaN or infinity in what was seen of this doc, or the like.
         """
-        relu = self.explainer.request.relu
+        relu, method = self.explainer.request.relu, self.explainer.request.method
+        formula = method.formula if method.needs == "layers" else None
         of_layers = [self._at(record, doc) for record in self.records]
-        return [fused(of_class, relu) for of_class in zip(*of_layers, strict=True)]
+        return [fused(of_class, relu, formula) for of_class in zip(*of_layers, strict=True)]
 
     def explanation(self, doc: int, image: Image.Image | None) -> Explanation:
         """The explanation of a doc.

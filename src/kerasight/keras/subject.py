@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from kerasight.keras import docs as doors
 from kerasight.keras import passes, scoring
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import Terms, record_batch, scores_of
-from kerasight.keras.sites import Site
+from kerasight.keras.sites import Site, site_of_docs
 from kerasight.keras.targets import Target
 from kerasight.progress import progress_bar
 
@@ -91,6 +91,17 @@ class Subject:
             raise RunError(f"{why}, and words are no numbers that could change a little")
         docs = self.inputs.docs
         return docs if np.issubdtype(docs.dtype, np.floating) else docs.astype(np.float32)
+
+    def at_doc(self, why: str) -> Subject:
+        """The doc as it is seen by itself, where it goes into the model; ``why`` it is wanted.
+
+        Raises:
+            RunError: If it is a text, or has no gradient to the score.
+        """
+        inputs = self.inputs.with_docs(self.numbers(why))
+        site = site_of_docs(self.anatomy, inputs)
+        seen = record_batch(self.anatomy, inputs, self.target, site, logits=self.request.logits)
+        return replace(self, inputs=inputs, terms=seen.terms(0))
 
     def scores(self, inputs: Inputs) -> Float[np.ndarray, "docs targets"]:
         """The scores of the targets for other docs in the place of this one."""
