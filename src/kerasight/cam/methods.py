@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kerasight.cam import attributions
+from kerasight.cam import attention, attributions
 from kerasight.cam.maps import (
     channel_weights,
     checked_terms,
@@ -492,9 +492,19 @@ REFERENCES = 3
 ALPHA = 0.6
 """How strongly `finer_cam` compares, unless told otherwise, gamma in the paper."""
 
-Needs = Literal["gradients", "nothing", "scores", "drops", "path", "baselines", "noise"]
+Needs = Literal[
+    "gradients",
+    "nothing",
+    "scores",
+    "drops",
+    "path",
+    "baselines",
+    "noise",
+    "attention",
+    "attention gradients",
+]
 
-Place = Literal["layer", "doc"]
+Place = Literal["layer", "doc", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -508,9 +518,10 @@ class Method:
         needs: What a formula takes, a key of `kerasight.keras.ways.WAYS`: ``"gradients"``;
             ``"scores"`` of the image seen through each channel, as in `score_cam`; ``"drops"``, as
             in `ablation_cam`; ``"nothing"``; the gradients along a ``"path"`` from a baseline, or
-            from many ``"baselines"``; or those of copies with ``"noise"``.
+            from many ``"baselines"``; or those of copies with ``"noise"``; the ``"attention"`` of
+            all blocks of a transformer, or the ``"attention gradients"`` as well.
         at: Where it looks, if no layer is asked for: at a ``"layer"`` that still has places, or at
-            the ``"doc"``.
+            the ``"doc"``; or at all ``"blocks"`` of a transformer, where no layer can be asked for.
         is_signed: Whether its evidence is negative where a place speaks against the class, which
             ``relu=False`` shows.
         is_of_class: Whether it depends on the class.
@@ -537,7 +548,7 @@ class Method:
     @property
     def is_slow(self) -> bool:
         """Whether it runs the model more than once a doc."""
-        return self.needs not in ("gradients", "nothing")
+        return self.needs not in ("gradients", "nothing") and self.at != "blocks"
 
 
 METHODS: dict[str, Method] = {
@@ -617,6 +628,23 @@ METHODS: dict[str, Method] = {
                 ("smoothgrad", "SmoothGrad", attributions.smoothgrad),
                 ("smoothgrad-squared", "SmoothGrad squared", attributions.smoothgrad_squared),
                 ("vargrad", "VarGrad", attributions.vargrad),
+            )
+        ),
+        Method(
+            "attention-rollout",
+            "Attention rollout",
+            attention.attention_rollout,
+            "attention",
+            "blocks",
+            is_signed=False,
+            is_of_class=False,
+            has_counterfactual=False,
+        ),
+        *(
+            Method(name, title, formula, "attention gradients", "blocks", is_signed=False)
+            for name, title, formula in (
+                ("chefer", "Chefer", attention.chefer),
+                ("beyond-intuition", "Beyond Intuition", attention.beyond_intuition),
             )
         ),
     )

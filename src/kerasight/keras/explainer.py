@@ -37,7 +37,7 @@ from kerasight.checks import is_real
 from kerasight.keras import blank, running, sites
 from kerasight.keras import docs as doors
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.record import Record, Terms, record_batch
+from kerasight.keras.record import Record, Terms, record_batch, record_blocks
 from kerasight.keras.subject import Subject, noise_for, parts
 from kerasight.keras.targets import Contrast, Negative, Target
 from kerasight.keras.ways import WAYS
@@ -92,6 +92,11 @@ class Explainer:
     tokens: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.request.method.at == "blocks" and self.layer is not None:
+            raise ValueError(
+                f"method {self.request.method.name!r} looks at all blocks of a transformer, and "
+                "has no use for layer"
+            )
         check_names(self.names)
         if isinstance(self.layer, list) and not self.layer:
             raise ValueError("layer must hold at least one layer, got an empty list")
@@ -174,6 +179,16 @@ class Explainer:
         return sites.find_site(self.anatomy, key)
 
     def _record(self, inputs: Inputs, target: Target, site: sites.Site | None) -> Record:
+        """What was seen at a site; of a method that looks at all blocks, there."""
+        if self.request.method.at == "blocks":
+            return record_blocks(
+                self.anatomy,
+                inputs,
+                target,
+                logits=self.request.logits,
+                needs_gradients=self.request.method.is_of_class,
+                grid=self.request.grid,
+            )
         return record_batch(
             self.anatomy,
             inputs,
@@ -362,15 +377,8 @@ class Look:
         )
 
     def _alone(self, record: Record, doc: int) -> Record:
-        return record_batch(
-            self.explainer.anatomy,
-            self.inputs[doc : doc + 1],
-            record.target.of_docs(slice(doc, doc + 1)),
-            record.site,
-            logits=self.explainer.request.logits,
-            needs_gradients=False,
-            grid=self.explainer.request.grid,
-        )
+        one = slice(doc, doc + 1)
+        return self.explainer._record(self.inputs[one], record.target.of_docs(one), record.site)
 
     def _at(self, record: Record, doc: int) -> list[Heatmap]:
         """The heatmaps of a doc at one layer."""
@@ -439,7 +447,8 @@ def _description(heatmap: Heatmap, explainer: Explainer, kind: str | None) -> st
     if not request.relu:
         speaks += f", and below zero what {verbs[1]} it"
     if not request.method.is_of_class:
-        speaks = "the layer responds to most, whatever the class"
+        does = "blocks attend" if request.method.at == "blocks" else "layer responds"
+        speaks = f"the {does} to most, whatever the class"
     where = "image" if kind == "picture" else kind
     text = f"{request.method.title}: where in the {where} lies what {speaks}.\n"
     if kind == "picture":

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from kerasight.cam.heatmap import Evidence
 from kerasight.cam.methods import Needs
 from kerasight.keras.subject import Subject
-from kerasight.keras.ways import gradients, layer
+from kerasight.keras.ways import attention, gradients, layer
 
 __all__ = ["WAYS", "Way"]
 
@@ -25,5 +25,7 @@ WAYS: dict[Needs, Way] = {
     "path": gradients.along_path,
     "baselines": gradients.from_baselines,
     "noise": gradients.under_noise,
+    "attention": attention.of_blocks,
+    "attention gradients": attention.of_blocks_and_gradients,
 }
 """The ways by what a formula needs."""
