@@ -502,6 +502,7 @@ Needs = Literal[
     "noise",
     "attention",
     "attention gradients",
+    "gradients by block",
 ]
 
 Place = Literal["layer", "doc", "blocks"]
@@ -519,7 +520,8 @@ class Method:
             ``"scores"`` of the image seen through each channel, as in `score_cam`; ``"drops"``, as
             in `ablation_cam`; ``"nothing"``; the gradients along a ``"path"`` from a baseline, or
             from many ``"baselines"``; or those of copies with ``"noise"``; the ``"attention"`` of
-            all blocks of a transformer, or the ``"attention gradients"`` as well.
+            all blocks of a transformer; the ``"attention gradients"`` as well; or ``"gradients by
+            block"``, as in `attention.legrad`.
         at: Where it looks, if no layer is asked for: at a ``"layer"`` that still has places, or at
             the ``"doc"``; or at all ``"blocks"`` of a transformer, where no layer can be asked for.
         is_signed: Whether its evidence is negative where a place speaks against the class, which
@@ -646,6 +648,9 @@ METHODS: dict[str, Method] = {
                 ("chefer", "Chefer", attention.chefer),
                 ("beyond-intuition", "Beyond Intuition", attention.beyond_intuition),
             )
+        ),
+        Method(
+            "legrad", "LeGrad", attention.legrad, "gradients by block", "blocks", is_signed=False
         ),
     )
 }

@@ -6,7 +6,8 @@ often. One way back through the model gives the gradients of all blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,16 @@ from keras import ops
 
 from kerasight.base import RunError
 from kerasight.cam.inputs import Inputs
-from kerasight.cam.layout import Layout
+from kerasight.cam.layout import CHANNELS_LAST, Layout
+from kerasight.cam.methods import Needs
 from kerasight.keras import backends, scoring
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.attention import Attention
+from kerasight.keras.attention import Attention, holds_softmax
 from kerasight.keras.backends import Watch
+from kerasight.keras.layers import only_drops_or_augments, walk
 from kerasight.keras.logits import HiddenLogitsError
 from kerasight.keras.passes import classes_of, is_finite, scales, typed
-from kerasight.keras.run import Run, in_plain_words
+from kerasight.keras.run import Call, Run, in_plain_words
 from kerasight.keras.running import (
     Sizes,
     as_array,
@@ -35,7 +38,7 @@ from kerasight.keras.running import (
     tensors_of,
     weak,
 )
-from kerasight.keras.sites import Choice
+from kerasight.keras.sites import Choice, Site
 from kerasight.keras.targets import Target
 from kerasight.keras.traces import WORTH_A_TRACE
 
@@ -126,7 +129,7 @@ def look_at_blocks(
     target: Target,
     *,
     logits: bool = False,
-    needs_gradients: bool = True,
+    needs: Needs,
 ) -> Blocks:
     """Run a model once, and differentiate targets by what its blocks attend to.
 
@@ -135,7 +138,8 @@ def look_at_blocks(
         inputs: Its inputs.
         target: What to explain.
         logits: Whether the scores are to be those before the final softmax or sigmoid.
-        needs_gradients: Whether to differentiate by all blocks, and not by the last alone.
+        needs: What a formula takes: what blocks attend to; the gradients with respect to it as
+            well; or those of the scores that the model's head gives to the tokens of each block.
 
     Raises:
         RunError: If the attention of the model cannot be seen, or does not go from block to block.
@@ -144,11 +148,12 @@ def look_at_blocks(
     traces, docs = anatomy.traces, len(inputs)
     tensors, shapes = tensors_of(anatomy, inputs)
     readout = anatomy.readout.key()
-    key = ("blocks", shapes, logits, target.kind(), readout, needs_gradients)
+    key = ("blocks", shapes, logits, target.kind(), readout, needs)
     rows = rows_to_run(traces, key, docs)
     if len(rows) > docs:
-        asked: dict[str, Any] = {"logits": logits, "needs_gradients": needs_gradients}
+        asked: dict[str, Any] = {"logits": logits, "needs": needs}
         return look_at_blocks(anatomy, inputs[rows], target.of_docs(rows), **asked).of_docs(docs)
+    streams = _streams(anatomy, inputs, target, logits) if needs == "gradients by block" else []
     of_classes = ("classes of blocks", readout)
     classes: int | None = traces.known(of_classes)
     compiles_first = backends.current().compiles_each_operation and not anatomy.unbuilt
@@ -157,7 +162,7 @@ def look_at_blocks(
 
     def eagerly(logits: bool) -> _Run:
         def run() -> _Run:
-            return _run(anatomy, tensors, target, logits, needs_gradients)
+            return _run(anatomy, tensors, target, logits, needs, streams)
 
         return once_built(anatomy, tensors, run)
 
@@ -165,13 +170,12 @@ def look_at_blocks(
         checked = target.check(classes)
         arrays = [typed(leaf) for leaf in checked.leaves()]
         of_target = [
-            (shape, str(array.dtype))
-            for shape, array in zip(checked.shapes(), arrays, strict=True)
+            (shape, str(array.dtype)) for shape, array in zip(checked.shapes(), arrays, strict=True)
         ]
         signature = signature_of((*shapes, *of_target), (*tensors.leaves, *arrays))
 
         def make() -> _Trace:
-            return _Trace(anatomy, inputs, signature, checked, logits, needs_gradients)
+            return _Trace(anatomy, inputs, signature, checked, logits, needs, streams)
 
         trace = traces.get((*key, signature), key, make)
         return None if trace is None else trace.run(tensors, arrays)
@@ -244,7 +248,8 @@ def _run(
     tensors: Inputs,
     target: Target,
     logits: bool,
-    needs_gradients: bool,
+    needs: Needs,
+    streams: Sequence[Site],
 ) -> _Run:
     """Run a model and differentiate it, eagerly or to be compiled."""
     attention: Attention | None = None
@@ -252,7 +257,7 @@ def _run(
 
     def outputs_and_sources(watch: Watch) -> tuple[list[Any], list[Any]]:
         nonlocal attention, run
-        attention = Attention(anatomy, watch)
+        attention = Attention(anatomy, watch, streams)
         try:
             run = Run(anatomy, tensors, logits=logits, attention=attention)
         except ValueError as error:
@@ -263,7 +268,10 @@ def _run(
                 "does not give its weights, as where it was made while flash attention was on "
                 f"({str(error).splitlines()[0]}){_INSTEAD}"
             ) from error
-        return [run.scores, *run.facts], attention.weights
+        of_blocks = None
+        if streams:
+            of_blocks = _scores_of_blocks(anatomy, tensors, logits, streams, attention.streams)
+        return [of_blocks, run.scores, *run.facts], attention.weights
 
     backend = backends.current()
     linear = backend.linearise(outputs_and_sources)
@@ -281,11 +289,13 @@ def _run(
             "is keras.layers.MultiHeadAttention or the like, or holds a keras.layers.Softmax that "
             "puts out what tokens attend to" + _INSTEAD.replace(" of its tokens", "")
         )
-    scores, *facts = linear.outputs
+    _, scores, *facts = linear.outputs
     classes = classes_of(run, tensors.docs.shape[0])
-    settled = target.check(classes).settled(scores) if backend.is_eager() else target.settled(scores)
+    settled = (
+        target.check(classes).settled(scores) if backend.is_eager() else target.settled(scores)
+    )
     weights = list(linear.sources)
-    sources = range(len(weights))[0 if needs_gradients else -1 :]
+    sources = range(len(weights))[-1 if needs == "attention" else 0 :]
     multiples = scales(run)
     if not backend.is_eager():  # one at which hardly anything overflows
         multiples = multiples[-2:-1] or multiples
@@ -293,7 +303,9 @@ def _run(
     for scale in multiples:
         seeds = settled.seed(scores) * ops.cast(scale, scores.dtype)
         with in_plain_words(anatomy.model):
-            found = linear.pullback(seeds, 0, sources)
+            if streams:
+                seeds = ops.concatenate([seeds] * len(streams), axis=1)
+            found = linear.pullback(seeds, 0 if streams else 1, sources)
         found = [
             ops.zeros((settled.number, *ops.shape(weights[at]))) if one is None else one / scale
             for at, one in zip(sources, found, strict=True)
@@ -301,6 +313,108 @@ def _run(
         if not backend.is_eager() or all(map(is_finite, found)):
             break
     return _Run(settled, scores, facts, weights, found)
+
+
+def _scores_of_blocks(
+    anatomy: Anatomy,
+    tensors: Inputs,
+    logits: bool,
+    streams: Sequence[Site],
+    tokens: Sequence[Any],
+) -> Any:
+    """The scores that the head gives to the tokens of each block, as if it were the last.
+
+    Shape ``(blocks * docs, classes)``.
+    """
+    each = packed(tensors, [ops.concatenate([leaf] * len(streams)) for leaf in tensors.leaves])
+    run = Run(
+        anatomy,
+        each,
+        logits=logits,
+        watch=lambda tensor, _: tensor,
+        wanted=streams[-1],
+        replacement=ops.concatenate(tokens),
+    )
+    return run.scores
+
+
+def _streams(anatomy: Anatomy, inputs: Inputs, target: Target, logits: bool) -> list[Site]:
+    """Where the tokens behind each block are, found once.
+
+    Raises:
+        RunError: As in `look_at_blocks`; if that cannot be told.
+    """
+
+    def find() -> list[Callable[[], Site]]:
+        one = slice(1)
+        blocks = look_at_blocks(
+            anatomy, inputs[one], target.of_docs(one), logits=logits, needs="attention"
+        )
+        tensors, _ = tensors_of(anatomy, inputs[one])
+        run = Run(anatomy, tensors, watch=lambda tensor, _: tensor, is_linearised=False)
+        found = _behind_blocks(anatomy, run.calls, blocks.tokens, len(blocks.attentions))
+        if found is None:
+            raise RunError(
+                f"it cannot be told what model {anatomy.model.name!r} hands on from block to "
+                "block; method='chefer' does not ask"
+            )
+        return [site.weak() for site in found]
+
+    sizes = tuple(tuple(leaf.shape[1:]) for leaf in inputs.leaves)
+    found = anatomy.traces.once(("streams of blocks", sizes, anatomy.readout.key()), find)
+    return [site() for site in found]
+
+
+def _behind_blocks(
+    anatomy: Anatomy, calls: Sequence[Call], tokens: int, blocks: int
+) -> list[Site] | None:
+    """Where the tokens behind each block are, as they go on to the next; None if unknown.
+
+    That is the last of what has so many tokens before the next block attends, where what a layer
+    normalisation makes of them does not count. Behind the last block it is the last of what a layer
+    of the same type has as the block before it.
+    """
+    holders = [one for one in anatomy.all if holds_softmax(one)]
+    around = [
+        outer
+        for one in holders
+        for outer in anatomy.around(one)
+        if "Attention" in type(outer).__name__
+    ]
+    attending = {id(one) for one in (*holders, *around)}
+    inside = {
+        id(one) for holder in (*holders, *around) for _, one in walk(holder, anatomy.children)
+    } - attending
+    starts = [at for at, call in enumerate(calls) if id(call.layer) in attending]
+    if not blocks <= len(starts) <= blocks + 1:
+        return None
+    able = [
+        at
+        for at, call in enumerate(calls)
+        if len(call.shape) == 3
+        and call.shape[1] == tokens
+        and id(call.layer) not in attending | inside
+        and not only_drops_or_augments(call.layer)
+        and (call.at_input or "Norm" not in type(call.layer).__name__)
+    ]
+    found: list[int] = []
+    for start, end in itertools.pairwise([*starts, len(calls)][: blocks + 1]):
+        between = [at for at in able if start < at < end]
+        if end == ([*starts, len(calls)][blocks]) and found:
+            last = calls[found[-1]]
+            between = [
+                at
+                for at in between
+                if type(calls[at].layer) is type(last.layer) and calls[at].at_input == last.at_input
+            ]
+        if not between:
+            return None
+        found.append(between[-1])
+    if len({calls[at].shape for at in found}) > 1:
+        return None
+    return [
+        Site(calls[at].layer, calls[at].at_input, calls[at].number, CHANNELS_LAST) for at in found
+    ]
 
 
 class _Trace:
@@ -313,9 +427,11 @@ class _Trace:
         signature: Sequence[Any],
         target: Target,
         logits: bool,
-        needs_gradients: bool,
+        needs: Needs,
+        streams: Sequence[Site],
     ) -> None:
         weak_anatomy, number = weak(anatomy), len(inputs.leaves)
+        weak_streams = [one.weak() for one in streams]
 
         def run(*given: Any) -> tuple[Any, ...]:
             found = _run(
@@ -323,7 +439,8 @@ class _Trace:
                 packed(inputs, given[:number]),
                 target.with_leaves(given[number:]),
                 logits,
-                needs_gradients,
+                needs,
+                [one() for one in weak_streams],
             )
             self._settled = found.target
             parts = (found.target.leaves(), found.facts, found.weights, found.gradients)

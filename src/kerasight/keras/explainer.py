@@ -186,7 +186,7 @@ class Explainer:
                 inputs,
                 target,
                 logits=self.request.logits,
-                needs_gradients=self.request.method.is_of_class,
+                needs=self.request.method.needs,
                 grid=self.request.grid,
             )
         return record_batch(

@@ -709,4 +709,5 @@ def classes_of(run: Run, docs: int | None) -> int:
 
 
 def is_finite(values: Any) -> bool:
+    """Whether there is neither NaN nor infinity in a tensor."""
     return bool(ops.all(ops.isfinite(values)))

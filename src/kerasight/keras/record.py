@@ -13,6 +13,7 @@ import numpy as np
 from kerasight.base import DocError, RunError
 from kerasight.cam.inputs import Inputs
 from kerasight.cam.layout import Layout
+from kerasight.cam.methods import Needs
 from kerasight.keras import passes, scoring
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.blocks import Blocks, layout_of_blocks, look_at_blocks
@@ -297,7 +298,7 @@ def record_blocks(
     target: Target,
     *,
     logits: bool = False,
-    needs_gradients: bool = True,
+    needs: Needs,
     grid: tuple[int, ...] | None = None,
 ) -> RecordOfBlocks:
     """Run a model once, and see all blocks of a transformer.
@@ -307,16 +308,14 @@ def record_blocks(
         inputs: Its inputs.
         target: What to explain.
         logits: Whether the scores are to be those before the final softmax or sigmoid.
-        needs_gradients: Whether to differentiate by all blocks.
+        needs: As in `look_at_blocks`.
         grid: The grid that tokens are the cells of; None if that is to be found out.
 
     Raises:
         RunError: If the attention of the model cannot be seen, or does not go from block to block;
             if it cannot be told where in the doc the tokens are.
     """
-    blocks = look_at_blocks(
-        anatomy, inputs, target, logits=logits, needs_gradients=needs_gradients
-    )
+    blocks = look_at_blocks(anatomy, inputs, target, logits=logits, needs=needs)
     layout = layout_of_blocks(anatomy, inputs, blocks.tokens, grid)
     activations = np.moveaxis(blocks.attentions[-1].mean(axis=2), 1, -1)
     if blocks.gradients:
@@ -333,7 +332,7 @@ def record_blocks(
         before=_of_no_place(activations, layout),
         facts=blocks.facts,
         blocks=blocks,
-        readers=blocks.readers(needs_gradients),
+        readers=blocks.readers(needs != "attention"),
     )
 
 

@@ -308,9 +308,7 @@ class Choice:
             raise RunError(self._why_not_on_grid(what))
         return found
 
-    def _layout_of_tokens(
-        self, calls: Sequence[Call], position: int, number: int
-    ) -> Layout | None:
+    def _layout_of_tokens(self, calls: Sequence[Call], position: int, number: int) -> Layout | None:
         """The layout of so many tokens at a position; None if they cannot be laid out."""
         maps = [
             self.layout(calls, at).spatial(calls[at].shape)

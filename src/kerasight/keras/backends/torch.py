@@ -71,9 +71,7 @@ def linearise(function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) 
     """Run a function, of which PyTorch records what comes after the first tensor watched."""
     outputs, sources = _recorded(function, from_the_first=False)
 
-    def pullback(
-        seeds: torch.Tensor, output: int, of: Sequence[int]
-    ) -> list[torch.Tensor | None]:
+    def pullback(seeds: torch.Tensor, output: int, of: Sequence[int]) -> list[torch.Tensor | None]:
         # A source loses its gradient in a checkpoint that is re-entrant.
         able = [one for one in of if outputs[output].requires_grad and sources[one].requires_grad]
         wanted = [sources[one] for one in able]

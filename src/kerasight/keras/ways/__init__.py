@@ -27,5 +27,6 @@ WAYS: dict[Needs, Way] = {
     "noise": gradients.under_noise,
     "attention": attention.of_blocks,
     "attention gradients": attention.of_blocks_and_gradients,
+    "gradients by block": attention.of_gradients_by_block,
 }
 """The ways by what a formula needs."""

@@ -12,7 +12,7 @@ from kerasight.keras.subject import Subject
 if TYPE_CHECKING:
     from jaxtyping import Float64
 
-__all__ = ["of_blocks", "of_blocks_and_gradients"]
+__all__ = ["of_blocks", "of_blocks_and_gradients", "of_gradients_by_block"]
 
 
 def of_blocks(subject: Subject) -> list[Evidence]:
@@ -28,6 +28,12 @@ def of_blocks_and_gradients(subject: Subject) -> list[Evidence]:
         _at_places(subject, formula(one.attentions, one.slopes, one.readers))
         for one in subject.terms
     ]
+
+
+def of_gradients_by_block(subject: Subject) -> list[Evidence]:
+    """The formula of the gradients of what the head gives to each block's tokens."""
+    formula = subject.request.method.formula
+    return [_at_places(subject, formula(one.slopes)) for one in subject.terms]
 
 
 def _at_places(subject: Subject, relevance: Float64[np.ndarray, " tokens"]) -> Evidence:
