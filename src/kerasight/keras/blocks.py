@@ -22,7 +22,7 @@ from kerasight.keras import backends, scoring
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.attention import Attention, holds_softmax
 from kerasight.keras.backends import Watch
-from kerasight.keras.layers import only_drops_or_augments, walk
+from kerasight.keras.layers import hides_maps, only_drops_or_augments, walk
 from kerasight.keras.logits import HiddenLogitsError
 from kerasight.keras.passes import classes_of, is_finite, scales, typed
 from kerasight.keras.run import Call, Run, in_plain_words
@@ -119,7 +119,7 @@ def _reaching(
     gradients: Float[np.ndarray, "targets docs heads queries keys"],
 ) -> Bool[np.ndarray, "targets docs queries"]:
     """Which of the tokens that ask reach the score."""
-    found: np.ndarray = gradients.any(axis=(2, 4))
+    found: np.ndarray = np.any(gradients, axis=(2, 4))
     return found
 
 
@@ -193,13 +193,14 @@ def look_at_blocks(
     if run is None:
         try:
             run = eagerly(logits)
+            number = int(run.scores.shape[1])
             if traces.count(anatomy.model, key, docs):
-                traces.once(of_classes, lambda: int(run.scores.shape[1]))
+                traces.once(of_classes, lambda: number)
         except HiddenLogitsError:
             # A graph tells more: what each operation is, and what went into it.
-            found = eagerly(logits=False).scores.shape[1]
+            number = int(eagerly(logits=False).scores.shape[1])
             traces.count(anatomy.model, key, WORTH_A_TRACE)
-            run = compiled(found)
+            run = compiled(number)
             if run is None:
                 raise
     return _blocks(anatomy, run)
@@ -375,38 +376,34 @@ def _behind_blocks(
     of the same type has as the block before it.
     """
     holders = [one for one in anatomy.all if holds_softmax(one)]
-    around = [
-        outer
-        for one in holders
-        for outer in anatomy.around(one)
-        if "Attention" in type(outer).__name__
+    around = (outer for one in holders for outer in anatomy.around(one))
+    attending = [*holders, *(one for one in around if hides_maps(one))]
+    inside = {id(one) for layer in attending for _, one in walk(layer, anatomy.children)}
+    inside |= set(map(id, attending))
+    of_attention = [
+        [at for at, _ in several]
+        for is_inside, several in itertools.groupby(
+            enumerate(calls), key=lambda item: id(item[1].layer) in inside
+        )
+        if is_inside
     ]
-    attending = {id(one) for one in (*holders, *around)}
-    inside = {
-        id(one) for holder in (*holders, *around) for _, one in walk(holder, anatomy.children)
-    } - attending
-    starts = [at for at, call in enumerate(calls) if id(call.layer) in attending]
-    if not blocks <= len(starts) <= blocks + 1:
+    if not blocks <= len(of_attention) <= blocks + 1:
         return None
-    able = [
-        at
-        for at, call in enumerate(calls)
-        if len(call.shape) == 3
-        and call.shape[1] == tokens
-        and id(call.layer) not in attending | inside
-        and not only_drops_or_augments(call.layer)
-        and (call.at_input or "Norm" not in type(call.layer).__name__)
-    ]
+    ends = [*(each[0] for each in of_attention), len(calls)]
     found: list[int] = []
-    for start, end in itertools.pairwise([*starts, len(calls)][: blocks + 1]):
-        between = [at for at in able if start < at < end]
-        if end == ([*starts, len(calls)][blocks]) and found:
-            last = calls[found[-1]]
-            between = [
-                at
-                for at in between
-                if type(calls[at].layer) is type(last.layer) and calls[at].at_input == last.at_input
-            ]
+    for number, each in enumerate(of_attention[:blocks]):
+        between = [
+            at
+            for at in range(each[-1] + 1, ends[number + 1])
+            if len(calls[at].shape) == 3
+            and calls[at].shape[1] == tokens
+            and not only_drops_or_augments(calls[at].layer)
+            and (calls[at].at_input or "Norm" not in type(calls[at].layer).__name__)
+        ]
+        if found and number == blocks - 1:
+            before = calls[found[-1]]
+            kind = (type(before.layer), before.at_input)
+            between = [at for at in between if (type(calls[at].layer), calls[at].at_input) == kind]
         if not between:
             return None
         found.append(between[-1])

@@ -399,7 +399,7 @@ class Look:
                 target=term.target,
                 scores=term.scores,
                 rivals=term.rivals,
-                site=term.site,
+                site=None if request.method.at == "blocks" else term.site,
                 path=term.path,
                 is_of_zeros=not term.activations.any(),
                 total=one.total,

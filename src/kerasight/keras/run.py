@@ -151,7 +151,9 @@ class Run:
 
         is_settled = wanted is not None and wanted.is_settled
         first = anatomy.compiled_calls
-        see, enter, settings = _pass_on, None, contextlib.nullcontext()
+        see: Any = _pass_on
+        enter: Any = None
+        settings: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if attention is not None:
             first = [*first, *attention.layers]
             see, enter, settings = attention.see, attention.enter, attention.leaving_settings()

@@ -299,7 +299,8 @@ class Choice:
         else:
             # Each step may be a token, or each cell of a map that strides and pooling made of them.
             maps = [call.shape[1:2] for call in calls if call.has_rank_of_maps]
-            found = tokens.layout_of_tokens(number, [self.size, *maps], self.size, (), self.grid)
+            steps = tuple(length or 1 for length in self.size)
+            found = tokens.layout_of_tokens(number, [steps, *maps], steps, (), self.grid)
         if found is None:
             what = (
                 f"the blocks of model {self._anatomy.model.name!r} attend to {number} tokens, for "

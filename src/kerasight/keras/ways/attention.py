@@ -31,9 +31,23 @@ def of_blocks_and_gradients(subject: Subject) -> list[Evidence]:
 
 
 def of_gradients_by_block(subject: Subject) -> list[Evidence]:
-    """The formula of the gradients of what the head gives to each block's tokens."""
+    """The formula of the gradients of what the head gives to each block's tokens.
+
+    Where a mask forbids attention, as to padding, it is zero, and there is none to be asked for.
+    """
     formula = subject.request.method.formula
-    return [_at_places(subject, formula(one.slopes)) for one in subject.terms]
+    return [
+        _at_places(
+            subject,
+            formula(
+                [
+                    np.where(attention, slope, 0)
+                    for attention, slope in zip(one.attentions, one.slopes, strict=True)
+                ]
+            ),
+        )
+        for one in subject.terms
+    ]
 
 
 def _at_places(subject: Subject, relevance: Float64[np.ndarray, " tokens"]) -> Evidence:
