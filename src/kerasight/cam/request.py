@@ -93,6 +93,9 @@ class Request:
             ``"expected-gradients"``, ``"smoothgrad"``, ``"smoothgrad-squared"`` or ``"vargrad"``,
             in one for each of ``samples``: `kerasight.cam.attributions` has these. Their heatmaps
             have the resolution of the doc; of a text they look at what the Embedding makes of it.
+            Or, of a transformer, what all its blocks attend to: ``"attention-rollout"``,
+            ``"chefer"``, ``"beyond-intuition"`` or ``"legrad"``, in one pass:
+            `kerasight.cam.attention` has these, and they take no ``layer``.
         logits: Whether to explain the score before the final softmax or sigmoid, as the Grad-CAM
             paper does; it also helps if a probability is saturated. The model does not change.
             ``score`` is then the logit. A model that ends in neither is explained as it is.
@@ -100,12 +103,12 @@ class Request:
             that is no class's (`kerasight.targets.Number`). If False, the heatmap is signed, in
             [-1, 1]. Not with methods whose evidence is never negative: ``"grad-cam++"``,
             ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"saliency"``,
-            ``"smoothgrad"``, ``"smoothgrad-squared"`` and ``"vargrad"``.
+            ``"smoothgrad"``, ``"smoothgrad-squared"``, ``"vargrad"``, and those of attention.
         counterfactual: Whether to show what speaks against the class, as the paper's
             counterfactual explanations: the gradient is negated. For a head of one sigmoid unit,
             this is what speaks for the other class; ``targets=[0]`` is always the unit. Not with
             ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"saliency"``, ``"smoothgrad"``,
-            ``"smoothgrad-squared"`` and ``"vargrad"``.
+            ``"smoothgrad-squared"``, ``"vargrad"`` and ``"attention-rollout"``.
         alpha: Only with ``"finer-cam"``: the share of the other classes' scores to subtract, at
             least 0, the paper's gamma. None is the paper's 0.6; 0 is Grad-CAM.
         references: Only with ``"finer-cam"``: the classes to compare with. A number takes that many
