@@ -40,6 +40,7 @@ __all__ = [
     "METHODS",
     "REFERENCES",
     "Method",
+    "Needs",
     "ablation_cam",
     "eigen_cam",
     "eigengrad_cam",

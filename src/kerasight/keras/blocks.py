@@ -24,7 +24,7 @@ from kerasight.keras.attention import Attention, holds_softmax
 from kerasight.keras.backends import Watch
 from kerasight.keras.layers import hides_maps, only_drops_or_augments, walk
 from kerasight.keras.logits import HiddenLogitsError
-from kerasight.keras.passes import classes_of, is_finite, scales, typed
+from kerasight.keras.passes import classes_of_run, is_finite, scales, typed
 from kerasight.keras.run import Call, Run, in_plain_words
 from kerasight.keras.running import (
     Sizes,
@@ -69,7 +69,13 @@ class Blocks:
 
     attentions: Sequence[Float[np.ndarray, "docs _ tokens tokens"]]
     gradients: Sequence[Float[np.ndarray, "targets docs _ tokens tokens"]]
-    pooling: tuple[np.ndarray, np.ndarray] | None
+    pooling: (
+        tuple[
+            Float[np.ndarray, "docs _ queries tokens"],
+            Float[np.ndarray, "targets docs _ queries tokens"],
+        ]
+        | None
+    )
     target: Target
     scores: Float[np.ndarray, "docs classes"]
     facts: Sequence[Shaped[np.ndarray, "docs ..."]] = ()
@@ -291,7 +297,7 @@ def _run(
             "puts out what tokens attend to" + _INSTEAD.replace(" of its tokens", "")
         )
     _, scores, *facts = linear.outputs
-    classes = classes_of(run, tensors.docs.shape[0])
+    classes = classes_of_run(run, tensors.docs.shape[0])
     settled = (
         target.check(classes).settled(scores) if backend.is_eager() else target.settled(scores)
     )

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Pass",
-    "classes_of",
+    "classes_of_run",
     "gradients_from",
     "is_finite",
     "look",
@@ -368,7 +368,7 @@ class _Trace:
                 return _linear(anatomy, docs, logits, choice.wanted, guess)
 
             def settled(run: Run) -> Target:
-                self.classes = classes_of(run, docs.docs.shape[0])
+                self.classes = classes_of_run(run, docs.docs.shape[0])
                 try:
                     checked = target.check(self.classes)
                 except ValueError as error:
@@ -476,7 +476,7 @@ def _look_at_each_operation(
         )
 
     def settled(run: Run) -> Target:
-        return target.check(classes_of(run, len(tensors))).settled(run.scores)
+        return target.check(classes_of_run(run, len(tensors))).settled(run.scores)
 
     def gradients_at(run: Run, linear: Linear, position: int, target: Target) -> Any:
         found = None
@@ -688,7 +688,7 @@ def scales(run: Run) -> tuple[float, ...]:
 _CLASSES = "classes"
 
 
-def typed(leaf: Any) -> np.ndarray:
+def typed(leaf: Any) -> Shaped[np.ndarray, " ..."]:
     """An array of a target, in a type that compiled functions take."""
     if np.issubdtype(leaf.dtype, np.floating):
         return np.asarray(leaf, np.float32)
@@ -696,7 +696,7 @@ def typed(leaf: Any) -> np.ndarray:
     return np.asarray(np.clip(leaf, known.min, known.max), np.int32)
 
 
-def classes_of(run: Run, docs: int | None) -> int:
+def classes_of_run(run: Run, docs: int | None) -> int:
     """The number of classes that a run has scores of, a row for each of the docs."""
     classes = classes_in(tuple(run.scores.shape))
     rows = run.scores.shape[0]
