@@ -72,7 +72,7 @@ def explain(given: Any) -> dict[str, Any]:
             found[f"{what}, heatmap {place}"] = target.heatmap
             found[f"{what}, score {place}"] = np.array([target.score])
             found[f"{what}, class and layer {place}"] = np.array(
-                [str(target.target), explained.layer]
+                [str(target.target), explained.layer or ""]
             )
 
     for name in MODELS:
