@@ -12,7 +12,6 @@ A new method is one function, and one line in `METHODS`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +31,7 @@ from kerasight.cam.maps import (
 from kerasight.checks import one_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64, Real
+    from jaxtyping import Float64, Real
 
 __all__ = [
     "ALPHA",
@@ -52,7 +51,6 @@ __all__ = [
     "layercam",
     "opti_cam",
     "recipro_cam",
-    "recipro_masks",
     "refine_cam",
     "score_cam",
     "shapley_cam",
@@ -430,7 +428,7 @@ def recipro_cam(
 
     .. math:: y_i - \min_j y_j, \qquad y_i = y(A \odot M_i)
 
-    with :math:`M_i` the mask of `recipro_masks` that keeps place :math:`i` and sets all others to
+    with :math:`M_i` the mask that keeps place :math:`i` and sets all others to
     zero. The place that scores least is the line of zero, as in the paper, which scales to [0, 1].
 
     The paper has a second form, whose masks reach into the 3 x 3 neighbours of a place with the
@@ -451,20 +449,6 @@ def recipro_cam(
     _, scores = map(_float64, checked_terms(activations, place_scores=place_scores))
     evidence: np.ndarray = scores - scores.min()
     return evidence
-
-
-def recipro_masks(spatial: Sequence[int]) -> Float32[np.ndarray, " places *spatial"]:
-    """The masks of `recipro_cam`: each keeps one place.
-
-    Args:
-        spatial: The length of each axis of space.
-
-    Returns:
-        float32 array of shape ``(places, *spatial)``, 1 at the place and 0 elsewhere, with places
-        in the order of ``place_scores.ravel()``.
-    """
-    places = math.prod(spatial)
-    return np.eye(places, dtype=np.float32).reshape(places, *spatial)
 
 
 def opti_cam(
