@@ -61,7 +61,7 @@ def agree(answers: dict[str, dict[str, Any]], names: re.Pattern[str], atol: floa
                 np.testing.assert_allclose(found[what], expected[what], atol=atol, err_msg=what)
 
 
-OF_DIFFERENCES = ".*, (shapley|recipro)-cam,"
+OF_DIFFERENCES = ".*, (shapley-cam|recipro-cam|occlusion|rise|kernel-shap),"
 
 
 def test_tiny_models_are_explained_alike(answers: dict[str, dict[str, Any]]) -> None:
