@@ -40,7 +40,6 @@ __all__ = [
     "METHODS",
     "REFERENCES",
     "Method",
-    "Needs",
     "ablation_cam",
     "eigen_cam",
     "eigengrad_cam",
