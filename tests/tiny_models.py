@@ -20,6 +20,14 @@ SIDE = 8
 # The methods that take any model that has a map, and not transformers alone.
 ON_ANY_MODEL = tuple(name for name, method in METHODS.items() if method.at != "blocks")
 
+# One of them for each way to evidence: what formulas then make of it is tested without a model.
+OF_EACH_WAY = tuple(
+    {
+        (METHODS[name].needs, METHODS[name].at, METHODS[name].compares): name
+        for name in reversed(ON_ANY_MODEL)
+    }.values()
+)[::-1]
+
 
 def make_doc(shape: tuple[int, ...] = (1, SIDE, SIDE, 3), seed: int = 0) -> np.ndarray:
     """A picture of noise in [0, 1)."""
@@ -223,6 +231,23 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
     ),
     "channels first": _channels_first,
 }
+
+
+# These are tried on every kind of model, all other methods on some that differ most.
+_ON_ALL = ("grad-cam", "score-cam", "ablation-cam", "saliency", "occlusion")
+_SOME = (
+    "functional",
+    "sequential, never called",
+    "subclassed, training argument",
+    "functional in sequential in sequential",
+    "one sigmoid unit",
+    "channels first",
+)
+
+
+def models_for(method: str) -> tuple[str, ...]:
+    """The kinds of model that a method is tried on."""
+    return tuple(MODELS) if method in _ON_ALL else _SOME
 
 
 def doc_for(name: str) -> np.ndarray:

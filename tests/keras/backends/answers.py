@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import keras
 import numpy as np
-from tiny_models import MODELS, ON_ANY_MODEL, doc_for, drawn_by_numpy, few
+from tiny_models import MODELS, OF_EACH_WAY, doc_for, drawn_by_numpy, few, models_for
 
 import kerasight
 from kerasight.cam.methods import METHODS
@@ -79,7 +79,9 @@ def explain(given: Any) -> dict[str, Any]:
         model, docs = MODELS[name](), given[f"{name}, docs"]
         model(docs[:1])
         model.set_weights(list(weights(given, name)))
-        for method in ON_ANY_MODEL:
+        for method in OF_EACH_WAY:
+            if name not in models_for(method):
+                continue
             if not (method == "finer-cam" and name == "one sigmoid unit"):  # no class to compare
                 asked: dict[str, Any] = {"method": method, "relu": not METHODS[method].is_signed}
                 asked |= few(method)
