@@ -313,7 +313,29 @@ def main() -> None:
         )
         for name in CAMS
     ]
-    save(sheet([panels[:5], panels[5:]]), "methods")
+    save(sheet([panels[at : at + 5] for at in range(0, len(panels), 5)]), "methods")
+
+    # Gradients at the input.
+    panels = [
+        Panel(
+            kerasight.show_prediction(model, doc, method=name, logits=True, **house), method.title
+        )
+        for name, method in METHODS.items()
+        if method.at == "doc"
+    ]
+    save(sheet([panels[:4], panels[4:]]), "attributions")
+
+    # Several methods on one picture.
+    compared = kerasight.compare(
+        model,
+        doc,
+        ["grad-cam", "layercam", "eigen-cam", "integrated-gradients", "smoothgrad"],
+        targets=[CLASS_NAMES.index("house")],
+        target_names=CLASS_NAMES,
+        logits=True,
+        image=house["image"],
+    )
+    save(kerasight.format_as_image(compared.explanation), "compared")
 
     # What speaks for a class, what speaks against it, and both.
     for name, asked in (

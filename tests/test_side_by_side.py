@@ -10,7 +10,7 @@ from tiny_models import make_doc
 
 import kerasight
 from kerasight import demo
-from kerasight.side_by_side import METHODS_TO_COMPARE, SideBySide, Faithfulness, compare
+from kerasight.side_by_side import METHODS_TO_COMPARE, Faithfulness, SideBySide, compare
 
 pytestmark = pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
 

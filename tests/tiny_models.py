@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from kerasight.cam.methods import METHODS
+
 CLASSES = 3
 SIDE = 8
 
@@ -253,3 +255,11 @@ def state_of(model: keras.Model) -> dict[str, Any]:
         },
         "trainable": {path: layer.trainable for path, layer in everything},
     }
+
+
+def few(method: str) -> dict[str, Any]:
+    """Options with which a method runs the model but a few times."""
+    asked: dict[str, Any] = {"window": SIDE // 2} if METHODS[method].hides else {}
+    if METHODS[method].samples:
+        asked["samples"] = 6 if METHODS[method].hides else 2
+    return asked

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
     from matplotlib.axes import Axes
 
-__all__ = ["METHODS_TO_COMPARE", "SideBySide", "Faithfulness", "compare"]
+__all__ = ["METHODS_TO_COMPARE", "Faithfulness", "SideBySide", "compare"]
 
 METHODS_TO_COMPARE = (
     "grad-cam",

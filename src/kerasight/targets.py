@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -128,6 +128,14 @@ class Readout(ABC):
     def facts(self, outputs: Outputs) -> list[Any]:
         """Tensors ``(docs, ...)`` beside the scores, of which `told` makes words."""
         return []
+
+    def settled(self, facts: Sequence[np.ndarray]) -> Readout:
+        """The same of changed copies of a doc, with what the doc itself chose of the outputs.
+
+        Args:
+            facts: Those of the doc, as arrays.
+        """
+        return self
 
     def told(self, index: int, facts: Sequence[np.ndarray]) -> dict[str, Any]:
         """What an explanation tells of it: fields of ``TargetExplanation``.
@@ -290,6 +298,10 @@ class Output(Readout):
     def facts(self, outputs: Outputs) -> list[Any]:
         return self.of.facts(self._one(outputs))
 
+    def settled(self, facts: Sequence[np.ndarray]) -> Output:
+        of = self.of.settled(facts)
+        return self if of is self.of else replace(self, of=of)
+
     def told(self, index: int, facts: Sequence[np.ndarray]) -> dict[str, Any]:
         told = self.of.told(index, facts)
         if isinstance(self.of, Number):
@@ -367,6 +379,10 @@ class Region(Readout):
     def facts(self, outputs: Outputs) -> list[Any]:
         return [self._region(outputs)]
 
+    def settled(self, facts: Sequence[np.ndarray]) -> Region:
+        region = facts[0] > 0
+        return replace(self, mask=region) if self.mask is None and region.any() else self
+
     def told(self, index: int, facts: Sequence[np.ndarray]) -> dict[str, Any]:
         region = facts[0] > 0
         cell = {1: "step", 2: "pixel", 3: "voxel"}[region.ndim]
@@ -397,6 +413,8 @@ class Box(Readout):
             shares of the picture's width and height. None takes them for centres, widths and
             heights in such shares, as D-FINE and DETR have them.
         overlap: From which overlap on, as intersection over union, two boxes are the same.
+        near: Where the box is, four shares as ``decode`` makes them: of changed copies of a doc the
+            surest box that is the same is taken, or else that which overlaps most. None counts.
     """
 
     number: int = 0
@@ -405,6 +423,7 @@ class Box(Readout):
     boxes_of: str | None = None
     decode: Callable[[Any], Any] | None = None
     overlap: float = 0.5
+    near: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         integer("the number of a box", self.number, 0)
@@ -432,6 +451,12 @@ class Box(Readout):
         logits, boxes = ops.cast(logits, "float32"), ops.cast(boxes, "float32")
         has_extent = ops.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
         surest = ops.where(has_extent, ops.max(logits, axis=-1), -_NEVER)
+        if self.near is not None:
+            overlaps = _overlaps(boxes, ops.convert_to_tensor(self.near, "float32"))
+            is_same = overlaps >= self.overlap
+            any_same = ops.any(is_same, axis=-1, keepdims=True)
+            surest = ops.where(any_same, ops.where(is_same, surest, -_NEVER), overlaps)
+            return ops.argmax(surest, axis=-1), ops.max(surest, axis=-1), logits, boxes
         for _ in range(self.number):
             best = _row(boxes, ops.argmax(surest, axis=-1))
             surest = ops.where(_overlaps(boxes, best) >= self.overlap, -_NEVER, surest)
@@ -447,6 +472,9 @@ class Box(Readout):
     def facts(self, outputs: Outputs) -> list[Any]:
         row, surest, _, boxes = self._found(outputs)
         return [_row(boxes, row)[:, 0], surest]
+
+    def settled(self, facts: Sequence[np.ndarray]) -> Box:
+        return replace(self, near=tuple(map(float, facts[0])))
 
     def told(self, index: int, facts: Sequence[np.ndarray]) -> dict[str, Any]:
         if facts[1] <= -_NEVER:

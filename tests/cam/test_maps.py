@@ -8,7 +8,15 @@ from fresh_python import run_python
 from PIL import Image
 
 import kerasight
-from kerasight.cam.maps import channel_weights, normalised, resized, stretched, weighted_sum
+from kerasight.cam.maps import (
+    channel_weights,
+    normalised,
+    resized,
+    slopes_before_resized,
+    slopes_before_stretched,
+    stretched,
+    weighted_sum,
+)
 
 MAP = np.array([[0.0, 1.0], [2.0, 3.0]])
 
@@ -125,3 +133,40 @@ def test_maps_are_resized_as_pillow_does(old: tuple[int, int], new: tuple[int, i
 def test_a_map_of_another_number_of_axes_is_refused() -> None:
     with pytest.raises(ValueError, match="argument 2 is"):
         resized(MAP, (4, 4, 4))
+
+
+# Derivatives
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [((3,), (7,)), ((2, 3), (5, 3)), ((9, 4), (4, 6)), ((2, 1, 3), (4, 4, 4))]
+)
+def test_the_slopes_before_resizing_are_by_the_transpose(
+    old: tuple[int, ...], new: tuple[int, ...]
+) -> None:
+    random = np.random.default_rng(0)
+    values, slopes = random.normal(size=old), random.normal(size=new)
+    before = slopes_before_resized(slopes, old)
+    assert before.shape == old
+    # A linear function and its transpose have the same inner products.
+    assert (before * values).sum() == pytest.approx((slopes * resized(values, new)).sum())
+
+
+def test_the_slopes_before_stretching_are_those_of_finite_differences() -> None:
+    random = np.random.default_rng(0)
+    values, slopes, step = random.normal(size=(2, 4)), random.normal(size=(2, 4)), 1e-6
+    found = slopes_before_stretched(slopes, values)
+    for place in np.ndindex(values.shape):
+        more, less = values.copy(), values.copy()
+        more[place] += step
+        less[place] -= step
+        change = (slopes * (stretched(more) - stretched(less))).sum() / (2 * step)
+        assert found[place] == pytest.approx(change, abs=1e-8)
+
+
+def test_what_is_least_in_several_places_shares_the_slope_of_the_least() -> None:
+    # By the least: -slopes times (1 - shares), which sum to 3 + 4 + 5 / 2, in halves.
+    values, slopes = np.array([0.0, 0.0, 1.0, 2.0]), np.array([3.0, 4.0, 5.0, 0.0])
+    found = slopes_before_stretched(slopes, values)
+    np.testing.assert_allclose(found, [(3 - 4.75) / 2, (4 - 4.75) / 2, 5 / 2, -2.5 / 2])
+    assert not slopes_before_stretched(slopes, np.ones(4)).any()

@@ -11,7 +11,7 @@ from tiny_models import make_doc
 
 import kerasight
 from kerasight.cam import methods
-from kerasight.cam.methods import CAMS, METHODS, Method, find_method
+from kerasight.cam.methods import CAMS, METHODS, find_method
 
 # Channel by channel, as they stand in a picture.
 FIRST = [[1, 2], [0, 1]]
@@ -219,14 +219,28 @@ def test_opti_cam_weights_channels_by_a_softmax() -> None:
 # Space of one to three axes
 
 
-@pytest.mark.parametrize("method", [METHODS[name] for name in CAMS], ids=CAMS)
+def terms_of(method: str) -> list[np.ndarray]:
+    """What its formula takes beside the activations."""
+    other = {
+        "nothing": [],
+        "gradients": [GRADIENTS],
+        "curvature": [GRADIENTS, 2 - GRADIENTS],
+        "places": [GRADIENTS[..., 0]],
+    }
+    return other.get(METHODS[method].needs, [GRADIENTS[0, 0]])
+
+
+# The formula of the maps of several layers takes no activations.
+OF_ACTIVATIONS = [name for name in CAMS if METHODS[name].needs != "layers"]
+
+
+@pytest.mark.parametrize("method", OF_ACTIVATIONS)
 @pytest.mark.parametrize("space", [(4,), (1, 4), (1, 2, 2), (2, 1, 2)])
-def test_places_count_and_not_how_they_are_arranged(method: Method, space: tuple[int, ...]) -> None:
-    other = [GRADIENTS] if method.needs == "gradients" else [GRADIENTS[0, 0]]
-    other = [] if method.needs == "nothing" else other
-    expected = method.formula(ACTIVATIONS, *other).reshape(space)
-    arranged = [one.reshape(*space, 2) if one.ndim > 1 else one for one in other]
-    found = method.formula(ACTIVATIONS.reshape(*space, 2), *arranged)
+def test_places_count_and_not_how_they_are_arranged(method: str, space: tuple[int, ...]) -> None:
+    formula, other = METHODS[method].formula, terms_of(method)
+    expected = formula(ACTIVATIONS, *other).reshape(space)
+    arranged = [one.reshape(*space, *one.shape[2:]) if one.ndim > 1 else one for one in other]
+    found = formula(ACTIVATIONS.reshape(*space, 2), *arranged)
     assert found.shape == space
     assert found.any()
     close(found, expected)
@@ -255,43 +269,40 @@ def test_a_volume_by_hand() -> None:
 
 
 SHAPE = ACTIVATIONS.shape
-OF_PLACES = {name for name in CAMS if METHODS[name].needs == "gradients"}
 
 
-@pytest.mark.parametrize("method", CAMS)
+@pytest.mark.parametrize("method", OF_ACTIVATIONS)
 @pytest.mark.parametrize("wrong", [(2,), (1, 1, 2, 2, 2), (2, 0, 2), ()])
 def test_activations_of_another_shape_are_refused(method: str, wrong: tuple[int, ...]) -> None:
-    other = {"eigen-cam": []}.get(method, [GRADIENTS if method in OF_PLACES else GRADIENTS[0, 0]])
     with pytest.raises(
         ValueError, match=r"activations must have shape .*got " + re.escape(str(wrong))
     ):
-        METHODS[method].formula(np.zeros(wrong), *other)
+        METHODS[method].formula(np.zeros(wrong), *terms_of(method))
 
 
-@pytest.mark.parametrize("method", sorted({*CAMS} - {"eigen-cam"}))
+@pytest.mark.parametrize("method", sorted({*OF_ACTIVATIONS} - {"eigen-cam"}))
 def test_what_goes_with_them_must_fit_and_be_real_and_finite(method: str) -> None:
-    formula, right = METHODS[method].formula, SHAPE if method in OF_PLACES else SHAPE[2:]
+    formula, (other, *more) = METHODS[method].formula, terms_of(method)
+    right = other.shape
     shapes = [(1, *right), right[:-1], (*right[:-1], 1)]
     for wrong in shapes:
         with pytest.raises(ValueError, match=rf"got \(2, 2, 2\) and {re.escape(str(wrong))}"):
-            formula(ACTIVATIONS, np.ones(wrong))
+            formula(ACTIVATIONS, np.ones(wrong), *more)
     for value in (np.nan, np.inf):
         with pytest.raises(ValueError, match="must be finite, got NaN or infinity"):
-            formula(ACTIVATIONS, np.full(right, value))
+            formula(ACTIVATIONS, np.full(right, value), *more)
         with pytest.raises(ValueError, match="activations must be finite"):
-            formula(np.full_like(ACTIVATIONS, value), np.ones(right))
+            formula(np.full_like(ACTIVATIONS, value), np.ones(right), *more)
     for dtype in ("complex64", "U1", "O"):
         with pytest.raises(TypeError, match="must be real numbers, got dtype"):
-            formula(ACTIVATIONS, np.ones(right).astype(dtype))
+            formula(ACTIVATIONS, np.ones(right).astype(dtype), *more)
 
 
 def test_lists_are_terms_too() -> None:
-    for method in (METHODS[name] for name in CAMS):
-        other = [] if method.needs == "nothing" else [GRADIENTS]
-        if method.name not in OF_PLACES:
-            other = [one[0, 0] for one in other]
-        found = method.formula(ACTIVATIONS.tolist(), *(one.tolist() for one in other))
-        close(found, method.formula(ACTIVATIONS, *other).tolist())
+    for method in OF_ACTIVATIONS:
+        formula, other = METHODS[method].formula, terms_of(method)
+        found = formula(ACTIVATIONS.tolist(), *(one.tolist() for one in other))
+        close(found, formula(ACTIVATIONS, *other).tolist())
 
 
 def test_each_method_is_documented_with_its_paper() -> None:
@@ -300,7 +311,8 @@ def test_each_method_is_documented_with_its_paper() -> None:
         assert ".. math::" in text, method.name
         assert "https://" in text, method.name
     names = "grad-cam grad-cam++ hirescam xgrad-cam layercam eigen-cam eigengrad-cam score-cam"
-    assert list(CAMS) == [*names.split(), "ablation-cam", "finer-cam"]
+    names += " ablation-cam finer-cam shapley-cam refine-cam recipro-cam opti-cam"
+    assert list(CAMS) == names.split()
 
 
 @pytest.mark.parametrize("name", ["grad-cam++", "GradCAM++", "Grad CAM++", "grad_cam++"])
@@ -309,7 +321,9 @@ def test_a_method_is_found_however_it_is_spelled(name: str) -> None:
 
 
 def test_an_unknown_method_is_refused_with_the_list() -> None:
-    with pytest.raises(ValueError, match=r"'lime'; known are grad-cam, .*, finer-cam, .*vargrad$"):
+    with pytest.raises(
+        ValueError, match=r"'lime'; known are grad-cam, .*, finer-cam, .*kernel-shap$"
+    ):
         find_method("lime")
     with pytest.raises(ValueError, match=r"'layrcam'; the nearest name is layercam; known"):
         find_method("layrcam")
@@ -330,6 +344,11 @@ def class_activation_model(activation: str | None = None) -> keras.Model:
             kl.Dense(3, activation=activation, name="scores"),
         ]
     )
+
+
+def few(method: str) -> dict[str, int]:
+    """So few samples that it is quick."""
+    return {"samples": 3} if METHODS[method].samples else {}
 
 
 def heatmap(model: keras.Model, doc: np.ndarray, **asked: object) -> np.ndarray:
@@ -353,14 +372,15 @@ def test_with_global_pooling_and_logits_they_are_the_class_activation_map(
 
 
 # The powers of Grad-CAM++ and the exponentials of Score-CAM are no multiples.
-@pytest.mark.parametrize("method", sorted({*CAMS} - {"grad-cam++", "score-cam"}))
+@pytest.mark.parametrize("method", sorted({*CAMS} - {"grad-cam++", "refine-cam", "score-cam"}))
 @pytest.mark.usefixtures("_float64")
 def test_scaling_the_score_leaves_the_map_as_it_is(method: str) -> None:
     model, doc = class_activation_model(), make_doc()
-    before = heatmap(model, doc, targets=[1], method=method)
+    asked = {"targets": [1], "method": method, **few(method)}
+    before = heatmap(model, doc, **asked)
     model.layers[-1].set_weights([7 * weight for weight in model.layers[-1].get_weights()])
     assert before.max() > 0.5
-    np.testing.assert_allclose(heatmap(model, doc, targets=[1], method=method), before, atol=1e-4)
+    np.testing.assert_allclose(heatmap(model, doc, **asked), before, atol=1e-4)
 
 
 def flip_equivariant() -> keras.Model:
@@ -385,7 +405,7 @@ def flip_equivariant() -> keras.Model:
 @pytest.mark.usefixtures("_float64")
 def test_flipping_the_image_flips_the_map(method: str, smooth: int | None) -> None:
     model, doc = flip_equivariant(), make_doc().astype(np.float64)
-    asked = {"targets": [1], "method": method, "logits": True}
+    asked = {"targets": [1], "method": method, "logits": True, **few(method)}
     if smooth:  # noise is not mirrored: a doc without range has none
         doc = np.full_like(doc, 0.5)
         asked["smooth"] = smooth

@@ -11,6 +11,8 @@ from kerasight.cam.methods import METHODS
 from kerasight.cam.request import OPTIONS, Request, check_options, takes_options
 
 FINER = {"method": "finer-cam"}
+SHAP = {"method": "kernel-shap"}
+LABELS = np.array([[0, 1], [1, 1]])
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,21 @@ def test_a_method_without_counterfactual_refuses_one(name: str, reason: str) -> 
         ({**FINER, "references": 1.5}, TypeError, "or a list .* got float"),
         ({**FINER, "references": []}, ValueError, "at least one class index, got"),
         ({**FINER, "references": ["a"]}, TypeError, "got str; of a name, pass"),
+        ({"window": 3}, ValueError, "no use for window: it hides no parts .* are occlusion, rise"),
+        (
+            {"method": "rise", "stride": 3},
+            ValueError,
+            "slides no window .* that have are occlusion",
+        ),
+        ({"method": "rise", "segments": LABELS}, ValueError, "hides no segments; .* kernel-shap"),
+        ({"method": "occlusion", "samples": 3}, ValueError, "no use for samples"),
+        ({"method": "rise", "window": 0}, ValueError, "window must be at least 1, got 0"),
+        ({"method": "rise", "window": (3, 0)}, ValueError, "each number must be at least 1"),
+        ({"method": "rise", "window": 2.5}, TypeError, r"or one for each axis, .* got 2\.5"),
+        ({"method": "rise", "window": True}, TypeError, "got True"),
+        ({**SHAP, "segments": [1, 2]}, TypeError, "array of whole numbers, .* got list"),
+        ({**SHAP, "segments": LABELS / 2}, TypeError, "got float64"),
+        ({**SHAP, "segments": LABELS, "window": 2}, ValueError, "exclude each other"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

@@ -259,6 +259,21 @@ class TestMethod:
                 {"method": "finer-cam", "references": [0]},
                 "Finer-CAM",
             ),
+            (
+                ["--method", "occlusion", "--window", "2", "--stride", "1", "--baseline", "zero"],
+                {"method": "occlusion", "window": 2, "stride": 1, "baseline": "zero"},
+                "Occlusion",
+            ),
+            (
+                ["--method", "rise", "--samples", "20", "--baseline", "0.5", "--signed"],
+                {"method": "rise", "samples": 20, "baseline": 0.5, "relu": False},
+                "RISE (signed)",
+            ),
+            (
+                ["--smooth", "2", "--noise", "0.5"],
+                {"smooth": 2, "noise": 0.5},
+                "Grad-CAM (smoothed over 2)",
+            ),
         ],
     )
     @pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")
@@ -661,6 +676,20 @@ class TestOptions:
     )
     def test_references_are_such_as_there_can_be(self, arguments: list[str], error: str) -> None:
         assert refused("--method", "finer-cam", *arguments) == error
+
+    @pytest.mark.parametrize(
+        ("arguments", "error"),
+        [
+            (["--method", "occlusion", "--layer", "0"], "--method occlusion cannot do --layer"),
+            (["--method", "rise", "--baseline", "men"], "unknown --baseline 'men'; .* mean"),
+            (["--method", "rise", "--baseline", "nan"], "--baseline must be finite"),
+            (["--method", "rise", "--window", "0"], "--window must be at least 1, got 0"),
+            (["--window", "3"], "--method 'grad-cam' has no use for window"),
+            (["--noise", "0.2"], "--method 'grad-cam' adds no noise"),
+        ],
+    )
+    def test_what_is_hidden_is_what_can_be(self, arguments: list[str], error: str) -> None:
+        assert re.match(error, refused(*arguments))
 
     def test_smooth_is_not_below_0(self) -> None:
         assert refused("--smooth", "-1") == "--smooth must be at least 0, got -1"

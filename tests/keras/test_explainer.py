@@ -16,6 +16,7 @@ from tiny_models import (
     backbone,
     by_hand,
     doc_for,
+    few,
     head,
     make_doc,
     scores_of,
@@ -136,9 +137,8 @@ def test_each_method_explains_each_kind_of_model_and_leaves_it_as_it_was(method:
             with pytest.raises(ValueError, match="no class to compare with"):
                 explain(model, doc, method=method)
             continue
-        few = {"samples": 2} if METHODS[method].samples else {}
         for _ in range(2):
-            expl = explain(model, doc, method=method, logits=True, **few)
+            expl = explain(model, doc, method=method, logits=True, **few(method))
         assert np.isfinite(expl.targets[0].heatmap).all()
         assert expl.method == METHODS[method].title
         assert state_of(model) == before
@@ -148,7 +148,8 @@ def test_each_method_explains_each_kind_of_model_and_leaves_it_as_it_was(method:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_compiled_pass_gives_what_an_eager_one_does(method: str) -> None:
     model = MODELS["functional"]()
-    maps = [heatmap(model, method=method, targets=[1]) for _ in range(WORTH_A_TRACE + 3)]
+    asked = {"method": method, "targets": [1], **few(method)}
+    maps = [heatmap(model, **asked) for _ in range(WORTH_A_TRACE + 3)]
     for later in maps:
         np.testing.assert_allclose(later, maps[0], atol=1e-4)
 
@@ -277,8 +278,13 @@ def test_several_layers_are_averaged_at_the_greatest_resolution() -> None:
 def test_several_layers_work_with_every_method_and_in_a_stream() -> None:
     model = MODELS["functional in sequential in sequential"]()
     docs = np.concatenate([make_doc(seed=seed) for seed in range(3)])
-    for method in METHODS:
-        asked = {"layer": ["conv", "squash"], "method": method, "logits": True}
+    for method in (name for name, one in METHODS.items() if one.sees_layers):
+        asked = {
+            "layer": ["conv", "squash"],
+            "method": method,
+            "logits": True,
+            **few(method),
+        }
         stream = list(kerasight.explain_predictions(model, docs, **asked))
         for doc, expl in zip(docs, stream, strict=True):
             np.testing.assert_allclose(
@@ -293,7 +299,8 @@ def test_several_layers_work_with_every_method_and_in_a_stream() -> None:
 def test_smoothing_averages_over_seeded_noise(method: str) -> None:
     model, random = MODELS["functional"](), np.random.default_rng(0)
     model.set_weights([random.normal(0, 0.5, weight.shape) for weight in model.get_weights()])
-    asked = {"method": method, "targets": [1], "logits": True, "layer": "conv"}
+    layer = "conv" if METHODS[method].sees_layers else None
+    asked = {"method": method, "targets": [1], "logits": True, "layer": layer, **few(method)}
     smooth = heatmap(model, smooth=4, **asked)
     np.testing.assert_allclose(heatmap(model, smooth=4, batch_size=3, **asked), smooth, atol=1e-5)
     assert not np.allclose(heatmap(model, smooth=4, seed=1, **asked), smooth, atol=1e-3)
@@ -703,8 +710,7 @@ def test_a_model_that_was_explained_goes_when_its_owner_lets_it_go(method: str) 
     for name in ("functional", "nested in subclassed"):
         model = MODELS[name]()
         for _ in range(2):
-            few = {"samples": 2} if METHODS[method].samples else {}
-            explain(model, method=method, logits=True, batch_size=2, **few)
+            explain(model, method=method, logits=True, batch_size=2, **few(method))
         reference = weakref.ref(model)
         del model
         gc.collect()

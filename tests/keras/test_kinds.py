@@ -184,6 +184,8 @@ def test_the_same_by_hand_whatever_the_number_of_axes(rank: int) -> None:
 def test_all_methods_take_docs_of_any_axes(name: str, method: str) -> None:
     model = KINDS[name][0]()
     asked: dict[str, Any] = {"method": method, "relu": not METHODS[method].is_signed}
+    if METHODS[method].samples:
+        asked["samples"] = 2
     expl = kerasight.explain_prediction(model, docs_for(model), **asked)
     assert expl.targets[0].heatmap.shape == KINDS[name][2]
     if method == "grad-cam":
@@ -193,8 +195,10 @@ def test_all_methods_take_docs_of_any_axes(name: str, method: str) -> None:
 
 def test_methods_that_change_a_doc_refuse_words() -> None:
     model = words()
-    with pytest.raises(ValueError, match="Score-CAM masks the doc, and words are no numbers"):
-        kerasight.explain_prediction(model, docs_for(model), method="score-cam")
+    for method in ("score-cam", "opti-cam"):
+        title = METHODS[method].title
+        with pytest.raises(ValueError, match=f"{title} masks the doc, and words are no numbers"):
+            kerasight.explain_prediction(model, docs_for(model), method=method)
     with pytest.raises(ValueError, match="smooth adds noise to the doc, and words are no numbers"):
         kerasight.explain_prediction(model, docs_for(model), smooth=2)
 

@@ -25,6 +25,7 @@ from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import record
 from kerasight.keras.scoring import scores_from
 from kerasight.keras.sites import Site
+from kerasight.targets import Region
 
 
 @pytest.fixture(params=list(MODELS))
@@ -47,6 +48,22 @@ def test_scores_of_many_are_those_of_the_model_one_by_one(name: str) -> None:
         found, [scores_of(model, docs[i : i + 1]) for i in range(3)], rtol=1e-5, atol=1e-6
     )
     assert state_of(model) == before
+
+
+def test_the_facts_of_a_target_are_those_of_the_run_that_gave_the_scores() -> None:
+    """Class 0 is where a pixel is above zero; eagerly, compiled, and of more docs than before."""
+    signs = keras.initializers.Constant(np.float32([[[[1, -1]]]]))
+    model = keras.Sequential([keras.Input((2, 2, 1)), kl.Conv2D(2, 1, kernel_initializer=signs)])
+    anatomy = Anatomy(model, Region(0))
+    docs = np.random.default_rng(0).normal(size=(7, 2, 2, 1)).astype(np.float32)
+    for number in (1, 7, 7, 3):
+        anatomy.refresh()
+        found = scoring.scored(anatomy, Inputs(docs[:number]))
+        (region,) = found.facts
+        expected = docs[:number, :, :, 0] > 0
+        np.testing.assert_array_equal(region, expected)
+        means = (docs[:number, :, :, 0] * expected).sum((1, 2)) / expected.sum((1, 2)).clip(1)
+        np.testing.assert_allclose(found.scores[:, 0], means, atol=1e-6)
 
 
 def normalised() -> keras.Model:

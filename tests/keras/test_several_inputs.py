@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as kl
-from tiny_models import make_doc
+from tiny_models import few, make_doc
 
 import kerasight
 from kerasight import metrics
@@ -97,10 +97,11 @@ def test_more_than_the_model_takes_is_left_out() -> None:
 @pytest.mark.parametrize("smooth", [None, 2])
 def test_whatever_changes_the_picture_leaves_the_others(method: str, smooth: int | None) -> None:
     model, changed = aged(as_list, Three()), [IMAGE, AGE + 1]
-    expl = kerasight.explain_prediction(model, [IMAGE, AGE], method=method, smooth=smooth)
+    asked = {"method": method, "smooth": smooth, **few(method)}
+    expl = kerasight.explain_prediction(model, [IMAGE, AGE], **asked)
     assert np.isfinite(expl.targets[0].heatmap).all()
     with pytest.raises(ValueError, match="NaN"):
-        kerasight.explain_prediction(model, changed, method=method, smooth=smooth)
+        kerasight.explain_prediction(model, changed, **asked)
 
 
 def siamese() -> keras.Model:

@@ -89,8 +89,10 @@ def test_a_map_of_tokens_worked_out_by_hand() -> None:
 @pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")  # weights are random
 def test_all_methods_take_tokens(method: str) -> None:
     model = vit(2)
-    relu = not METHODS[method].is_signed
-    expl = kerasight.explain_prediction(model, doc_of(model), method=method, relu=relu)
+    asked: dict[str, Any] = {"method": method, "relu": not METHODS[method].is_signed}
+    if METHODS[method].samples:
+        asked["samples"] = 2
+    expl = kerasight.explain_prediction(model, doc_of(model), **asked)
     assert expl.targets[0].heatmap.shape == (4, 4)
     assert np.isfinite(expl.targets[0].heatmap).all()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +79,27 @@ class Heatmap:
         return float(np.abs(self.values).max())
 
 
-def fused(maps: Sequence[Heatmap], relu: bool) -> Heatmap:
-    """The mean of heatmaps of one class at several layers, at the greatest of their resolutions."""
+def fused(
+    maps: Sequence[Heatmap],
+    relu: bool,
+    formula: Callable[[Sequence[Float64[np.ndarray, " ..."]]], Float64[np.ndarray, " ..."]]
+    | None = None,
+) -> Heatmap:
+    """One heatmap of those of one class at several layers, at the greatest of their resolutions.
+
+    Args:
+        maps: The heatmaps.
+        relu: Whether to cut off what is negative.
+        formula: Makes evidence of that of each layer; None takes the mean of the heatmaps.
+    """
+    if formula is not None:
+        evidence = formula([one.evidence for one in maps])
+        return replace(
+            maps[-1],
+            values=normalised(evidence, relu),
+            evidence=evidence,
+            path=" + ".join(one.path for one in maps),
+        )
     if len(maps) == 1:
         return maps[0]
     shape = np.max([one.values.shape for one in maps], axis=0)

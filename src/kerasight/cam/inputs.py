@@ -81,10 +81,12 @@ class Inputs:
             docs: As many as there are; or any number, if there is one.
         """
         rows = len(docs) if len(self) == 1 else 1
-        others = self if rows == 1 else self.repeated(rows)
-        leaves = others.leaves
-        leaves[self.seen] = docs
-        return self._with_leaves(leaves)
+        return self._with_leaves(
+            [
+                docs if place == self.seen else leaf if rows == 1 else np.repeat(leaf, rows, axis=0)
+                for place, leaf in enumerate(self.leaves)
+            ]
+        )
 
     def _with_leaves(self, leaves: Sequence[Any]) -> Inputs:
         return replace(self, structure=self.packed(leaves))

@@ -20,6 +20,8 @@ __all__ = [
     "checked_terms",
     "normalised",
     "resized",
+    "slopes_before_resized",
+    "slopes_before_stretched",
     "spatial_axes",
     "stretched",
     "sum_of_products",
@@ -149,6 +151,34 @@ def stretched(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"
     return moved
 
 
+def slopes_before_stretched(
+    slopes: Float[np.ndarray, "*shape"], values: Float[np.ndarray, "*shape"]
+) -> Float64[np.ndarray, "*shape"]:
+    """The derivative by the values that were `stretched`, of the derivative by what came of them.
+
+    It moves with the least and the greatest of them, too. Where several are the least, or the
+    greatest, they share what it has of that; where all values are the same, it is zero.
+
+    Args:
+        slopes: Derivatives with respect to the stretched values.
+        values: The values before.
+
+    Returns:
+        float64 array of the same shape.
+    """
+    least, greatest = values.min(), values.max()
+    if least == greatest:
+        return np.zeros(values.shape)
+    wide = np.asarray(slopes, dtype=np.float64)
+    shares = (values - least) / (greatest - least)
+    back: np.ndarray = wide.copy()
+    for end, moved in ((least, wide * (1 - shares)), (greatest, wide * shares)):
+        is_end = values == end
+        back -= is_end * (moved.sum() / is_end.sum())
+    back /= greatest - least
+    return back
+
+
 def resized(values: Real[np.ndarray, "*old"], shape: Sequence[int]) -> Float64[np.ndarray, "*new"]:
     """Bring a map to another size, linearly along each axis; where it shrinks, by weighted means.
 
@@ -167,6 +197,28 @@ def resized(values: Real[np.ndarray, "*old"], shape: Sequence[int]) -> Float64[n
             weights = _weights(old, int(length))
             new = np.moveaxis(np.tensordot(weights, new, axes=(1, axis)), 0, axis)
     return new
+
+
+def slopes_before_resized(
+    slopes: Real[np.ndarray, "*new"], shape: Sequence[int]
+) -> Float64[np.ndarray, "*old"]:
+    """The derivative by the map that was `resized`, of the derivative by what came of it.
+
+    As `resized` is linear, this is its transpose.
+
+    Args:
+        slopes: Derivatives with respect to the map of the new size.
+        shape: The length of each axis of the old one.
+
+    Returns:
+        float64 array of that shape.
+    """
+    back = np.asarray(slopes, dtype=np.float64)
+    for axis, (new, length) in enumerate(zip(slopes.shape, shape, strict=True)):
+        if new != length:
+            weights = _weights(int(length), new)
+            back = np.moveaxis(np.tensordot(weights, back, axes=(0, axis)), 0, axis)
+    return back
 
 
 @functools.lru_cache(maxsize=32)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kerasight.cam import attributions
+from kerasight.cam import attributions, masking
 from kerasight.cam.maps import (
     channel_weights,
     checked_terms,
@@ -40,6 +40,7 @@ __all__ = [
     "METHODS",
     "REFERENCES",
     "Method",
+    "Needs",
     "ablation_cam",
     "eigen_cam",
     "eigengrad_cam",
@@ -354,9 +355,14 @@ def refine_cam(maps: Sequence[Real[np.ndarray, " ..."]]) -> Float64[np.ndarray, 
         m^l = \max(0, M^l)
 
     with :math:`M^l` the evidence of layer :math:`l`, by any method: Grad-CAM++ in the authors'
-    implementation, in pytorch-grad-cam. That resizes to the picture before it multiplies; here the
-    product has the size of the largest map along each axis. What one layer does not show is not in
-    the product: a layer with the same evidence everywhere leaves nothing of it.
+    implementation, in pytorch-grad-cam, and in ``method="refine-cam"``. That resizes to the picture
+    before it multiplies; here the product has the size of the largest map along each axis. What one
+    layer does not show is not in the product: a layer with the same evidence everywhere leaves
+    nothing of it.
+
+    The authors take the last layer of each stage of a ResNet. Where no layers are asked for, they
+    are here the one that other methods look at, and the last one before it of each resolution that
+    has twice as many cells, up to a quarter of the length of the doc along each axis.
 
     Paper: Domeniconi et al. 2026, "How to Evaluate and Refine your CAM",
     https://arxiv.org/abs/2605.14641.
@@ -396,8 +402,10 @@ def shapley_cam(
     with :math:`H` the second derivatives of the score with respect to :math:`A`. What is in the
     inner brackets, times :math:`A^k_i`, is the Shapley value of a place in a channel, as far as the
     second order of the score tells it. Where the score is linear in the activations, the map is
-    that of Grad-CAM. The paper has a score of its own, ReST: the logit plus the logarithm of the
-    softmax.
+    that of Grad-CAM, exactly: so it is of a logit, if all that comes after the layer is pooling,
+    dense layers and ReLU, but for units that are near zero. A probability is not linear. The paper
+    has a score of its own, ReST, the logit plus the logarithm of the softmax; kerasight explains
+    the score that it reports, the probability or with ``logits=True`` the logit.
 
     Paper: Cai 2025, "CAMs as Shapley Value-based Explainers", https://arxiv.org/abs/2501.06261.
 
@@ -469,7 +477,10 @@ def opti_cam(
         u = \operatorname*{argmax}_u\; y\big(x \odot H(u)\big)
 
     with :math:`H(u)` the map of the weights :math:`u`, enlarged to the size of the image :math:`x`,
-    bilinearly, and scaled to [0, 1]. The search for :math:`u` is not part of the formula.
+    bilinearly, and scaled to [0, 1]. The search for :math:`u` is not part of the formula: it starts
+    at zero, and takes 100 steps of Adam at the rate 0.1, as in the paper; ``samples`` of
+    `kerasight.explain_prediction` takes another number. In place of Adam's epsilon stands a share
+    of the greatest slope, so that a probability of 1e-6 is searched for as a logit is.
 
     Paper: Zhang et al. 2023, "Opti-CAM: Optimizing saliency maps for interpretability",
     https://arxiv.org/abs/2301.07002.
@@ -492,9 +503,24 @@ REFERENCES = 3
 ALPHA = 0.6
 """How strongly `finer_cam` compares, unless told otherwise, gamma in the paper."""
 
-Needs = Literal["gradients", "nothing", "scores", "drops", "path", "baselines", "noise"]
+Needs = Literal[
+    "gradients",
+    "nothing",
+    "scores",
+    "drops",
+    "places",
+    "weights",
+    "curvature",
+    "layers",
+    "path",
+    "baselines",
+    "noise",
+    "windows",
+    "masks",
+    "coalitions",
+]
 
-Place = Literal["layer", "doc"]
+Place = Literal["layer", "layers", "doc", "outside"]
 
 
 @dataclass(frozen=True)
@@ -507,10 +533,13 @@ class Method:
         formula: The function: of the activations, and of what it ``needs`` beside them.
         needs: What a formula takes, a key of `kerasight.keras.ways.WAYS`: ``"gradients"``;
             ``"scores"`` of the image seen through each channel, as in `score_cam`; ``"drops"``, as
-            in `ablation_cam`; ``"nothing"``; the gradients along a ``"path"`` from a baseline, or
-            from many ``"baselines"``; or those of copies with ``"noise"``.
-        at: Where it looks, if no layer is asked for: at a ``"layer"`` that still has places, or at
-            the ``"doc"``.
+            in `ablation_cam`; the scores of ``"places"``, as in `recipro_cam`; the ``"weights"`` of
+            `opti_cam`; the ``"curvature"`` of the score beside its gradients, as in `shapley_cam`;
+            the maps of ``"layers"``, as in `refine_cam`; ``"nothing"``; the gradients along a
+            ``"path"`` from a baseline, or from many ``"baselines"``; or those of copies with
+            ``"noise"``.
+        at: Where it looks, if no layer is asked for: at a ``"layer"`` that still has places, at
+            the ``"layers"`` that end at that one, or at the ``"doc"``.
         is_signed: Whether its evidence is negative where a place speaks against the class, which
             ``relu=False`` shows.
         is_of_class: Whether it depends on the class.
@@ -536,8 +565,33 @@ class Method:
 
     @property
     def is_slow(self) -> bool:
-        """Whether it runs the model more than once a doc."""
-        return self.needs not in ("gradients", "nothing")
+        """Whether it runs the model more than once for each layer that it looks at."""
+        return self.needs not in ("gradients", "nothing", "layers")
+
+    @property
+    def takes_gradients(self) -> bool:
+        """Whether it needs gradients of the score with respect to what it looks at."""
+        return self.needs in ("gradients", "curvature", "layers")
+
+    @property
+    def sees_layers(self) -> bool:
+        """Whether it can look at a layer."""
+        return self.at != "outside"
+
+    @property
+    def hides(self) -> bool:
+        """Whether it hides parts of the doc."""
+        return self.needs in ("windows", "masks", "coalitions")
+
+    @property
+    def slides(self) -> bool:
+        """Whether it hides windows that slide over the doc."""
+        return self.needs == "windows"
+
+    @property
+    def segments(self) -> bool:
+        """Whether it hides segments, of whatever form."""
+        return self.needs == "coalitions"
 
 
 METHODS: dict[str, Method] = {
@@ -575,6 +629,25 @@ METHODS: dict[str, Method] = {
         ),
         Method("ablation-cam", "Ablation-CAM", ablation_cam, "drops"),
         Method("finer-cam", "Finer-CAM", finer_cam, compares=True),
+        Method("shapley-cam", "ShapleyCAM", shapley_cam, "curvature"),
+        Method("refine-cam", "RefineCAM", refine_cam, "layers", "layers", is_signed=False),
+        Method(
+            "recipro-cam",
+            "Recipro-CAM",
+            recipro_cam,
+            "places",
+            is_signed=False,
+            has_counterfactual=False,
+        ),
+        Method(
+            "opti-cam",
+            "Opti-CAM",
+            opti_cam,
+            "weights",
+            is_signed=False,
+            has_counterfactual=False,
+            samples=100,
+        ),
         Method(
             "saliency",
             "Saliency",
@@ -619,11 +692,22 @@ METHODS: dict[str, Method] = {
                 ("vargrad", "VarGrad", attributions.vargrad),
             )
         ),
+        Method("occlusion", "Occlusion", masking.occlusion, "windows", "outside", baseline="mean"),
+        Method("rise", "RISE", masking.rise, "masks", "outside", samples=4000, baseline="mean"),
+        Method(
+            "kernel-shap",
+            "KernelSHAP",
+            masking.kernel_shap,
+            "coalitions",
+            "outside",
+            samples=1000,
+            baseline="mean",
+        ),
     )
 }
 """The methods by the names that ``method`` takes."""
 
-CAMS = tuple(name for name, method in METHODS.items() if method.at == "layer")
+CAMS = tuple(name for name, method in METHODS.items() if method.at != "doc")
 """The names of those that make class activation maps."""
 
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from kerasight import checks
 from kerasight.cam.baselines import Baseline, check_baseline
 from kerasight.cam.methods import METHODS, Method, find_method
 from kerasight.progress import check_progress
+
+if TYPE_CHECKING:
+    from jaxtyping import Integer
 
 __all__ = ["OPTIONS", "Request", "check_options", "takes_options"]
 
@@ -59,6 +62,24 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
     return tuple(checks.integer(f"{name}: each number", one, 1) for one in value)
 
 
+def _size(name: str, value: Any) -> int | tuple[int, ...]:
+    if isinstance(value, (list, tuple)) and 1 <= len(value) <= 3:
+        return tuple(checks.integer(f"{name}: each number", one, 1) for one in value)
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(
+            f"{name} must be a number of places, or one for each axis, such as (32, 32), got "
+            f"{value!r}"
+        )
+    return checks.integer(name, value, 1)
+
+
+def _labels(name: str, value: Any) -> Integer[np.ndarray, " ..."]:
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu":
+        got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise TypeError(f"{name} must be an array of whole numbers, a label each, got {got}")
+    return value
+
+
 def _number_or_classes(name: str, value: Any) -> int | tuple[int, ...]:
     if isinstance(value, (list, tuple, np.ndarray)):
         if len(value) == 0:
@@ -86,26 +107,35 @@ class Request:
     Attributes:
         method: A class activation map: ``"grad-cam"``, ``"grad-cam++"``, ``"hirescam"``,
             ``"xgrad-cam"``, ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``,
-            ``"ablation-cam"`` or ``"finer-cam"``: `kerasight.cam.methods` has their formulas and
-            papers. Score-CAM runs the model once for each channel of the layer, and Ablation-CAM
-            the part after the layer; all others take one pass. Or a gradient at the doc itself:
+            ``"ablation-cam"``, ``"finer-cam"``, ``"shapley-cam"``, ``"refine-cam"``,
+            ``"recipro-cam"`` or ``"opti-cam"``: `kerasight.cam.methods` has their formulas and
+            papers. Score-CAM runs the model once for each channel of the layer, Opti-CAM for each
+            of ``samples``; Ablation-CAM runs the part after the layer once for each channel,
+            Recipro-CAM for each place, and ShapleyCAM twice; RefineCAM takes a pass for each
+            layer, and all others take one. Or a gradient at the doc itself:
             ``"saliency"`` or ``"input-x-gradient"``, in one pass; ``"integrated-gradients"``,
             ``"expected-gradients"``, ``"smoothgrad"``, ``"smoothgrad-squared"`` or ``"vargrad"``,
             in one for each of ``samples``: `kerasight.cam.attributions` has these. Their heatmaps
             have the resolution of the doc; of a text they look at what the Embedding makes of it.
+            Or the scores of the doc with parts hidden: ``"occlusion"``, ``"rise"`` or
+            ``"kernel-shap"``, in `kerasight.cam.masking`. They need no gradients and no layer, run
+            the model once for each window, mask or coalition, and have the resolution of the doc,
+            or the words of a text.
         logits: Whether to explain the score before the final softmax or sigmoid, as the Grad-CAM
             paper does; it also helps if a probability is saturated. The model does not change.
             ``score`` is then the logit. A model that ends in neither is explained as it is.
         relu: Whether to cut off what speaks against the class. None is True, but False for a number
             that is no class's (`kerasight.targets.Number`). If False, the heatmap is signed, in
             [-1, 1]. Not with methods whose evidence is never negative: ``"grad-cam++"``,
-            ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"saliency"``,
-            ``"smoothgrad"``, ``"smoothgrad-squared"`` and ``"vargrad"``.
+            ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"refine-cam"``,
+            ``"recipro-cam"``, ``"opti-cam"``, ``"saliency"``, ``"smoothgrad"``,
+            ``"smoothgrad-squared"`` and ``"vargrad"``.
         counterfactual: Whether to show what speaks against the class, as the paper's
             counterfactual explanations: the gradient is negated. For a head of one sigmoid unit,
             this is what speaks for the other class; ``targets=[0]`` is always the unit. Not with
-            ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"saliency"``, ``"smoothgrad"``,
-            ``"smoothgrad-squared"`` and ``"vargrad"``.
+            ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"recipro-cam"``,
+            ``"opti-cam"``, ``"saliency"``, ``"smoothgrad"``, ``"smoothgrad-squared"`` and
+            ``"vargrad"``.
         alpha: Only with ``"finer-cam"``: the share of the other classes' scores to subtract, at
             least 0, the paper's gamma. None is the paper's 0.6; 0 is Grad-CAM.
         references: Only with ``"finer-cam"``: the classes to compare with. A number takes that many
@@ -115,13 +145,29 @@ class Request:
             out: from the map that the tokens are cut from, or from the sizes of the doc and its
             patches. Tokens of no place, such as a class token, come first, and do not count.
         samples: Of methods that run the model on many changed docs, on how many; None is 50 steps
-            of ``"integrated-gradients"``, 100 draws of ``"expected-gradients"``, and 50 noisy
-            copies for SmoothGrad and its kin.
+            of ``"integrated-gradients"``, 100 draws of ``"expected-gradients"``, 50 noisy copies
+            for SmoothGrad and its kin, and 100 steps of ``"opti-cam"``; 4,000 masks of ``"rise"``;
+            and 1,000 coalitions of ``"kernel-shap"``, or all that there are, if these are fewer.
         baseline: What stands for nothing there: ``"zero"``; ``"mean"``, the mean of each channel;
             ``"blur"``; ``"noise"``, with the mean and deviation of each channel; a number; or an
             array of the shape of a doc. For ``"expected-gradients"``, an array of several docs as
             well, of which some are drawn. None is ``"zero"`` for ``"integrated-gradients"``, and
-            ``"noise"`` for ``"expected-gradients"``, new for each draw.
+            ``"noise"`` for ``"expected-gradients"``, new for each draw. Of the methods that hide
+            parts, what stands in their place: None is ``"mean"``, which shows nothing however
+            pixels are scaled, where ``"zero"``, as in RISE's paper, may be black; and ``"zero"``
+            for rows of numbers ``(1, numbers)``, which may be of different things, and for words as
+            numbers, where it is padding; if a model has no score of padding alone, hidden words are
+            1, unknown to Keras's vocabularies. Hidden words of a string are taken out.
+        window: Of the methods that hide parts, how much is hidden at a time: a number of places, or
+            one for each axis of space. It is the window of ``"occlusion"``, the cell of ``"rise"``,
+            and the square that ``"kernel-shap"`` takes for a segment. None is a seventh of each
+            axis, rounded up; and 1 for texts and rows of numbers of up to 64 steps. At most the
+            whole axis.
+        stride: Only with ``"occlusion"``: how far the window moves at a time, at most its length.
+            None is half the window, rounded up; and the whole window for volumes and videos.
+        segments: Only with ``"kernel-shap"``: the segments, as whole numbers of the spatial size of
+            the doc, one for each place: those with the same one are hidden together. The functions
+            of ``skimage.segmentation``, such as ``slic``, make them. None is squares of ``window``.
         smooth: Average over this many copies of the doc with ``noise``, as in SmoothGrad (Smilkov
             et al. 2017, https://arxiv.org/abs/1706.03825). The doc without noise decides the class
             and the classes to compare with. None or 0 adds no noise.
@@ -143,6 +189,9 @@ class Request:
     grid: tuple[int, ...] | None = _option(None, _sizes)
     samples: int | None = _option(None, _at_least(1), "samples")
     baseline: Baseline | None = _option(None, check_baseline, "baseline")
+    window: int | tuple[int, ...] | None = _option(None, _size, "hides")
+    stride: int | tuple[int, ...] | None = _option(None, _size, "slides")
+    segments: Integer[np.ndarray, " ..."] | None = _option(None, _labels, "segments")
     smooth: int = _option(0, _at_least(0))
     noise: float | None = _option(None, _positive)
     seed: int = _option(0, _at_least(0))
@@ -165,6 +214,8 @@ class Request:
             if not request._can(option):
                 raise ValueError(request._refusal(option))
         request._check_noise()
+        if request.window is not None and request.segments is not None:
+            raise ValueError("segments and window exclude each other: pass one of them")
         return request
 
     @classmethod
@@ -272,8 +323,11 @@ def _same(value: Any, default: Any) -> bool:
 
 # Why a method has no use for an option, by the ability that it lacks.
 _OF_WHAT = {
-    "samples": "takes one pass, or as many as the layer has channels",
+    "samples": "takes one pass, or as many as there are channels, places or windows",
     "baseline": "compares the doc with nothing",
+    "hides": "hides no parts of the doc",
+    "slides": "slides no window over the doc",
+    "segments": "hides no segments",
 }
 
 OPTIONS = tuple(option.name for option in fields(Request))

@@ -137,7 +137,8 @@ def command(
             metavar="NAME",
             show_default=False,
             help=f"A method to judge; may be passed several times. {options.METHOD_NAMES}. "
-            "Default: all. Score-CAM and Ablation-CAM take a run for each channel of the layer.",
+            "Default: all class activation maps. Score-CAM and Ablation-CAM take a run for each "
+            "channel of the layer, and Opti-CAM a hundred forward and backward passes.",
         ),
     ] = None,
     metric: Annotated[

@@ -19,6 +19,7 @@ import numpy as np
 import typer
 from rich.text import Text
 
+from kerasight.cam.baselines import BASELINES
 from kerasight.cam.methods import METHODS, Method
 from kerasight.checks import nearest, plain, plural
 from kerasight.cli import models, options
@@ -227,6 +228,55 @@ def command(
             help="Average the heatmap over N noisy copies of the picture.",
         ),
     ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            "--noise",
+            metavar="SHARE",
+            show_default=False,
+            help="With --smooth or smoothgrad: the deviation of the noise, as a share of the range "
+            "of the picture. Default: 0.1.",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            metavar="N",
+            show_default=False,
+            help="With methods that look at many changed pictures: at how many. Default: 50 to "
+            "4,000, by method.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="NAME|NUMBER",
+            show_default=False,
+            help="With methods that compare with nothing: what stands for it, of zero, mean, blur, "
+            "noise, or a number. Default: by method.",
+        ),
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            "--window",
+            metavar="N",
+            show_default=False,
+            help="With occlusion, rise and kernel-shap: the side of the squares that are hidden, "
+            "in pixels of the model's input. Default: a seventh of it.",
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            "--stride",
+            metavar="N",
+            show_default=False,
+            help="With occlusion: how far the square moves at a time. Default: half its side.",
+        ),
+    ] = None,
     output: Annotated[
         Path,
         typer.Option(
@@ -303,6 +353,7 @@ def command(
         if similar is not None and reference:
             raise CliError("--similar and --reference exclude each other: pass one of them")
         asked["method"] = options.known("--method", method, list(METHODS))
+        asked["baseline"] = _number_or_name("--baseline", baseline)
         _check_method(METHODS[asked["method"]], asked, reference or ())
         request = _Request(
             model=model or "the demo model",
@@ -391,11 +442,20 @@ def _check(request: _Request) -> None:
         )
 
 
+def _number_or_name(option: str, baseline: str | None) -> str | float | None:
+    """A baseline as the library takes it."""
+    try:
+        return None if baseline is None else float(baseline)
+    except ValueError:
+        return options.known(option, str(baseline), list(BASELINES))
+
+
 def _check_method(method: Method, asked: Mapping[str, Any], references: Sequence[str]) -> None:
     """Raise CliError if a method cannot do what is asked of it; in the words of the command."""
     for option, is_asked, ability in (
         ("--signed", not asked["relu"], "is_signed"),
         ("--counterfactual", asked["counterfactual"], "has_counterfactual"),
+        ("--layer", bool(asked["layer"]), "sees_layers"),
     ):
         if is_asked and not getattr(method, ability):
             able = ", ".join(name for name, other in METHODS.items() if getattr(other, ability))

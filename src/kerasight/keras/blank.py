@@ -46,6 +46,8 @@ def _is_heard() -> bool:
 def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: Inputs) -> str:
     """Why a heatmap is blank or nearly so, and what shows more, which was tried."""
     request, evidence = explainer.request, heatmap.evidence
+    if request.method.at == "outside":
+        return _why_from_outside(heatmap, label, explainer, doc)
     blank = f"the heatmap of {label} at layer {heatmap.path!r} is blank or nearly so: "
     if heatmap.is_of_zeros:
         return blank + "the layer's output is zero everywhere; try another layer, or another input"
@@ -70,6 +72,23 @@ def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: Inputs) -> str
     return f"{blank}{reason}; {remedy or 'try another class, or another layer'}{note}"
 
 
+def _why_from_outside(heatmap: Heatmap, label: str, explainer: Explainer, doc: Inputs) -> str:
+    """The same where parts of the doc were hidden."""
+    request, evidence = explainer.request, heatmap.evidence
+    blank = f"the heatmap of {label} is blank or nearly so: "
+    if not np.any(evidence > 0) and np.any(evidence < 0):
+        reason = f"whatever is hidden, nothing turns out to speak {_sides(request)[0]} it"
+    elif not request.logits and _is_saturated(heatmap):
+        reason = (
+            f"the softmax or sigmoid is saturated (score {heatmap.score:.6g}), so that the "
+            "probability hardly changes whatever is hidden"
+        )
+    else:
+        reason = "the score hardly changes, whatever is hidden"
+    remedy, note = _remedy(heatmap, explainer, doc)
+    return f"{blank}{reason}; {remedy or 'try another class, or hide more: a greater window'}{note}"
+
+
 def _sides(request: Request) -> tuple[str, str]:
     """What positive evidence is, and what negative evidence is."""
     return ("against", "for") if request.counterfactual else ("for", "against")
@@ -87,7 +106,8 @@ def _remedy(heatmap: Heatmap, explainer: Explainer, doc: Inputs) -> tuple[str, s
         return f"relu=False shows what speaks {_sides(request)[1]} it", ""
     if request.logits:
         return "", ""
-    of_logits = replace(explainer, request=replace(request, logits=True), layer=heatmap.site)
+    site = None if request.method.at == "outside" else heatmap.site
+    of_logits = replace(explainer, request=replace(request, logits=True), layer=site)
     try:
         (found,) = of_logits.look(doc, Classes(np.array([[heatmap.target]]))).heatmaps()
     except ValueError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -19,6 +19,9 @@ from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.explainer import Explainer, LayerKeys, TargetNames, request_for
 from kerasight.keras.record import NothingToSeeError, record
 from kerasight.keras.wanted import readout_of, target_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Integer
 
 __all__ = [
     "explain_prediction_keras",
@@ -51,6 +54,9 @@ def explain_prediction_keras(  # noqa: D417
     grid: tuple[int, ...] | None = None,
     samples: int | None = None,
     baseline: Baseline | None = None,
+    window: int | tuple[int, ...] | None = None,
+    stride: int | tuple[int, ...] | None = None,
+    segments: Integer[np.ndarray, " ..."] | None = None,
     smooth: int | None = None,
     noise: float | None = None,
     seed: int = 0,

@@ -7,6 +7,8 @@ in one pass for each layer (`Explainer.look`). Of what was seen, a formula makes
 
 from __future__ import annotations
 
+import contextlib
+import math
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
@@ -34,10 +36,10 @@ from kerasight.cam.methods import ALPHA, REFERENCES
 from kerasight.cam.request import Request
 from kerasight.cam.words import Words, weighted
 from kerasight.checks import is_real
-from kerasight.keras import blank, running, sites
+from kerasight.keras import blank, passes, running, sites
 from kerasight.keras import docs as doors
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.record import Record, Terms, record_batch
+from kerasight.keras.record import Record, Terms, record_batch, record_from_outside
 from kerasight.keras.subject import Subject, noise_for, parts
 from kerasight.keras.targets import Contrast, Negative, Target
 from kerasight.keras.ways import WAYS
@@ -100,11 +102,23 @@ class Explainer:
                 "layer must hold layers, got None in the list; to have one chosen, pass it "
                 "in place of the list"
             )
+        if self.layer is not None and not self.request.method.sees_layers:
+            raise ValueError(
+                f"method {self.request.method.name!r} hides parts of the doc, and looks at no "
+                "layer; leave out layer"
+            )
 
     @cached_property
     def anatomy(self) -> Anatomy:
         """What is known of the model."""
         return Anatomy(self.model, self.readout)
+
+    def settled(self, facts: Sequence[Shaped[np.ndarray, " ..."]]) -> Explainer:
+        """What to ask of changed copies of a doc, given the facts of that."""
+        readout = self.readout.settled(facts)
+        # Gradients are those of the outputs as they are.
+        is_same = readout is self.readout or self.request.method.at != "outside"
+        return self if is_same else replace(self, readout=readout)
 
     def check_layer(self) -> None:
         """Refuse a layer that is not there, as far as that can be told before the model runs."""
@@ -129,12 +143,20 @@ class Explainer:
         inputs = docs if isinstance(docs, Inputs) else self.anatomy.inputs_of(docs)
         target = self._asked(target)
         keys = self.layer if isinstance(self.layer, list) else [self.layer]
-        if self.layer is None and self.request.method.at == "doc":
-            chosen: list[sites.Site | None] = [self._site_of_doc(inputs)]
+        chosen: list[sites.Site | None]
+        if self.request.method.at == "outside":
+            chosen = [None]
+            if inputs.docs.ndim > 2:  # else they may be numbers of words, or of categories
+                inputs = _of_floats(inputs)
+        elif self.layer is None and self.request.method.at == "doc":
+            chosen = [self._site_of_doc(inputs)]
             inputs = _of_floats(inputs)
         else:
             chosen = [None if key is None else self._site(inputs, key) for key in keys]
-        return Look(self, inputs, [self._record(inputs, target, site) for site in chosen])
+        records = [self.record(inputs, target, site) for site in chosen]
+        if self.layer is None and self.request.method.at == "layers":
+            records = [*self._finer(inputs, target, records[0]), *records]
+        return Look(self, inputs, records)
 
     def _asked(self, target: Target) -> Target:
         """What to differentiate, to explain a target as it is asked."""
@@ -152,8 +174,7 @@ class Explainer:
         """The doc itself; of a text, what the model makes of its words first."""
         anatomy = self.anatomy
         if doors.kind_of(anatomy, inputs) != "text":
-            layout = anatomy.layout_of_docs(tuple(inputs.docs.shape))
-            return sites.Site(self.model, at_input=True, layout=layout)
+            return sites.site_of_docs(anatomy, inputs)
         embeddings = (one for _, one in anatomy.layers if isinstance(one, keras.layers.Embedding))
         first = next(embeddings, None)
         if first is None:
@@ -162,6 +183,23 @@ class Explainer:
                 "makes numbers of them; pass the layer that does as layer="
             )
         return sites.Site(first)
+
+    def _finer(self, inputs: Inputs, target: Target, last: Record) -> list[Record]:
+        """The last layer of each finer resolution before a layer, the finest first.
+
+        That is up to a quarter of the resolution of the docs, as what is finer has seen but edges,
+        and from one with twice as many cells on, so that padding makes no resolution.
+        """
+        found, size = [last], self.anatomy.size_of_docs(inputs)
+        for site, spatial in passes.maps_before(self.anatomy, inputs, last.site, self.request.grid):
+            cells = math.prod(found[-1].activations.shape[1:-1])
+            is_finer = math.prod(spatial) >= 2 * cells
+            if is_finer and all(
+                4 * one <= of_doc for one, of_doc in zip(spatial, size, strict=True)
+            ):
+                with contextlib.suppress(RunError):  # it leads nowhere
+                    found.append(self.record(inputs, target, site))
+        return found[:0:-1]
 
     def _site(self, inputs: Inputs, key: LayerKey) -> sites.Site:
         """Find a site, also at a layer that is made when the model is first called."""
@@ -173,16 +211,38 @@ class Explainer:
         running.build(self.anatomy, inputs)
         return sites.find_site(self.anatomy, key)
 
-    def _record(self, inputs: Inputs, target: Target, site: sites.Site | None) -> Record:
+    def record(
+        self,
+        inputs: Inputs,
+        target: Target,
+        site: sites.Site | None,
+        needs_gradients: bool | None = None,
+    ) -> Record:
+        """A pass over docs, at one site; None has it chosen.
+
+        Args:
+            inputs: The docs.
+            target: What to differentiate.
+            site: Where to look.
+            needs_gradients: As in `record_batch`; None asks the method.
+
+        Raises:
+            RunError: As in `record_batch`.
+        """
+        request = self.request
+        if request.method.at == "outside":
+            return record_from_outside(self.anatomy, inputs, target, logits=request.logits)
+        if needs_gradients is None:
+            # Where the site is chosen, that it has a gradient is what tells it from others.
+            needs_gradients = site is None or request.method.takes_gradients
         return record_batch(
             self.anatomy,
             inputs,
             target,
             site,
-            logits=self.request.logits,
-            # Where the site is chosen, that it has a gradient is what tells it from others.
-            needs_gradients=site is None or self.request.method.needs == "gradients",
-            grid=self.request.grid,
+            logits=request.logits,
+            needs_gradients=needs_gradients,
+            grid=request.grid,
         )
 
 
@@ -238,9 +298,10 @@ class Look:
         Raises:
             DocError: If there is NaN or infinity in what was seen of this doc, or the like.
         """
-        relu = self.explainer.request.relu
+        relu, method = self.explainer.request.relu, self.explainer.request.method
+        formula = method.formula if method.needs == "layers" else None
         of_layers = [self._at(record, doc) for record in self.records]
-        return [fused(of_class, relu) for of_class in zip(*of_layers, strict=True)]
+        return [fused(of_class, relu, formula) for of_class in zip(*of_layers, strict=True)]
 
     def explanation(self, doc: int, image: Image.Image | None) -> Explanation:
         """The explanation of a doc.
@@ -362,28 +423,27 @@ class Look:
         )
 
     def _alone(self, record: Record, doc: int) -> Record:
-        return record_batch(
-            self.explainer.anatomy,
-            self.inputs[doc : doc + 1],
-            record.target.of_docs(slice(doc, doc + 1)),
-            record.site,
-            logits=self.explainer.request.logits,
-            needs_gradients=False,
-            grid=self.explainer.request.grid,
-        )
+        one = slice(doc, doc + 1)
+        target = record.target.of_docs(one)
+        return self.explainer.record(self.inputs[one], target, record.site, needs_gradients=False)
 
     def _at(self, record: Record, doc: int) -> list[Heatmap]:
         """The heatmaps of a doc at one layer."""
         request = self.explainer.request
         one = slice(doc, doc + 1)
+        settled = self.explainer.settled([fact[doc] for fact in record.facts])
         subject = Subject(
-            self.explainer.anatomy,
+            settled.anatomy,
             request,
             self.inputs[one],
             record.terms(doc),
             record.target.of_docs(one),
         )
-        evidence_of = self._smooth_evidence if request.smooth else WAYS[request.method.needs]
+        found = (
+            _smooth_evidence(subject, settled)
+            if request.smooth
+            else WAYS[request.method.needs](subject)
+        )
         return [
             Heatmap(
                 values=normalised(one.values, request.relu),
@@ -396,27 +456,28 @@ class Look:
                 is_of_zeros=not term.activations.any(),
                 total=one.total,
             )
-            for one, term in zip(evidence_of(subject), subject.terms, strict=True)
+            for one, term in zip(found, subject.terms, strict=True)
         ]
 
-    def _smooth_evidence(self, subject: Subject) -> list[Evidence]:
-        """The mean evidence over noisy copies of a doc."""
-        request = self.explainer.request
-        random = np.random.default_rng(request.seed)
-        doc = subject.numbers("smooth adds noise to the doc")
-        sums = [np.zeros(one.activations.shape[:-1]) for one in subject.terms]
-        for some in parts(request.smooth, request.batch_size):
-            size = some.stop - some.start
-            noise = noise_for(doc, request, random, (size, *doc.shape[1:]))
-            noisy = subject.inputs.with_docs(doc + noise)
-            record = self.explainer._record(noisy, subject.target, subject.site)
-            for copy in range(size):
-                terms = record.terms(copy)
-                of_copy = replace(subject, inputs=noisy[copy : copy + 1], terms=terms)
-                each = WAYS[request.method.needs](of_copy)
-                for total, evidence in zip(sums, each, strict=True):
-                    total += evidence.values
-        return [Evidence(total / request.smooth) for total in sums]
+
+def _smooth_evidence(subject: Subject, explainer: Explainer) -> list[Evidence]:
+    """The mean evidence over noisy copies of a doc."""
+    request = explainer.request
+    random = np.random.default_rng(request.seed)
+    doc = subject.numbers("smooth adds noise to the doc")
+    sums = [np.zeros(one.activations.shape[:-1]) for one in subject.terms]
+    for some in parts(request.smooth, request.batch_size):
+        size = some.stop - some.start
+        noise = noise_for(doc, request, random, (size, *doc.shape[1:]))
+        noisy = subject.inputs.with_docs(doc + noise)
+        record = explainer.record(noisy, subject.target, subject.site)
+        for copy in range(size):
+            terms = record.terms(copy)
+            of_copy = replace(subject, inputs=noisy[copy : copy + 1], terms=terms)
+            each = WAYS[request.method.needs](of_copy)
+            for total, evidence in zip(sums, each, strict=True):
+                total += evidence.values
+    return [Evidence(total / request.smooth) for total in sums]
 
 
 def _of_floats(inputs: Inputs) -> Inputs:

@@ -46,7 +46,7 @@ from kerasight.keras.traces import WORTH_A_TRACE
 if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
 
-__all__ = ["Pass", "gradients_from", "look"]
+__all__ = ["Pass", "gradients_from", "look", "maps_before"]
 
 # float16 has no numbers between 0 and 6e-8, where the gradients of a probability often lie. So the
 # score is multiplied first, by the greatest of these at which no gradient overflows.
@@ -299,6 +299,49 @@ def gradients_from(
         return as_array(gradients(anatomy, site, *given) if found is None else found)
 
     return gradients_of
+
+
+def maps_before(
+    anatomy: Anatomy, inputs: Inputs, site: Site, grid: tuple[int, ...] | None = None
+) -> list[tuple[Site, tuple[int, ...]]]:
+    """What could be looked at before a site, the last first.
+
+    Args:
+        anatomy: The model.
+        inputs: Its inputs.
+        site: The site, as a pass gave it.
+        grid: The grid that tokens are the cells of; None if that is to be found out.
+
+    Returns:
+        Sites of maps, and the spatial size of each.
+    """
+    tensors, shapes = tensors_of(anatomy, inputs[:1])
+    choice = Choice(anatomy, None, anatomy.size_of_docs(inputs), grid)
+
+    def find() -> list[tuple[Callable[[], Site], tuple[int, ...]]]:
+        run = once_built(
+            anatomy, tensors, lambda: Run(anatomy, tensors, watch=lambda tensor, _: tensor)
+        )
+        end = next(at for at, call in enumerate(run.calls) if call.is_of(site))
+        found = []
+        for position in choice.positions(run.calls, 1):
+            call = run.calls[position]
+            if position < end and not isinstance(call.layer, _PADDING):
+                there = choice.site(run.calls, position)
+                assert there.layout is not None
+                found.append((there.weak(), there.layout.spatial(call.shape)))
+        return found
+
+    key = ("maps before", site.key(), shapes, grid, anatomy.readout.key())
+    return [(there(), size) for there, size in anatomy.traces.once(key, find)]
+
+
+# What is in them is in the map before or after as well, and its places are moved.
+_PADDING = (
+    keras.layers.ZeroPadding1D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.ZeroPadding3D,
+)
 
 
 class _WrongTargetError(Exception):

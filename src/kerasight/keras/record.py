@@ -12,7 +12,8 @@ import numpy as np
 
 from kerasight.base import DocError, RunError
 from kerasight.cam.inputs import Inputs
-from kerasight.cam.layout import Layout
+from kerasight.cam.layout import CHANNELS_LAST, Layout
+from kerasight.checks import is_real
 from kerasight.keras import passes, scoring
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.sites import AXES, Choice, Site, rows_differ
@@ -28,6 +29,7 @@ __all__ = [
     "Terms",
     "record",
     "record_batch",
+    "record_from_outside",
     "scorer",
     "scores_of",
 ]
@@ -242,6 +244,48 @@ def record_batch(
         scores=found.scores,
         before=_of_no_place(activations, site.layout),
         facts=found.facts,
+    )
+
+
+def record_from_outside(
+    anatomy: Anatomy, inputs: Inputs, target: Target, *, logits: bool = False
+) -> Record:
+    """Run a model forward once, and see its scores alone; nothing needs to be differentiable.
+
+    Args:
+        anatomy: The model.
+        inputs: Its inputs.
+        target: What to explain.
+        logits: Whether the scores are to be those before the final softmax or sigmoid.
+
+    Returns:
+        A record of the docs themselves, with gradients of zero. Of texts as strings, which are no
+        numbers, it has a 1 each.
+
+    Raises:
+        RunError: If there is no such class, or there are no logits to be found.
+    """
+    read = scoring.scored(anatomy, inputs, logits=logits)
+    if len(read.scores) != len(inputs):
+        raise RunError("the model's output has " + rows_differ(len(read.scores), len(inputs)))
+    settled = target.check(read.scores.shape[1]).settled(read.scores)
+    settled = settled.with_leaves(map(keras.ops.convert_to_numpy, settled.leaves())).named()
+    docs = inputs.docs
+    if not is_real(docs):
+        docs = np.ones((len(docs), 1), np.float32)
+    if not np.issubdtype(docs.dtype, np.floating):
+        docs = docs.astype(np.float32)
+    places = anatomy.places_of(docs)
+    site = Site(anatomy.model, at_input=True, layout=CHANNELS_LAST)
+    return Record(
+        site=site,
+        path=anatomy.name_of(site),
+        activations=places,
+        gradients=np.broadcast_to(np.zeros((), places.dtype), (settled.number, *places.shape)),
+        target=settled,
+        scores=read.scores,
+        before=_of_no_place(places, CHANNELS_LAST),
+        facts=read.facts,
     )
 
 

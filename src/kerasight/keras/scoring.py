@@ -1,9 +1,13 @@
-"""The scores of a model: of docs, of thousands of docs, and from what is seen at a site on."""
+"""The scores of a model: of docs, of thousands of docs, and from what is seen at a site on.
+
+Beside the scores, a run gives the facts that the readout tells of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,27 +35,49 @@ from kerasight.keras.sites import Site
 from kerasight.keras.traces import WORTH_A_TRACE
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Shaped
 
-__all__ = ["frozen_scores", "scores", "scores_from"]
+__all__ = ["Scored", "frozen_scores", "scored", "scores", "scores_from"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is read from a model's outputs in one run.
+
+    Attributes:
+        scores: The scores, shape ``(docs, classes)``, float32 or float64.
+        facts: What more was read from the outputs, each of shape ``(docs, ...)``.
+    """
+
+    scores: Float[np.ndarray, "docs classes"]
+    facts: Sequence[Shaped[np.ndarray, "docs ..."]]
 
 
 def scores(
     anatomy: Anatomy, inputs: Inputs, *, logits: bool = False
 ) -> Float[np.ndarray, "docs classes"]:
-    """Run a model once: its scores.
+    """The scores alone, as in `scored`."""
+    found, *_ = _run(anatomy, inputs, logits)
+    return as_array(found)
+
+
+def scored(anatomy: Anatomy, inputs: Inputs, *, logits: bool = False) -> Scored:
+    """Run a model once: its scores, and the facts of its readout.
 
     Args:
         anatomy: The model.
         inputs: Its inputs.
         logits: Whether the scores are to be those before the final softmax or sigmoid.
 
-    Returns:
-        Array of shape ``(docs, classes)``, float32 or float64.
-
     Raises:
         RunError: If the output is not one score a class, or the logits cannot be found.
     """
+    found, *facts = _run(anatomy, inputs, logits)
+    return Scored(as_array(found), [as_array(fact) for fact in facts])
+
+
+def _run(anatomy: Anatomy, inputs: Inputs, logits: bool) -> Sequence[Any]:
+    """The scores and the facts of a run, as tensors."""
     check_eager()
     traces, model, docs = anatomy.traces, anatomy.model, len(inputs)
     backend = backends.current()
@@ -59,7 +85,7 @@ def scores(
     key = ("scores", shapes, logits, anatomy.readout.key())
     rows = rows_to_run(traces, key, docs)
     if len(rows) > docs:
-        return scores(anatomy, inputs[rows], logits=logits)[:docs]
+        return [each[:docs] for each in _run(anatomy, inputs[rows], logits)]
 
     def traced() -> Any:
         signature = signature_of(shapes, tensors.leaves)
@@ -84,8 +110,9 @@ def scores(
             if trace is None:
                 raise
             found = trace(*tensors.leaves)
-    classes_in(tuple(found.shape))
-    return as_array(found)
+    classes_in(tuple(found[0].shape))
+    read: Sequence[Any] = found
+    return read
 
 
 # A trace that holds weights has them several times over while it is made.
@@ -143,7 +170,7 @@ def frozen_scores(
         tensors, _ = tensors_of(anatomy, inputs)
         trace = for_all or traced(tensors)
         found = None if trace is None else if_it_can(anatomy, lambda: trace(*tensors.leaves))
-        return as_ever(inputs) if found is None else as_array(found)
+        return as_ever(inputs) if found is None else as_array(found[0])
 
     return run
 
@@ -224,11 +251,16 @@ def _traced_scores(
 
     def run(*leaves: Any) -> Any:
         given = packed(inputs, leaves)
-        return Run(weak_anatomy(), given, logits=logits, weights=weights).scores
+        return _read(Run(weak_anatomy(), given, logits=logits, weights=weights))
 
     variables = () if weights else anatomy.model.variables
     return backends.current().compiled(run, shapes, variables)
 
 
 def _scores_eagerly(anatomy: Anatomy, tensors: Inputs, logits: bool) -> Any:
-    return once_built(anatomy, tensors, lambda: Run(anatomy, tensors, logits=logits).scores)
+    return once_built(anatomy, tensors, lambda: _read(Run(anatomy, tensors, logits=logits)))
+
+
+def _read(run: Run) -> tuple[Any, ...]:
+    """What a run gives: the scores, and the facts."""
+    return (run.scores, *run.facts)

@@ -21,10 +21,11 @@ from kerasight.keras import layers, tokens
 from kerasight.keras.tokens import GradientOfToken
 
 if TYPE_CHECKING:
+    from kerasight.cam.inputs import Inputs
     from kerasight.keras.anatomy import Anatomy
     from kerasight.keras.run import Call
 
-__all__ = ["AXES", "Choice", "Site", "find_site", "guessed", "rows_differ"]
+__all__ = ["AXES", "Choice", "Site", "find_site", "guessed", "rows_differ", "site_of_docs"]
 
 # A name that ends so stands for what goes into a layer, and not for what it puts out.
 _INPUT = ":input"
@@ -109,6 +110,12 @@ def find_site(anatomy: Anatomy, key: int | str | keras.layers.Layer | Site) -> S
     if isinstance(key, str) and key.endswith(_INPUT):
         return Site(anatomy.find(key.removesuffix(_INPUT)), at_input=True)
     return Site(anatomy.find(key))
+
+
+def site_of_docs(anatomy: Anatomy, inputs: Inputs) -> Site:
+    """The docs themselves, as they go into a model."""
+    layout = anatomy.layout_of_docs(tuple(inputs.docs.shape))
+    return Site(anatomy.model, at_input=True, layout=layout)
 
 
 class Choice:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,12 @@ from kerasight.keras import docs as doors
 from kerasight.keras import passes, scoring
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import Terms, record_batch, scores_of
-from kerasight.keras.sites import Site
+from kerasight.keras.sites import Site, site_of_docs
 from kerasight.keras.targets import Target
 from kerasight.progress import progress_bar
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Shaped
+    from jaxtyping import Float, Real, Shaped
 
 __all__ = ["Subject", "noise_for", "parts", "scores_by"]
 
@@ -92,6 +92,17 @@ class Subject:
         docs = self.inputs.docs
         return docs if np.issubdtype(docs.dtype, np.floating) else docs.astype(np.float32)
 
+    def at_doc(self, why: str) -> Subject:
+        """The doc as it is seen by itself, where it goes into the model; ``why`` it is wanted.
+
+        Raises:
+            RunError: If it is a text, or has no gradient to the score.
+        """
+        inputs = self.inputs.with_docs(self.numbers(why))
+        site = site_of_docs(self.anatomy, inputs)
+        seen = record_batch(self.anatomy, inputs, self.target, site, logits=self.request.logits)
+        return replace(self, inputs=inputs, terms=seen.terms(0))
+
     def scores(self, inputs: Inputs) -> Float[np.ndarray, "docs targets"]:
         """The scores of the targets for other docs in the place of this one."""
         request = self.request
@@ -99,6 +110,13 @@ class Subject:
             self.anatomy, inputs, logits=request.logits, batch_size=request.batch_size
         )
         return scores_by(self.target, found)
+
+    def scorer(self, number: int) -> Callable[[Inputs], Float[np.ndarray, "docs targets"]]:
+        """A function that gives `scores`, batch by batch, for so many docs in all."""
+        if number < _MANY:
+            return self.scores
+        score = scoring.frozen_scores(self.anatomy, self.inputs, logits=self.request.logits)
+        return lambda inputs: scores_by(self.target, score(inputs))
 
     def scores_at(
         self, values: Float[np.ndarray, "number *spatial channels"]
@@ -135,7 +153,7 @@ class Subject:
             )
         return gradients
 
-    def with_values(self, values: Float[np.ndarray, "number *spatial channels"]) -> Inputs:
+    def with_values(self, values: Real[np.ndarray, "number *spatial channels"]) -> Inputs:
         """Other docs in the place of this one, where the site is the doc."""
         return self.inputs.with_docs(self.anatomy.docs_of(values, self.inputs.docs.shape))
 
@@ -165,8 +183,10 @@ class Subject:
     @property
     def baseline(self) -> Baseline:
         """What stands for nothing there, as it was asked for."""
-        asked = self.request.baseline
-        return self.request.method.baseline if asked is None else asked
+        asked, method = self.request.baseline, self.request.method
+        if asked is None and method.hides and self.inputs.docs.ndim <= 2:
+            return "zero"  # numbers of different things, or of words, have no mean
+        return method.baseline if asked is None else asked
 
     def baselines(self) -> Float[np.ndarray, "number *spatial channels"] | None:
         """The baselines that were passed as an array; None if none was.
@@ -220,6 +240,9 @@ class Subject:
             leave=False,
         )
 
+
+# From this many docs on it takes less time to compile the weights into the model first.
+_MANY = 1000
 
 # As a share of the range of the values: the lower end of SmoothGrad's 10 to 20 %.
 _NOISE = 0.1

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import keras
 import numpy as np
-from tiny_models import MODELS, doc_for, drawn_by_numpy
+from tiny_models import MODELS, doc_for, drawn_by_numpy, few
 
 import kerasight
 from kerasight.cam.methods import METHODS
@@ -82,8 +82,7 @@ def explain(given: Any) -> dict[str, Any]:
         for method in METHODS:
             if not (method == "finer-cam" and name == "one sigmoid unit"):  # no class to compare
                 asked: dict[str, Any] = {"method": method, "relu": not METHODS[method].is_signed}
-                if METHODS[method].samples:
-                    asked["samples"] = 3
+                asked |= few(method)
                 explained = kerasight.explain_prediction(model, docs[-1:], **asked)
                 keep(f"{name}, {method}", explained)
         if name != "one sigmoid unit":

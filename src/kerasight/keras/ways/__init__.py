@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from kerasight.cam.heatmap import Evidence
 from kerasight.keras.subject import Subject
-from kerasight.keras.ways import gradients, layer
+from kerasight.keras.ways import gradients, layer, masks, optimised
 
 __all__ = ["WAYS", "Way"]
 
@@ -21,8 +21,15 @@ WAYS: dict[str, Way] = {
     "gradients": layer.of_gradients,
     "scores": layer.of_scores_through_channels,
     "drops": layer.of_drops,
+    "places": layer.of_places,
+    "weights": optimised.of_weights,
+    "curvature": layer.of_curvature,
+    "layers": layer.of_one_of_layers,
     "path": gradients.along_path,
     "baselines": gradients.from_baselines,
     "noise": gradients.under_noise,
+    "windows": masks.of_windows,
+    "masks": masks.of_random_masks,
+    "coalitions": masks.of_coalitions,
 }
 """The ways by what a formula needs."""
