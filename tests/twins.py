@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import pytest
 import torch
 from keras import layers
 
@@ -18,16 +17,6 @@ from kerasight.cam.methods import METHODS
 EQUAL = 1e-4
 SIDE = 16
 CLASSES = 5
-
-# What is not there yet, to be taken from until nothing is left: what is there fails as well.
-NOT_YET = {"kernel-shap", "occlusion", "refine-cam", "shapley-cam"}
-
-
-def needs(method: str) -> pytest.MarkDecorator:
-    """A test of a method that waits for it."""
-    return pytest.mark.skipif(
-        method in NOT_YET - METHODS.keys(), reason=f"{method} is not there yet"
-    )
 
 
 class Seen(layers.Layer):

@@ -26,7 +26,7 @@ from pytorch_grad_cam import (
     XGradCAM,
 )
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from twins import CLASSES, EQUAL, SIDE, Twins, distance, make_twins, needs
+from twins import CLASSES, EQUAL, SIDE, Twins, distance, make_twins
 
 from kerasight.cam.maps import normalised, resized, stretched
 from kerasight.cam.methods import eigen_cam
@@ -217,7 +217,6 @@ def test_beside_several_it_weighs_them_alike_as_the_paper_does(twins: Twins, lay
     assert distance(ours, raw, "finer-cam") < EQUAL
 
 
-@needs("refine-cam")
 def test_refine_cam_differs_by_a_stretch_after_maps_are_enlarged() -> None:
     twins = make_twins(scale=1000)
     modules = [twins.twin.get_submodule(layer) for layer in LAYERS]
@@ -238,7 +237,6 @@ def test_refine_cam_differs_by_a_stretch_after_maps_are_enlarged() -> None:
     assert min(stretches) < EQUAL < 0.01 < max(stretches)
 
 
-@needs("shapley-cam")
 @pytest.mark.parametrize("layer", LAYERS)
 def test_shapley_cam_is_the_same(layer: str) -> None:
     # A softmax bends: without it, all second derivatives are zero, and this would be Grad-CAM.

@@ -40,7 +40,6 @@ __all__ = [
     "METHODS",
     "REFERENCES",
     "Method",
-    "Needs",
     "ablation_cam",
     "eigen_cam",
     "eigengrad_cam",
@@ -707,7 +706,7 @@ METHODS: dict[str, Method] = {
 }
 """The methods by the names that ``method`` takes."""
 
-CAMS = tuple(name for name, method in METHODS.items() if method.at != "doc")
+CAMS = tuple(name for name, method in METHODS.items() if method.at in ("layer", "layers"))
 """The names of those that make class activation maps."""
 
 
