@@ -315,15 +315,18 @@ def main() -> None:
     ]
     save(sheet([panels[at : at + 5] for at in range(0, len(panels), 5)]), "methods")
 
-    # Gradients at the input.
-    panels = [
-        Panel(
-            kerasight.show_prediction(model, doc, method=name, logits=True, **house), method.title
-        )
-        for name, method in METHODS.items()
-        if method.at == "doc"
-    ]
-    save(sheet([panels[:4], panels[4:]]), "attributions")
+    # Gradients at the input, and masks.
+    for place, file, width in (("doc", "attributions", 4), ("outside", "masks", 3)):
+        panels = [
+            Panel(
+                kerasight.show_prediction(model, doc, method=name, logits=True, **house),
+                method.title,
+            )
+            for name, method in METHODS.items()
+            if method.at == place
+        ]
+        rows = [panels[:width], panels[width:]]
+        save(sheet([row for row in rows if row]), file)
 
     # Several methods on one picture.
     compared = kerasight.compare(

@@ -17,6 +17,9 @@ from kerasight.cam.methods import METHODS
 CLASSES = 3
 SIDE = 8
 
+# The methods that take any model that has a map, and not transformers alone.
+ON_ANY_MODEL = tuple(name for name, method in METHODS.items() if method.at != "blocks")
+
 
 def make_doc(shape: tuple[int, ...] = (1, SIDE, SIDE, 3), seed: int = 0) -> np.ndarray:
     """A picture of noise in [0, 1)."""

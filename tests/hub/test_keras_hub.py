@@ -272,3 +272,16 @@ def test_what_a_preprocessor_makes_of_a_picture_is_explained() -> None:
         warnings.simplefilter("ignore", kerasight.HeatmapWarning)
         expl = kerasight.explain_prediction(task, doc)
     assert expl.image.size == (28, 28)
+
+
+@pytest.mark.parametrize("method", ["attention-rollout", "chefer", "beyond-intuition", "legrad"])
+def test_the_attention_of_all_blocks_is_seen(method: str) -> None:
+    for model, grid in ((vit(), (7, 7)), (deit(), (7, 7)), (dino(2), (5, 5))):
+        doc = make_doc((1, *model.input_shape[1:]))
+        expl = kerasight.explain_prediction(model, doc, method=method, targets=[0])
+        assert expl.targets[0].heatmap.shape == grid
+        assert expl.targets[0].score == pytest.approx(float(model(doc)[0, 0]), abs=1e-5)
+    for model in (swin(), dino(3)):
+        doc = make_doc((1, *model.input_shape[1:]))
+        with pytest.raises(ValueError, match=r"attention of layer .* cannot be seen.*hirescam"):
+            kerasight.explain_prediction(model, doc, method=method)

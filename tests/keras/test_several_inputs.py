@@ -9,11 +9,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as kl
-from tiny_models import few, make_doc
+from tiny_models import ON_ANY_MODEL, few, make_doc
 
 import kerasight
 from kerasight import metrics
-from kerasight.cam.methods import METHODS
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.docs import inputs_of
 from kerasight.keras.record import record_batch
@@ -93,7 +92,7 @@ def test_more_than_the_model_takes_is_left_out() -> None:
     assert kerasight.explain_prediction(aged(as_dict), more).layer == "map"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ON_ANY_MODEL)
 @pytest.mark.parametrize("smooth", [None, 2])
 def test_whatever_changes_the_picture_leaves_the_others(method: str, smooth: int | None) -> None:
     model, changed = aged(as_list, Three()), [IMAGE, AGE + 1]

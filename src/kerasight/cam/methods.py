@@ -12,14 +12,13 @@ A new method is one function, and one line in `METHODS`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kerasight.cam import attributions, masking
+from kerasight.cam import attention, attributions, masking
 from kerasight.cam.maps import (
     channel_weights,
     checked_terms,
@@ -32,7 +31,7 @@ from kerasight.cam.maps import (
 from kerasight.checks import one_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64, Real
+    from jaxtyping import Float64, Real
 
 __all__ = [
     "ALPHA",
@@ -40,6 +39,7 @@ __all__ = [
     "METHODS",
     "REFERENCES",
     "Method",
+    "Needs",
     "ablation_cam",
     "eigen_cam",
     "eigengrad_cam",
@@ -51,7 +51,6 @@ __all__ = [
     "layercam",
     "opti_cam",
     "recipro_cam",
-    "recipro_masks",
     "refine_cam",
     "score_cam",
     "shapley_cam",
@@ -429,7 +428,7 @@ def recipro_cam(
 
     .. math:: y_i - \min_j y_j, \qquad y_i = y(A \odot M_i)
 
-    with :math:`M_i` the mask of `recipro_masks` that keeps place :math:`i` and sets all others to
+    with :math:`M_i` the mask that keeps place :math:`i` and sets all others to
     zero. The place that scores least is the line of zero, as in the paper, which scales to [0, 1].
 
     The paper has a second form, whose masks reach into the 3 x 3 neighbours of a place with the
@@ -450,20 +449,6 @@ def recipro_cam(
     _, scores = map(_float64, checked_terms(activations, place_scores=place_scores))
     evidence: np.ndarray = scores - scores.min()
     return evidence
-
-
-def recipro_masks(spatial: Sequence[int]) -> Float32[np.ndarray, " places *spatial"]:
-    """The masks of `recipro_cam`: each keeps one place.
-
-    Args:
-        spatial: The length of each axis of space.
-
-    Returns:
-        float32 array of shape ``(places, *spatial)``, 1 at the place and 0 elsewhere, with places
-        in the order of ``place_scores.ravel()``.
-    """
-    places = math.prod(spatial)
-    return np.eye(places, dtype=np.float32).reshape(places, *spatial)
 
 
 def opti_cam(
@@ -517,9 +502,12 @@ Needs = Literal[
     "windows",
     "masks",
     "coalitions",
+    "attention",
+    "attention gradients",
+    "gradients by block",
 ]
 
-Place = Literal["layer", "layers", "doc", "outside"]
+Place = Literal["layer", "layers", "doc", "outside", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -535,10 +523,13 @@ class Method:
             in `ablation_cam`; the scores of ``"places"``, as in `recipro_cam`; the ``"weights"`` of
             `opti_cam`; the ``"curvature"`` of the score beside its gradients, as in `shapley_cam`;
             the maps of ``"layers"``, as in `refine_cam`; ``"nothing"``; the gradients along a
-            ``"path"`` from a baseline, or from many ``"baselines"``; or those of copies with
-            ``"noise"``.
+            ``"path"`` from a baseline, or from many ``"baselines"``; those of copies with
+            ``"noise"``; the scores with ``"windows"``, random ``"masks"`` or ``"coalitions"`` of
+            segments hidden; the ``"attention"`` of all blocks of a transformer; the ``"attention
+            gradients"`` as well; or ``"gradients by block"``, as in `attention.legrad`.
         at: Where it looks, if no layer is asked for: at a ``"layer"`` that still has places, at
-            the ``"layers"`` that end at that one, or at the ``"doc"``.
+            the ``"layers"`` that end at that one, or at the ``"doc"``; or from ``"outside"``, or at
+            all ``"blocks"`` of a transformer, where no layer can be asked for.
         is_signed: Whether its evidence is negative where a place speaks against the class, which
             ``relu=False`` shows.
         is_of_class: Whether it depends on the class.
@@ -565,7 +556,7 @@ class Method:
     @property
     def is_slow(self) -> bool:
         """Whether it runs the model more than once for each layer that it looks at."""
-        return self.needs not in ("gradients", "nothing", "layers")
+        return self.at != "blocks" and self.needs not in ("gradients", "nothing", "layers")
 
     @property
     def takes_gradients(self) -> bool:
@@ -575,7 +566,7 @@ class Method:
     @property
     def sees_layers(self) -> bool:
         """Whether it can look at a layer."""
-        return self.at != "outside"
+        return self.at not in ("outside", "blocks")
 
     @property
     def hides(self) -> bool:
@@ -701,6 +692,26 @@ METHODS: dict[str, Method] = {
             "outside",
             samples=1000,
             baseline="mean",
+        ),
+        Method(
+            "attention-rollout",
+            "Attention rollout",
+            attention.attention_rollout,
+            "attention",
+            "blocks",
+            is_signed=False,
+            is_of_class=False,
+            has_counterfactual=False,
+        ),
+        *(
+            Method(name, title, formula, "attention gradients", "blocks", is_signed=False)
+            for name, title, formula in (
+                ("chefer", "Chefer", attention.chefer),
+                ("beyond-intuition", "Beyond Intuition", attention.beyond_intuition),
+            )
+        ),
+        Method(
+            "legrad", "LeGrad", attention.legrad, "gradients by block", "blocks", is_signed=False
         ),
     )
 }

@@ -121,6 +121,9 @@ class Request:
             ``"kernel-shap"``, in `kerasight.cam.masking`. They need no gradients and no layer, run
             the model once for each window, mask or coalition, and have the resolution of the doc,
             or the words of a text.
+            Or, of a transformer, what all its blocks attend to: ``"attention-rollout"``,
+            ``"chefer"``, ``"beyond-intuition"`` or ``"legrad"``, in one pass:
+            `kerasight.cam.attention` has these, and they take no ``layer``.
         logits: Whether to explain the score before the final softmax or sigmoid, as the Grad-CAM
             paper does; it also helps if a probability is saturated. The model does not change.
             ``score`` is then the logit. A model that ends in neither is explained as it is.
@@ -129,13 +132,13 @@ class Request:
             [-1, 1]. Not with methods whose evidence is never negative: ``"grad-cam++"``,
             ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"refine-cam"``,
             ``"recipro-cam"``, ``"opti-cam"``, ``"saliency"``, ``"smoothgrad"``,
-            ``"smoothgrad-squared"`` and ``"vargrad"``.
+            ``"smoothgrad-squared"``, ``"vargrad"``, and those of attention.
         counterfactual: Whether to show what speaks against the class, as the paper's
             counterfactual explanations: the gradient is negated. For a head of one sigmoid unit,
             this is what speaks for the other class; ``targets=[0]`` is always the unit. Not with
             ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``, ``"recipro-cam"``,
-            ``"opti-cam"``, ``"saliency"``, ``"smoothgrad"``, ``"smoothgrad-squared"`` and
-            ``"vargrad"``.
+            ``"opti-cam"``, ``"saliency"``, ``"smoothgrad"``, ``"smoothgrad-squared"``,
+            ``"vargrad"`` and ``"attention-rollout"``.
         alpha: Only with ``"finer-cam"``: the share of the other classes' scores to subtract, at
             least 0, the paper's gamma. None is the paper's 0.6; 0 is Grad-CAM.
         references: Only with ``"finer-cam"``: the classes to compare with. A number takes that many

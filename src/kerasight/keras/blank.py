@@ -48,7 +48,8 @@ def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: Inputs) -> str
     request, evidence = explainer.request, heatmap.evidence
     if request.method.at == "outside":
         return _why_from_outside(heatmap, label, explainer, doc)
-    blank = f"the heatmap of {label} at layer {heatmap.path!r} is blank or nearly so: "
+    at = f" at layer {heatmap.path!r}" if heatmap.path else ""
+    blank = f"the heatmap of {label}{at} is blank or nearly so: "
     if heatmap.is_of_zeros:
         return blank + "the layer's output is zero everywhere; try another layer, or another input"
     is_of_tokens = heatmap.site is not None and heatmap.site.layout.grid
@@ -67,9 +68,11 @@ def _why(heatmap: Heatmap, label: str, explainer: Explainer, doc: Inputs) -> str
             "probability hardly changes whatever the layer puts out"
         )
     else:
-        reason = "the score hardly depends on this layer, its gradients nearly vanish"
+        what = "this layer" if heatmap.path else "what was seen"
+        reason = f"the score hardly depends on {what}, its gradients nearly vanish"
     remedy, note = _remedy(heatmap, explainer, doc)
-    return f"{blank}{reason}; {remedy or 'try another class, or another layer'}{note}"
+    other = "another class, or another layer" if heatmap.path else "another class"
+    return f"{blank}{reason}; {remedy or f'try {other}'}{note}"
 
 
 def _why_from_outside(heatmap: Heatmap, label: str, explainer: Explainer, doc: Inputs) -> str:

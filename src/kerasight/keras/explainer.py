@@ -39,7 +39,13 @@ from kerasight.checks import is_real
 from kerasight.keras import blank, passes, running, sites
 from kerasight.keras import docs as doors
 from kerasight.keras.anatomy import Anatomy
-from kerasight.keras.record import Record, Terms, record_batch, record_from_outside
+from kerasight.keras.record import (
+    Record,
+    Terms,
+    record_batch,
+    record_blocks,
+    record_from_outside,
+)
 from kerasight.keras.subject import Subject, noise_for, parts
 from kerasight.keras.targets import Contrast, Negative, Target
 from kerasight.keras.ways import WAYS
@@ -94,6 +100,11 @@ class Explainer:
     tokens: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.request.method.at == "blocks" and self.layer is not None:
+            raise ValueError(
+                f"method {self.request.method.name!r} looks at all blocks of a transformer, and "
+                "has no use for layer"
+            )
         check_names(self.names)
         if isinstance(self.layer, list) and not self.layer:
             raise ValueError("layer must hold at least one layer, got an empty list")
@@ -223,7 +234,7 @@ class Explainer:
         Args:
             inputs: The docs.
             target: What to differentiate.
-            site: Where to look.
+            site: Where to look; of a method that looks at all blocks, it does not count.
             needs_gradients: As in `record_batch`; None asks the method.
 
         Raises:
@@ -232,6 +243,15 @@ class Explainer:
         request = self.request
         if request.method.at == "outside":
             return record_from_outside(self.anatomy, inputs, target, logits=request.logits)
+        if request.method.at == "blocks":
+            return record_blocks(
+                self.anatomy,
+                inputs,
+                target,
+                logits=request.logits,
+                needs=request.method.needs,
+                grid=request.grid,
+            )
         if needs_gradients is None:
             # Where the site is chosen, that it has a gradient is what tells it from others.
             needs_gradients = site is None or request.method.takes_gradients
@@ -451,7 +471,7 @@ class Look:
                 target=term.target,
                 scores=term.scores,
                 rivals=term.rivals,
-                site=term.site,
+                site=None if request.method.at == "blocks" else term.site,
                 path=term.path,
                 is_of_zeros=not term.activations.any(),
                 total=one.total,
@@ -500,7 +520,8 @@ def _description(heatmap: Heatmap, explainer: Explainer, kind: str | None) -> st
     if not request.relu:
         speaks += f", and below zero what {verbs[1]} it"
     if not request.method.is_of_class:
-        speaks = "the layer responds to most, whatever the class"
+        does = "blocks attend" if request.method.at == "blocks" else "layer responds"
+        speaks = f"the {does} to most, whatever the class"
     where = "image" if kind == "picture" else kind
     text = f"{request.method.title}: where in the {where} lies what {speaks}.\n"
     if kind == "picture":

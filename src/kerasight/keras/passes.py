@@ -46,7 +46,16 @@ from kerasight.keras.traces import WORTH_A_TRACE
 if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
 
-__all__ = ["Pass", "gradients_from", "look", "maps_before"]
+__all__ = [
+    "Pass",
+    "classes_of_run",
+    "gradients_from",
+    "is_finite",
+    "look",
+    "maps_before",
+    "scales",
+    "typed",
+]
 
 # float16 has no numbers between 0 and 6e-8, where the gradients of a probability often lie. So the
 # score is multiplied first, by the greatest of these at which no gradient overflows.
@@ -146,7 +155,7 @@ def look(
         key, asked = counted(site), target
         if classes is not None and not backend.compiles_for_any_size:
             asked = target.check(classes)  # there may be fewer than are asked for
-        arrays = [_typed(leaf) for leaf in asked.leaves()]
+        arrays = [typed(leaf) for leaf in asked.leaves()]
         of_target = [
             (shape, str(array.dtype)) for shape, array in zip(asked.shapes(), arrays, strict=True)
         ]
@@ -256,7 +265,7 @@ def gradients_from(
     check_eager()
     traces, backend = anatomy.traces, backends.current()
     _, shapes = tensors_of(anatomy, inputs)
-    arrays = [_typed(leaf) for leaf in target.leaves()]
+    arrays = [typed(leaf) for leaf in target.leaves()]
     key = ("gradients from", site.key(), shapes, logits, target.kind(), anatomy.readout.key())
     weak_anatomy, weak_site = weak(anatomy), site.weak()
     number = len(inputs.leaves)
@@ -268,12 +277,12 @@ def gradients_from(
         position = next(at for at, seen in enumerate(run.watched) if seen is not None)
         explained = target.with_leaves(given[number:])
         found = None
-        scales = _scales(run)
+        multiples = scales(run)
         if not backend.is_eager():  # one at which hardly anything overflows
-            scales = scales[-2:-1] or scales
-        for scale in scales:
+            multiples = multiples[-2:-1] or multiples
+        for scale in multiples:
             found = _gradients(run, linear, position, explained, scale)
-            if found is None or not backend.is_eager() or _is_finite(found):
+            if found is None or not backend.is_eager() or is_finite(found):
                 break
         return ops.zeros((target.number, *outputs.shape)) if found is None else found
 
@@ -403,7 +412,7 @@ class _Trace:
                 return _linear(anatomy, docs, logits, choice.wanted, guess)
 
             def settled(run: Run) -> Target:
-                self.classes = _classes_of(run, docs.docs.shape[0])
+                self.classes = classes_of_run(run, docs.docs.shape[0])
                 try:
                     checked = target.check(self.classes)
                 except ValueError as error:
@@ -425,7 +434,7 @@ class _Trace:
                 raise _UntoldError  # the eager pass reports that there is no gradient
             is_known = choice.wanted is not None and choice.wanted.call is not None
             self.site = weak_site if is_known and weak_site is not None else seen.site.weak()
-            self._scales, self._settled = _scales(seen.run), seen.target
+            self._scales, self._settled = scales(seen.run), seen.target
             activations = seen.run.watched[seen.position]
             leaves = seen.target.leaves()
             self._leaves = len(leaves)
@@ -446,11 +455,11 @@ class _Trace:
 
     def run(self, tensors: Inputs, target: Target) -> Pass:
         """Run the pass."""
-        arrays = [_typed(leaf) for leaf in target.check(self.classes).leaves()]
+        arrays = [typed(leaf) for leaf in target.check(self.classes).leaves()]
         for place, scale in enumerate(self._scales):
             first, *last = self._tensors(np.asarray(scale, np.float32), *arrays)
             seen, gradients, scores, *rest = self._function(first, *tensors.leaves, *last)
-            if len(self._scales) == 1 or _is_finite(gradients):
+            if len(self._scales) == 1 or is_finite(gradients):
                 # One that overflowed would most likely do so again.
                 self._scales = self._scales[place:]
                 break
@@ -511,14 +520,14 @@ def _look_at_each_operation(
         )
 
     def settled(run: Run) -> Target:
-        return target.check(_classes_of(run, len(tensors))).settled(run.scores)
+        return target.check(classes_of_run(run, len(tensors))).settled(run.scores)
 
     def gradients_at(run: Run, linear: Linear, position: int, target: Target) -> Any:
         found = None
-        for scale in _scales(run):
+        for scale in scales(run):
             with in_plain_words(anatomy.model):
                 found = _gradients(run, linear, position, target, scale)
-            if found is None or _is_finite(found):
+            if found is None or is_finite(found):
                 break
         return found
 
@@ -605,7 +614,7 @@ def _seen(
         seed = np.zeros((1, *output.shape))
         seed[0, :, number] = np.random.default_rng(0).normal(size=output.shape[2])
         seeds = ops.convert_to_tensor(seed, output.dtype)
-        found = linear.pullback(seeds, 1 + tokens, position)
+        (found,) = linear.pullback(seeds, 1 + tokens, [position])
         return None if found is None else as_array(found[0])
 
     if choice.wanted is None and any(call.has_tokens for call in run.calls):
@@ -710,11 +719,11 @@ def _gradients(run: Run, linear: Linear, position: int, target: Target, scale: A
     As no doc's score depends on another doc, the gradients of all docs come from one pullback.
     """
     seeds = target.seed(run.scores) * ops.cast(scale, run.scores.dtype)
-    found = linear.pullback(seeds, 0, position)
+    (found,) = linear.pullback(seeds, 0, [position])
     return None if found is None else found / ops.cast(scale, found.dtype)
 
 
-def _scales(run: Run) -> tuple[float, ...]:
+def scales(run: Run) -> tuple[float, ...]:
     """The multiples of the scores to try, one after the other, until nothing overflows."""
     return _FLOAT16_SCALES if run.is_float16 else (1.0,)
 
@@ -723,7 +732,7 @@ def _scales(run: Run) -> tuple[float, ...]:
 _CLASSES = "classes"
 
 
-def _typed(leaf: Any) -> np.ndarray:
+def typed(leaf: Any) -> Shaped[np.ndarray, " ..."]:
     """An array of a target, in a type that compiled functions take."""
     if np.issubdtype(leaf.dtype, np.floating):
         return np.asarray(leaf, np.float32)
@@ -731,7 +740,7 @@ def _typed(leaf: Any) -> np.ndarray:
     return np.asarray(np.clip(leaf, known.min, known.max), np.int32)
 
 
-def _classes_of(run: Run, docs: int | None) -> int:
+def classes_of_run(run: Run, docs: int | None) -> int:
     """The number of classes that a run has scores of, a row for each of the docs."""
     classes = classes_in(tuple(run.scores.shape))
     rows = run.scores.shape[0]
@@ -743,5 +752,6 @@ def _classes_of(run: Run, docs: int | None) -> int:
     return classes
 
 
-def _is_finite(values: Any) -> bool:
+def is_finite(values: Any) -> bool:
+    """Whether there is neither NaN nor infinity in a tensor."""
     return bool(ops.all(ops.isfinite(values)))

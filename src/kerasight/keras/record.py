@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
@@ -16,6 +16,7 @@ from kerasight.cam.layout import CHANNELS_LAST, Layout
 from kerasight.checks import is_real
 from kerasight.keras import passes, scoring
 from kerasight.keras.anatomy import Anatomy
+from kerasight.keras.blocks import Blocks, layout_of_blocks, look_at_blocks
 from kerasight.keras.sites import AXES, Choice, Site, rows_differ
 from kerasight.keras.targets import Classes, Target
 from kerasight.keras.wanted import target_index
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 __all__ = [
     "NothingToSeeError",
     "Record",
+    "RecordOfBlocks",
     "Terms",
     "record",
     "record_batch",
+    "record_blocks",
     "record_from_outside",
     "scorer",
     "scores_of",
@@ -54,6 +57,10 @@ class Terms:
         path: What that is called: the layer's path in the model.
         before: The tokens of no place that come before those of the map, shape ``(prefix,
             channels)``; none if it is no map of tokens.
+        attentions: Where all blocks of a transformer were looked at, what each attends to, shape
+            ``(heads, tokens, tokens)``.
+        slopes: Gradients of what is explained with respect to them, as far as they are needed.
+        readers: How much is read of each token behind the last block.
     """
 
     activations: Float[np.ndarray, "*spatial channels"]
@@ -64,6 +71,9 @@ class Terms:
     site: Site
     path: str
     before: Float[np.ndarray, "prefix channels"]
+    attentions: Sequence[Float[np.ndarray, "_ tokens tokens"]] = ()
+    slopes: Sequence[Float[np.ndarray, "_ tokens tokens"]] = ()
+    readers: Float[np.ndarray, " tokens"] | None = None
 
     @property
     def layer(self) -> keras.layers.Layer:
@@ -100,13 +110,15 @@ class Record:
     before: Float[np.ndarray, "docs prefix channels"]
     facts: Sequence[Shaped[np.ndarray, "docs ..."]] = ()
 
+    _where: ClassVar[str] = "the doc"
+
     def terms(self, doc: int) -> list[Terms]:
         """The terms of a doc, one for each of its targets.
 
         Raises:
             DocError: If there is NaN or infinity in them, or a class has no rivals but itself.
         """
-        where = f"layer {self.path!r}" if self.path else "the doc"
+        where = f"layer {self.path!r}" if self.path else self._where
         for what, values in (
             ("output", self.activations[doc]),
             ("gradient", self.gradients[:, doc]),
@@ -142,6 +154,40 @@ class Record:
                 "itself; pass others"
             )
         return tuple(sorted(found, key=lambda rival: -self.scores[doc, rival]))
+
+
+@dataclass(frozen=True)
+class RecordOfBlocks(Record):
+    """A pass over a batch of docs that saw all blocks of a transformer.
+
+    What was seen at its site is how much each head of the last block attends to each place, the
+    mean over the tokens that ask.
+
+    Attributes:
+        blocks: What each block attends to.
+        readers: How much is read of each token behind the last block, shape ``(targets, docs,
+            tokens)``.
+    """
+
+    blocks: Blocks | None = None
+    readers: Float[np.ndarray, "targets docs tokens"] | None = None
+
+    _where: ClassVar[str] = "the blocks"
+
+    def terms(self, doc: int) -> list[Terms]:
+        """As `Record.terms`, and with what all blocks attend to."""
+        blocks, readers = self.blocks, self.readers
+        assert blocks is not None
+        assert readers is not None
+        return [
+            replace(
+                one,
+                attentions=[block[doc] for block in blocks.attentions],
+                slopes=[block[rank, doc] for block in blocks.gradients],
+                readers=readers[rank, doc],
+            )
+            for rank, one in enumerate(super().terms(doc))
+        ]
 
 
 def record(
@@ -286,6 +332,50 @@ def record_from_outside(
         scores=read.scores,
         before=_of_no_place(places, CHANNELS_LAST),
         facts=read.facts,
+    )
+
+
+def record_blocks(
+    anatomy: Anatomy,
+    inputs: Inputs,
+    target: Target,
+    *,
+    logits: bool = False,
+    needs: str,
+    grid: tuple[int, ...] | None = None,
+) -> RecordOfBlocks:
+    """Run a model once, and see all blocks of a transformer.
+
+    Args:
+        anatomy: The model.
+        inputs: Its inputs.
+        target: What to explain.
+        logits: Whether the scores are to be those before the final softmax or sigmoid.
+        needs: As in `look_at_blocks`.
+        grid: The grid that tokens are the cells of; None if that is to be found out.
+
+    Raises:
+        RunError: If the attention of the model cannot be seen, or does not go from block to block;
+            if it cannot be told where in the doc the tokens are.
+    """
+    blocks = look_at_blocks(anatomy, inputs, target, logits=logits, needs=needs)
+    layout = layout_of_blocks(anatomy, inputs, blocks.tokens, grid)
+    activations = np.moveaxis(blocks.attentions[-1].mean(axis=2), 1, -1)
+    if blocks.gradients:
+        gradients = np.moveaxis(blocks.gradients[-1].mean(axis=3), 2, -1)
+    else:
+        gradients = np.zeros((blocks.target.number, *activations.shape), activations.dtype)
+    return RecordOfBlocks(
+        site=Site(anatomy.model, layout=layout),
+        path="",
+        activations=layout.unfold(activations),
+        gradients=layout.unfold(gradients, axis=1),
+        target=blocks.target,
+        scores=blocks.scores,
+        before=_of_no_place(activations, layout),
+        facts=blocks.facts,
+        blocks=blocks,
+        readers=blocks.readers(needs != "attention"),
     )
 
 

@@ -20,6 +20,7 @@ from keras import ops, tree
 from kerasight.base import RunError
 from kerasight.cam.inputs import Inputs, names_of
 from kerasight.keras import backends
+from kerasight.keras.attention import Attention
 from kerasight.keras.logits import HiddenLogitsError, logits_of
 from kerasight.keras.tap import tapped
 from kerasight.keras.traces import outer_scope
@@ -102,6 +103,7 @@ class Run:
         replacement: Any = None,
         is_linearised: bool = True,
         weights: Weights = (),
+        attention: Attention | None = None,
     ) -> None:
         """Run a model in inference mode, so that nothing that it does to itself lasts.
 
@@ -116,6 +118,7 @@ class Run:
             replacement: The tensor that goes on in the place of what is seen at ``wanted``.
             is_linearised: Whether ``watch`` is that of `Backend.linearise`.
             weights: The values that variables have in this run.
+            attention: What is to see the attention of the model, in the place of ``watch``.
         """
         self.calls: list[Call] = []
         self.watched: list[Any] = []
@@ -147,22 +150,32 @@ class Run:
             ends.append((given, output))
 
         is_settled = wanted is not None and wanted.is_settled
+        first = anatomy.compiled_calls
+        see: Any = _pass_on
+        enter: Any = None
+        settings: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if attention is not None:
+            first = [*first, *attention.layers]
+            see, enter, settings = attention.see, attention.enter, attention.leaving_settings()
+        elif watch is not None:
+            first = self._first_tapped(anatomy, is_settled)
+            see, enter = self._see_output, self._see_inputs
         tap = tapped(
-            anatomy.compiled_calls if watch is None else self._first_tapped(anatomy, is_settled),
-            _pass_on if watch is None else self._see_output,
+            first,
+            see,
             children=(
                 None
                 if watch is None or is_settled or self._sees_doc
                 else anatomy.children_with_maps
             ),
-            enter=None if watch is None else self._see_inputs,
+            enter=enter,
             ends=anatomy.ends if logits else (),
             activated=activated,
         )
         if self._sees_doc:  # and not what layers put out
             self.is_float16 = any(one.compute_dtype == "float16" for one in anatomy.all)
-        is_linearised &= watch is not None
-        with tap, changing_nothing(anatomy, weights, is_linearised, logits):
+        is_linearised &= watch is not None or attention is not None
+        with settings, tap, changing_nothing(anatomy, weights, is_linearised, logits):
             outputs = _readable(anatomy, outputs_of(anatomy.model, inputs))
 
         for output in tree.flatten(outputs):
@@ -183,6 +196,7 @@ class Run:
         except ValueError as error:  # the outputs are not such as the readout needs
             raise RunError(f"model {anatomy.model.name!r}: {error}") from error
         self.is_float16 |= _type_of(scores) == "float16"
+        self.is_float16 |= attention is not None and attention.is_float16
         # Of one class, some models leave out the axis.
         scores = ops.expand_dims(scores, -1) if len(scores.shape) == 1 else scores
         self.scores = ops.cast(scores, _wide(scores))

@@ -200,7 +200,7 @@ class Choice:
             return []
 
         def layout_at(at: int) -> Layout | None:
-            return self._layout_of_tokens(calls, at)
+            return self._layout_of_tokens(calls, at, calls[at].shape[1])
 
         are_mixed = None
         if position is not None:
@@ -229,21 +229,25 @@ class Choice:
             f"model {model!r} looks at tokens, {last.shape[1]} of them in what layer {name!r} puts "
             f"out, for a doc of size {readable(self.size)}"
         )
-        if self.grid is not None:
-            return (
-                f"{what}, and grid={self.grid} does not fit: it must have as many cells as there "
-                "are tokens, less a few of no place, such as a class token"
-            )
         other = ""
-        if position is not None:
+        if position is not None and self.grid is None:
             before = self.site(calls, position).path(self._anatomy)
             other = (
                 f"; to see the map before them all the same, which is not where the model looked, "
                 f"pass layer={before!r}"
             )
+        return self._why_not_on_grid(what) + other
+
+    def _why_not_on_grid(self, what: str) -> str:
+        """Why tokens cannot be laid out, after ``what`` they are."""
+        if self.grid is not None:
+            return (
+                f"{what}, and grid={self.grid} does not fit: it must have as many cells as there "
+                "are tokens, less a few of no place, such as a class token"
+            )
         return (
             f"{what}, and it cannot be told where in the doc they are; pass grid=(rows, columns), "
-            f"the cells that it is cut into{other}"
+            "the cells that it is cut into"
         )
 
     def token_source(self, calls: Sequence[Call], position: int) -> int:
@@ -275,7 +279,7 @@ class Choice:
             return self.wanted.layout
         call = calls[position]
         if call.has_tokens:
-            of_tokens = self._layout_of_tokens(calls, position)
+            of_tokens = self._layout_of_tokens(calls, position, call.shape[1])
             if of_tokens is not None:
                 return of_tokens
         return (
@@ -285,15 +289,41 @@ class Choice:
             or self._anatomy.layout_of(call.layer)
         )
 
-    def _layout_of_tokens(self, calls: Sequence[Call], position: int) -> Layout | None:
-        """The layout of the tokens at a position; None if they cannot be laid out."""
+    def layout_of_blocks(self, calls: Sequence[Call], number: int) -> Layout:
+        """The layout of the tokens that all blocks of a transformer attend to.
+
+        Args:
+            calls: The calls of a run.
+            number: How many tokens there are.
+
+        Raises:
+            RunError: If it cannot be told where in the doc they are.
+        """
+        if len(self.size) > 1:
+            sizes = [call.shape[1] if call.has_tokens else None for call in calls]
+            last = next((at for at in reversed(range(len(calls))) if sizes[at] == number), None)
+            found = self._layout_of_tokens(calls, len(calls) if last is None else last, number)
+        else:
+            # Each step may be a token, or each cell of a map that strides and pooling made of them.
+            maps = [call.shape[1:2] for call in calls if call.has_rank_of_maps]
+            steps = tuple(length or 1 for length in self.size)
+            found = tokens.layout_of_tokens(number, [steps, *maps], steps, (), self.grid)
+        if found is None:
+            what = (
+                f"the blocks of model {self._anatomy.model.name!r} attend to {number} tokens, for "
+                f"a doc of size {readable(self.size)}"
+            )
+            raise RunError(self._why_not_on_grid(what))
+        return found
+
+    def _layout_of_tokens(self, calls: Sequence[Call], position: int, number: int) -> Layout | None:
+        """The layout of so many tokens at a position; None if they cannot be laid out."""
         maps = [
             self.layout(calls, at).spatial(calls[at].shape)
             for at in reversed(range(position))
             if calls[at].has_rank_of_maps and _is_of_a_picture(calls, at)
         ]
         patches = [getattr(one, "patch_size", None) for one in self._anatomy.all]
-        number = calls[position].shape[1]
         return tokens.layout_of_tokens(number, maps, self.size, patches, self.grid)
 
     def _is_map(self, calls: Sequence[Call], docs: int) -> Callable[[int], bool]:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import keras
 import numpy as np
-from tiny_models import MODELS, doc_for, drawn_by_numpy, few
+from tiny_models import MODELS, ON_ANY_MODEL, doc_for, drawn_by_numpy, few
 
 import kerasight
 from kerasight.cam.methods import METHODS
@@ -72,14 +72,14 @@ def explain(given: Any) -> dict[str, Any]:
             found[f"{what}, heatmap {place}"] = target.heatmap
             found[f"{what}, score {place}"] = np.array([target.score])
             found[f"{what}, class and layer {place}"] = np.array(
-                [str(target.target), explained.layer]
+                [str(target.target), explained.layer or ""]
             )
 
     for name in MODELS:
         model, docs = MODELS[name](), given[f"{name}, docs"]
         model(docs[:1])
         model.set_weights(list(weights(given, name)))
-        for method in METHODS:
+        for method in ON_ANY_MODEL:
             if not (method == "finer-cam" and name == "one sigmoid unit"):  # no class to compare
                 asked: dict[str, Any] = {"method": method, "relu": not METHODS[method].is_signed}
                 asked |= few(method)

@@ -61,8 +61,13 @@ def agree(answers: dict[str, dict[str, Any]], names: re.Pattern[str], atol: floa
                 np.testing.assert_allclose(found[what], expected[what], atol=atol, err_msg=what)
 
 
+OF_DIFFERENCES = ".*, (shapley-cam|recipro-cam|occlusion|rise|kernel-shap),"
+
+
 def test_tiny_models_are_explained_alike(answers: dict[str, dict[str, Any]]) -> None:
-    agree(answers, re.compile("(?!MobileNet|the photo)"), 1e-5)
+    agree(answers, re.compile(f"(?!MobileNet|the photo|{OF_DIFFERENCES})"), 1e-5)
+    # In these, the rounding of small differences is scaled up with them.
+    agree(answers, re.compile(OF_DIFFERENCES), 1e-4)
 
 
 def test_a_whole_model_of_keras_is_explained_alike(answers: dict[str, dict[str, Any]]) -> None:

@@ -46,15 +46,15 @@ class Linear:
         outputs: What the function returned to be differentiated, with values where operations run
             at once.
         sources: What it returned to differentiate by, so too.
-        pullback: ``pullback(seeds, output, source)``: the gradients of the output at a position,
+        pullback: ``pullback(seeds, output, sources)``: the gradients of the output at a position,
             weighed by each of ``seeds``, shape ``(seeds, *output.shape)``, with respect to the
-            source at a position: shape ``(seeds, *source.shape)``; None if the one does not depend
-            on the other.
+            sources at some positions, all of them by one way back: a list with one of shape
+            ``(seeds, *source.shape)`` for each; None if the output does not depend on it.
     """
 
     outputs: Sequence[Any]
     sources: Sequence[Any]
-    pullback: Callable[[Any, int, int], Any]
+    pullback: Callable[[Any, int, Sequence[int]], list[Any]]
 
 
 class Backend(Protocol):

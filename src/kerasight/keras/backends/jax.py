@@ -69,14 +69,16 @@ def linearise(
     are_themselves = [is_itself for _, _, is_itself in watched]
     watched.clear()
 
-    def pullback(given: Any, output: int, source: int) -> Any:
-        number, back_from = of_sources[source], None
-        if are_themselves[number]:
-            noting = _noting(gradients, number)
-            back_from = through_all_uses(function, output, source, len(sources), noting)
+    def pullback(given: Any, output: int, of: Sequence[int]) -> list[Any]:
+        if len(of) > 1 and any(are_themselves[of_sources[source]] for source in of):
+            return [pullback(given, output, [source])[0] for source in of]
+        numbers, back_from = [of_sources[source] for source in of], None
+        if are_themselves[numbers[0]]:
+            noting = _noting(gradients, numbers[0])
+            back_from = through_all_uses(function, output, of[0], len(sources), noting)
         some = [(at, one) for at, one in enumerate(outputs) if one is not None]
         zeros = [(at, zero_from_primal(one, symbolic_zeros=True)) for at, one in some]
-        found = []
+        found: list[list[Any]] = [[] for _ in of]
         for seed in given:
             gradients.clear()
             if back_from is not None:
@@ -85,9 +87,10 @@ def linearise(
                 # Not None, for which JAX 0.6 refuses to pull back from one output after another.
                 seeds[:] = [seed if at == output else zero for at, zero in zeros]
                 back(jax.numpy.ones(()))
-            found.append(gradients.get(number))
+            for of_source, number in zip(found, numbers, strict=True):
+                of_source.append(gradients.get(number))
         gradients.clear()
-        return None if found[0] is None else jax.numpy.stack(found)
+        return [None if one[0] is None else jax.numpy.stack(one) for one in found]
 
     return backends.Linear(outputs, sources, pullback)
 

@@ -62,15 +62,20 @@ def linearise(function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) 
 
         outputs, sources = function(watch)
 
-    def pullback(seeds: tf.Tensor, output: int, source: int) -> tf.Tensor | None:
-        def gradient(seed: tf.Tensor) -> tf.Tensor | None:
-            found = tape.gradient(outputs[output], sources[source], output_gradients=seed)
-            return None if found is None else tf.convert_to_tensor(found)  # it may be in slices
+    def pullback(seeds: tf.Tensor, output: int, of: Sequence[int]) -> list[tf.Tensor | None]:
+        wanted = [sources[one] for one in of]
+
+        def gradients(seed: tf.Tensor) -> list[tf.Tensor | None]:
+            found = tape.gradient(outputs[output], wanted, output_gradients=seed)
+            # They may be in slices.
+            return [None if one is None else tf.convert_to_tensor(one) for one in found]
 
         if seeds.shape[0] is None:
-            return tf.map_fn(gradient, seeds, fn_output_signature=sources[source].dtype)
-        each = [gradient(seed) for seed in tf.unstack(seeds)]
-        return None if each[0] is None else tf.stack(each)
+            types = [one.dtype for one in wanted]
+            several: list[tf.Tensor] = tf.map_fn(gradients, seeds, fn_output_signature=types)
+            return several
+        each = zip(*map(gradients, tf.unstack(seeds)), strict=True)
+        return [None if one[0] is None else tf.stack(one) for one in each]
 
     return Linear(outputs, sources, pullback)
 

@@ -71,18 +71,25 @@ def linearise(function: Callable[[Watch], tuple[Sequence[Any], Sequence[Any]]]) 
     """Run a function, of which PyTorch records what comes after the first tensor watched."""
     outputs, sources = _recorded(function, from_the_first=False)
 
-    def pullback(seeds: torch.Tensor, output: int, source: int) -> torch.Tensor | None:
-        def gradient(seed: torch.Tensor) -> torch.Tensor | None:
-            if not (outputs[output].requires_grad and sources[source].requires_grad):
-                return None  # a source loses it in a checkpoint that is re-entrant
-            (found,) = torch.autograd.grad(
-                outputs[output], sources[source], seed, retain_graph=True, allow_unused=True
-            )
-            return found
-
+    def pullback(seeds: torch.Tensor, output: int, of: Sequence[int]) -> list[torch.Tensor | None]:
+        # A source loses its gradient in a checkpoint that is re-entrant.
+        able = [one for one in of if outputs[output].requires_grad and sources[one].requires_grad]
+        wanted = [sources[one] for one in able]
+        if not able:
+            return [None] * len(of)
         with torch.inference_mode(False):
-            each = [gradient(seed) for seed in seeds.clone()]
-            return None if each[0] is None else torch.stack(each)
+            each = zip(
+                *(
+                    torch.autograd.grad(
+                        outputs[output], wanted, seed, retain_graph=True, allow_unused=True
+                    )
+                    for seed in seeds.clone()
+                ),
+                strict=True,
+            )
+            stacked = (None if one[0] is None else torch.stack(one) for one in each)
+            found = dict(zip(able, stacked, strict=True))
+        return [found.get(one) for one in of]
 
     return Linear(outputs, sources, pullback)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from kerasight.cam.heatmap import Evidence
 from kerasight.keras.subject import Subject
-from kerasight.keras.ways import gradients, layer, masks, optimised
+from kerasight.keras.ways import attention, gradients, layer, masks, optimised
 
 __all__ = ["WAYS", "Way"]
 
@@ -31,5 +31,8 @@ WAYS: dict[str, Way] = {
     "windows": masks.of_windows,
     "masks": masks.of_random_masks,
     "coalitions": masks.of_coalitions,
+    "attention": attention.of_blocks,
+    "attention gradients": attention.of_blocks_and_gradients,
+    "gradients by block": attention.of_gradients_by_block,
 }
 """The ways by what a formula needs."""
