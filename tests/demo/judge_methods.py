@@ -26,9 +26,16 @@ from kerasight.metrics.evaluation import evaluate
 from kerasight.metrics.result import Evaluation
 
 MODELS = {"classifier": load_model, "transformer": load_transformer, "head": load_with_head}
-PICTURES = 30
+PICTURES = 20
 MOSAICS = 8
 STEPS = 25
+FAMILIES = {
+    "layer": "Class activation maps",
+    "layers": "Class activation maps",
+    "doc": "Gradients at the doc",
+    "outside": "Masks",
+    "blocks": "Attention",
+}
 FEW = 4
 
 
@@ -78,6 +85,19 @@ def docs_of(pictures: Sequence[Picture]) -> np.ndarray:
     return np.concatenate([preprocess(picture.image) for picture in pictures])
 
 
+def by_family(lines: Sequence[str]) -> str:
+    """Lines of a table, each after the name of the family of its method, where that is new."""
+    told, shown = "", []
+    for line in lines:
+        method = METHODS.get(line.split()[1])
+        family = FAMILIES[method.at] if method else told
+        if family != told:
+            shown.append(f"| *{family}* |")
+        told = family
+        shown.append(line)
+    return "\n".join(shown)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -87,13 +107,16 @@ def main(arguments: list[str] | None = None) -> None:
     model = MODELS[options.model]()
     methods = methods_for(model)
     found = evaluated(model, methods, options.pictures)
-    print(found.to_markdown(), *found.summary("picture"), sep="\n")
+    print(by_family(found.to_markdown().splitlines()), *found.summary("picture"), sep="\n")
     seconds = {method: found.mean(method, "seconds") for method in methods}
-    print("| Method | Grid, heat ↑ | Grid, hottest ↑ | Sensitivity ↓ | ADCC ↑ | Cost ↓ |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    lines = [
+        "| Method | Grid, heat ↑ | Grid, hottest ↑ | Sensitivity ↓ | ADCC ↑ | Cost ↓ |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for method, cost in seconds.items():
-        cells = explained_again(model, method)
-        print("|", " | ".join([method, *cells, f"{cost / seconds['grad-cam']:.0f}"]), "|")
+        cells = [*explained_again(model, method), f"{cost / seconds['grad-cam']:.1f}"]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    print(by_family(lines))
 
 
 if __name__ == "__main__":
