@@ -108,6 +108,7 @@ def test_the_reference_has_every_public_name_once_under_its_shortest_path() -> N
         kerasight.demo,
         kerasight.metrics,
         kerasight.metrics.evaluation,
+        kerasight.cam.attention,
         kerasight.cam.attributions,
         kerasight.cam.masking,
         kerasight.cam.methods,

@@ -310,3 +310,25 @@ def test_tokens_are_unfolded_and_folded_again() -> None:
     assert layout.spatial(tokens.shape) == (2, 3)
     assert layout != CHANNELS_LAST
     assert Layout.of_tokens(5, (2, 3)) is None
+
+
+def test_tokens_are_explained_by_hirescam_if_no_method_is_asked_for() -> None:
+    model = vit()
+    doc = doc_of(model)
+    maps = {
+        method: kerasight.explain_prediction(model, doc, method=method, logits=True, relu=False)
+        for method in (None, "hirescam", "grad-cam")
+    }
+    assert [one.method for one in maps.values()] == [
+        "HiResCAM (signed)",
+        "HiResCAM (signed)",
+        "Grad-CAM (signed)",
+    ]
+    found, hirescam, grad_cam = (one.targets[0].heatmap for one in maps.values())
+    np.testing.assert_array_equal(found, hirescam)
+    assert not np.allclose(found, grad_cam, atol=1e-2)
+    (streamed,) = kerasight.explain_predictions(model, doc, logits=True, relu=False)
+    np.testing.assert_allclose(streamed.targets[0].heatmap, hirescam, atol=1e-6)
+    # The map that the tokens are cut from is none of tokens.
+    of_map = kerasight.explain_prediction(model, doc, layer="patches", logits=True)
+    assert of_map.method == "Grad-CAM"

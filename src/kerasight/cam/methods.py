@@ -13,7 +13,7 @@ A new method is one function, and one line in `METHODS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALPHA",
     "CAMS",
+    "DEFAULT",
     "METHODS",
     "REFERENCES",
     "Method",
@@ -539,6 +540,8 @@ class Method:
         samples: How many changed docs it takes, if the user does not say; 0 if that is not for the
             user to say.
         baseline: What stands for nothing there, if the user does not say; empty if it needs none.
+        of_tokens: The name of the method that is taken in its place where the tokens of a
+            transformer are explained; empty if it is taken there as well.
     """
 
     name: str
@@ -552,6 +555,7 @@ class Method:
     compares: bool = False
     samples: int = 0
     baseline: str = ""
+    of_tokens: str = ""
 
     @property
     def is_slow(self) -> bool:
@@ -716,6 +720,9 @@ METHODS: dict[str, Method] = {
     )
 }
 """The methods by the names that ``method`` takes."""
+
+DEFAULT = replace(METHODS["grad-cam"], of_tokens="hirescam")
+"""The method that is taken if none is asked for."""
 
 CAMS = tuple(name for name, method in METHODS.items() if method.at in ("layer", "layers"))
 """The names of those that make class activation maps."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from kerasight import checks
 from kerasight.cam.baselines import Baseline, check_baseline
-from kerasight.cam.methods import METHODS, Method, find_method
+from kerasight.cam.methods import DEFAULT, METHODS, Method, find_method
 from kerasight.progress import check_progress
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class Request:
     """How to explain: the options that all functions that explain take by name.
 
     Attributes:
-        method: A class activation map: ``"grad-cam"``, ``"grad-cam++"``, ``"hirescam"``,
+        method: None is ``"grad-cam"``, and ``"hirescam"`` where the tokens of a transformer are
+            explained. A class activation map: ``"grad-cam"``, ``"grad-cam++"``, ``"hirescam"``,
             ``"xgrad-cam"``, ``"layercam"``, ``"eigen-cam"``, ``"eigengrad-cam"``, ``"score-cam"``,
             ``"ablation-cam"``, ``"finer-cam"``, ``"shapley-cam"``, ``"refine-cam"``,
             ``"recipro-cam"`` or ``"opti-cam"``: `kerasight.cam.methods` has their formulas and
@@ -183,7 +184,7 @@ class Request:
             shows it on a terminal, and only after a second.
     """
 
-    method: Method = _option(METHODS["grad-cam"], lambda _, value: find_method(value))
+    method: Method = _option(DEFAULT, lambda _, value: find_method(value))
     logits: bool = _option(False, checks.flag)
     relu: bool = _option(True, checks.flag, "is_signed")
     counterfactual: bool = _option(False, checks.flag, "has_counterfactual")
@@ -351,7 +352,7 @@ def takes_options(*without: str) -> Callable[[Function], Function]:
             inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default)
             for option in fields(Request)
             if option.name not in (*signature.parameters, *without)
-            for default in [getattr(option.default, "name", option.default)]
+            for default in [None if option.default is DEFAULT else option.default]
         ]
         function.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*named, *options]

@@ -20,7 +20,7 @@ import typer
 from rich.text import Text
 
 from kerasight.cam.baselines import BASELINES
-from kerasight.cam.methods import METHODS, Method
+from kerasight.cam.methods import DEFAULT, METHODS, Method
 from kerasight.checks import nearest, plain, plural
 from kerasight.cli import models, options
 from kerasight.cli.ahead import ahead
@@ -166,8 +166,14 @@ def command(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", metavar="NAME", help=f"{options.METHOD_NAMES}.")
-    ] = "grad-cam",
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            show_default=False,
+            help=f"{options.METHOD_NAMES}. Default: grad-cam, and hirescam for tokens.",
+        ),
+    ] = None,
     layer: options.Layers = None,
     logits: Annotated[
         bool,
@@ -352,9 +358,10 @@ def command(
             raise CliError("--top and --target exclude each other: pass one of them")
         if similar is not None and reference:
             raise CliError("--similar and --reference exclude each other: pass one of them")
-        asked["method"] = options.known("--method", method, list(METHODS))
+        if method is not None:
+            asked["method"] = options.known("--method", method, list(METHODS))
         asked["baseline"] = _number_or_name("--baseline", baseline)
-        _check_method(METHODS[asked["method"]], asked, reference or ())
+        _check_method(METHODS[asked["method"] or DEFAULT.name], asked, reference or ())
         request = _Request(
             model=model or "the demo model",
             target=target,
@@ -832,7 +839,7 @@ def _print(rows: Sequence[OverlayRow], request: _Request, reported: int) -> None
     if rows:
         # Grad-CAM as it always was goes without saying.
         title = request.asked.title
-        by = "" if title == METHODS["grad-cam"].title else f" by {title}"
+        by = "" if title == DEFAULT.title else f" by {title}"
         lines = [f"{plural(len(rows), 'overlay')}{by} written to {request.output}"]
     if reported:
         lines.append(f"{plural(reported, 'picture')} shown in {request.html}")

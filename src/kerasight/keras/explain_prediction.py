@@ -45,7 +45,7 @@ def explain_prediction_keras(  # noqa: D417
     seen: str | int | None = None,
     vocabulary: Any = None,
     tokens: list[str] | None = None,
-    method: str = "grad-cam",
+    method: str | None = None,
     logits: bool = False,
     relu: bool | None = None,
     counterfactual: bool = False,

@@ -32,7 +32,7 @@ from kerasight.base import (
 from kerasight.cam.heatmap import Evidence, Heatmap, fused
 from kerasight.cam.inputs import Inputs
 from kerasight.cam.maps import normalised
-from kerasight.cam.methods import ALPHA, REFERENCES
+from kerasight.cam.methods import ALPHA, METHODS, REFERENCES
 from kerasight.cam.request import Request
 from kerasight.cam.words import Words, weighted
 from kerasight.checks import is_real
@@ -167,7 +167,15 @@ class Explainer:
         records = [self.record(inputs, target, site) for site in chosen]
         if self.layer is None and self.request.method.at == "layers":
             records = [*self._finer(inputs, target, records[0]), *records]
-        return Look(self, inputs, records)
+        return Look(self._for_tokens(records), inputs, records)
+
+    def _for_tokens(self, records: Sequence[Record]) -> Explainer:
+        """What is asked where tokens were seen, if no method was."""
+        name = self.request.method.of_tokens
+        layouts = [record.site.layout for record in records]
+        if not name or not all(layout is not None and layout.grid for layout in layouts):
+            return self
+        return replace(self, request=replace(self.request, method=METHODS[name]))
 
     def _asked(self, target: Target) -> Target:
         """What to differentiate, to explain a target as it is asked."""
