@@ -1,4 +1,4 @@
-"""The tests' vision transformer: whether it is right, and whether explanations find the objects."""
+"""The tests' models with attention: are they right, and do explanations find the objects?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import keras
 import numpy as np
 import pytest
 from demo.train import pack_weights
-from demo.transformer import WEIGHTS, load_transformer
+from demo.transformer import (
+    HEAD_WEIGHTS,
+    WEIGHTS,
+    head_of,
+    load_transformer,
+    load_with_head,
+)
 
 from kerasight import explain_predictions
 from kerasight.demo import Picture, draw_pair, draw_picture, preprocess
@@ -21,6 +27,11 @@ def model() -> keras.Model:
     return load_transformer()
 
 
+@pytest.fixture(scope="module")
+def with_head() -> keras.Model:
+    return load_with_head()
+
+
 def docs_of(pictures: list[Picture]) -> np.ndarray:
     return np.concatenate([preprocess(picture.image) for picture in pictures])
 
@@ -30,23 +41,32 @@ def pictures() -> list[Picture]:
     return [draw_picture(UNSEEN + number, size=SIZE) for number in range(100)]
 
 
-def test_its_weights_are_small_and_what_the_training_script_stores(model: keras.Model) -> None:
-    assert WEIGHTS.stat().st_size < 1_000_000
-    with np.load(WEIGHTS) as stored:
-        packed = pack_weights(model)
-        assert list(packed) == list(stored)
-        assert all(np.array_equal(packed[name], stored[name]) for name in packed)
+def test_their_weights_are_small_and_what_the_training_script_stores(
+    model: keras.Model, with_head: keras.Model
+) -> None:
+    for path, learnt in ((WEIGHTS, model), (HEAD_WEIGHTS, head_of(with_head))):
+        assert path.stat().st_size < 300_000
+        with np.load(path) as stored:
+            packed = pack_weights(learnt)
+            assert list(packed) == list(stored)
+            assert all(np.array_equal(packed[name], stored[name]) for name in packed)
 
 
-def test_it_is_right(model: keras.Model, pictures: list[Picture]) -> None:
-    top = model.predict(docs_of(pictures), verbose=0).argmax(axis=1)
-    assert np.mean(top == [picture.labels[0] for picture in pictures]) >= 0.9
+def test_they_are_right(
+    model: keras.Model, with_head: keras.Model, pictures: list[Picture]
+) -> None:
+    for one, least in ((model, 0.9), (with_head, 0.95)):
+        top = one.predict(docs_of(pictures), verbose=0).argmax(axis=1)
+        assert np.mean(top == [picture.labels[0] for picture in pictures]) >= least
 
 
-def test_it_is_explained_at_the_tokens_before_its_last_attention(model: keras.Model) -> None:
-    (expl,) = explain_predictions(model, docs_of([draw_picture(UNSEEN, size=SIZE)]), logits=True)
-    assert expl.layer == "attention_norm_3"
-    assert expl.targets[0].heatmap.shape == (12, 12)
+def test_they_are_explained_at_the_tokens_before_their_last_attention(
+    model: keras.Model, with_head: keras.Model
+) -> None:
+    for one, layer in ((model, "attention_norm_3"), (with_head, "attention_norm_1")):
+        (expl,) = explain_predictions(one, docs_of([draw_picture(UNSEEN, size=SIZE)]), logits=True)
+        assert expl.layer == layer
+        assert expl.targets[0].heatmap.shape == (12, 12)
 
 
 @pytest.mark.filterwarnings("ignore::kerasight.base.HeatmapWarning")  # Score-CAM sees some not

@@ -108,12 +108,12 @@ def smooth_targets(labels: npt.NDArray[np.int64]) -> Floats:
     return np.asarray((1 - LABEL_SMOOTHING) * shares + LABEL_SMOOTHING * even, dtype=np.float32)
 
 
-def training_pictures(seed: int) -> tuple[Images, Floats]:
-    """Draw the pictures to train on, and say what to learn of each."""
+def training_pictures(seed: int, one_in: int = 1) -> tuple[Images, Floats]:
+    """Draw the pictures to train on, or one in so many, and say what to learn of each."""
     kinds = [
-        draw_many(draw_picture, TRAINING_PICTURES, [seed, 1]),
-        draw_many(draw_pair, TRAINING_PAIRS, [seed, 2]),
-        draw_many(draw_empty, TRAINING_EMPTY, [seed, 3]),
+        draw_many(draw_picture, TRAINING_PICTURES // one_in, [seed, 1]),
+        draw_many(draw_pair, TRAINING_PAIRS // one_in, [seed, 2]),
+        draw_many(draw_empty, TRAINING_EMPTY // one_in, [seed, 3]),
     ]
     images = np.concatenate([kind.images for kind in kinds])
     return images, np.concatenate([smooth_targets(kind.labels) for kind in kinds])

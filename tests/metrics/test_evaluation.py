@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fresh_python import imported_by
 from keras import layers
+from tiny_transformers import vit
 
 import kerasight
 from kerasight import metrics
@@ -287,6 +288,14 @@ def test_a_method_that_compares_classes_is_left_out_where_there_is_one(docs: np.
     assert len(found.methods) == len(kerasight.cam.methods.CAMS)
     with pytest.raises(ValueError, match="no class to compare with"):
         evaluate(model, docs[:1], methods=["finer-cam"], metrics=["increase"])
+
+
+def test_methods_of_all_families_are_judged_each_where_it_looks() -> None:
+    doc = np.random.default_rng(0).random((1, 16, 16, 3), dtype=np.float32)
+    methods = ["hirescam", "refine-cam", "saliency", "occlusion", "legrad"]
+    found = evaluate(vit(), doc, methods=methods, metrics=["complexity"], random=False)
+    assert [bool(row.layer) for row in found.rows] == [True, True, False, False, False]
+    assert [found.mean(method, "complexity") > 0 for method in methods] == [True] * 5
 
 
 # Options

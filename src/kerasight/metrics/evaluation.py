@@ -243,17 +243,17 @@ class Study:
             layer, explainers = self.layer, []
             docs = doc.repeated(WORTH_A_TRACE)
             for request in requests:
-                # What looks at several layers chooses them by itself.
-                of_method = {"layer": layer, "layers": self.layer, "doc": None}
+                # What looks at several layers chooses them by itself, and others look at none.
+                of_method = {"layer": layer, "layers": self.layer}
                 if not request.method.is_slow:
-                    here = of_method[request.method.at]
+                    here = of_method.get(request.method.at)
                     first, *_ = _heatmaps(Explainer(self.model, request, here), docs, targets)
                     if layer is None and request.method.at == "layer":
                         layer = of_method["layer"] = first.site
                 else:
                     for _ in range(2):
                         scores_of(self.model, docs, logits=request.logits)
-                explainer = Explainer(self.model, request, of_method[request.method.at])
+                explainer = Explainer(self.model, request, of_method.get(request.method.at))
                 heatmaps, seconds = _timed(explainer, doc, targets)
                 if seconds > _LONG:
                     self._first[request.method.name] = heatmaps, seconds
