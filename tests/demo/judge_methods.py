@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for method, cost in seconds.items():
-        cells = [*explained_again(model, method), f"{cost / seconds['grad-cam']:.1f}"]
+        cells = [*explained_again(model, method), f"{cost / seconds['hirescam']:.1f}"]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     print(by_family(lines))
 
