@@ -22,6 +22,7 @@ from kerasight.cam.methods import METHODS
 from kerasight.demo import Picture, draw_pair, draw_picture, load_model, preprocess
 from kerasight.metrics import adcc, grid_pointing_game, sensitivity
 from kerasight.metrics.columns import METRICS
+from kerasight.metrics.comparison import RANDOM
 from kerasight.metrics.evaluation import evaluate
 from kerasight.metrics.result import Evaluation
 
@@ -87,10 +88,10 @@ def docs_of(pictures: Sequence[Picture]) -> np.ndarray:
 
 def by_family(lines: Sequence[str]) -> str:
     """Lines of a table, each after the name of the family of its method, where that is new."""
+    families = {name: FAMILIES[method.at] for name, method in METHODS.items()}
     told, shown = "", []
     for line in lines:
-        method = METHODS.get(line.split()[1])
-        family = FAMILIES[method.at] if method else told
+        family = {**families, RANDOM: "Noise"}.get(line.split()[1], told)
         if family != told:
             shown.append(f"| *{family}* |")
         told = family
