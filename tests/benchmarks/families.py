@@ -34,7 +34,7 @@ warnings.simplefilter("ignore")
 
 BATCH = 32
 MASKS = 4000
-STEPS = 50
+STEPS, AT_ONCE = 50, 10
 WINDOW, STRIDE = 32, 16
 WINDOWS = ((SIDE - WINDOW) // STRIDE + 1) ** 2
 
@@ -142,6 +142,7 @@ class Family:
         options: Of the method.
         rounds: How often it is measured.
         warm: How often it runs before.
+        batch_size: How many docs go through the model at a time.
         peers: Of libraries, by framework and name, what prepares a call.
     """
 
@@ -152,13 +153,10 @@ class Family:
     options: dict[str, Any] = field(default_factory=dict)
     rounds: int = 9
     warm: int = 8
+    batch_size: int = BATCH
     peers: dict[tuple[str, str], Callable[[keras.Model, np.ndarray], Call]] = field(
         default_factory=dict
     )
-
-    @property
-    def batch_size(self) -> int:
-        return int(self.options.get("batch_size", BATCH))
 
 
 FAMILIES = {
@@ -167,17 +165,19 @@ FAMILIES = {
         STEPS,
         True,
         1.15,
-        {"samples": STEPS, "batch_size": STEPS // 2},
+        # Gradients at the doc take half of the batch size.
+        {"samples": STEPS, "batch_size": 2 * AT_ONCE},
+        batch_size=AT_ONCE,
         peers={
             ("tensorflow", "xplique"): of_xplique(
-                "IntegratedGradients", steps=STEPS, batch_size=STEPS // 2
+                "IntegratedGradients", steps=STEPS, batch_size=AT_ONCE
             ),
             ("tensorflow", "tf_explain"): of_tf_explain("IntegratedGradients", STEPS),
             ("torch", "captum"): of_captum(
                 "IntegratedGradients",
                 n_steps=STEPS,
                 method="riemann_middle",
-                internal_batch_size=STEPS // 2,
+                internal_batch_size=AT_ONCE,
             ),
         },
     ),

@@ -99,7 +99,7 @@ def test_it_prints_its_gap_and_draws_a_point_for_each_doc() -> None:
         ([DOCS[0], "map"], {}, TypeError, "attributions of doc 1 must be a numpy.ndarray .* str"),
         (DOCS * np.nan, {}, ValueError, "attributions of doc 0 must be finite"),
         (DOCS, {"targets": [2]}, ValueError, r"target 2 is out of range: .* \[0, 2\)"),
-        (DOCS, {"baseline": "zero"}, ValueError, "unknown baseline 'zero'"),
+        (DOCS, {"baseline": "black"}, ValueError, "unknown baseline 'black'"),
     ],
 )
 def test_what_is_no_attribution_is_refused(
