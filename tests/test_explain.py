@@ -49,7 +49,7 @@ def test_arguments_may_be_passed_by_position_from_the_first_call_on() -> None:
 @pytest.mark.parametrize(
     ("function", "arguments", "says"),
     [
-        ("explain_prediction", {"blur": 3}, "unexpected keyword argument 'blur'; known are target"),
+        ("explain_prediction", {"zebra": 3}, "keyword argument 'zebra'; known are target"),
         ("explain_prediction", {"tragets": [1]}, "'tragets'; the nearest name is targets"),
         ("explain_prediction", {"colormap": "jet"}, "'colormap'; .*show_prediction"),
         ("show_prediction", {"colourmap": "jet"}, "'colourmap'; the nearest name is colormap"),
