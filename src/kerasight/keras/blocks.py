@@ -161,7 +161,8 @@ def look_at_blocks(
     streams = _streams(anatomy, inputs, target, logits) if needs == "gradients by block" else []
     of_classes = ("classes of blocks", readout)
     classes: int | None = traces.known(of_classes)
-    compiles_first = backends.current().compiles_each_operation and not anatomy.unbuilt
+    # Operation by operation, what is kept of a large transformer takes gigabytes.
+    compiles_first = backends.current().compiles and not anatomy.unbuilt
     if classes is None and compiles_first:
         classes = scoring.scores(anatomy, inputs[:1]).shape[1]
 
@@ -189,7 +190,6 @@ def look_at_blocks(
     if classes is not None:
         known = classes
         if docs >= WORTH_A_TRACE or compiles_first:
-            # Operation by operation, many docs would take more memory by far.
             traces.count(anatomy.model, key, WORTH_A_TRACE)
         run = if_it_can(anatomy, lambda: compiled(known))
         if run is not None:
