@@ -171,7 +171,7 @@ def test_the_methods_that_are_compared_by_default_are_there() -> None:
     assert set(METHODS_TO_COMPARE) <= kerasight.cam.methods.METHODS.keys()
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::kerasight.base.HeatmapWarning")
 def test_the_demo_is_compared_without_a_warning() -> None:
     model, doc = demo.load_model(), demo.preprocess(demo.load_picture())
     found = kerasight.compare(model, doc, TWO, moves=2, steps=3)

@@ -330,5 +330,5 @@ def test_tokens_are_explained_by_hirescam_if_no_method_is_asked_for() -> None:
     (streamed,) = kerasight.explain_predictions(model, doc, logits=True, relu=False)
     np.testing.assert_allclose(streamed.targets[0].heatmap, hirescam, atol=1e-6)
     # The map that the tokens are cut from is none of tokens.
-    of_map = kerasight.explain_prediction(model, doc, layer="patches", logits=True)
-    assert of_map.method == "Grad-CAM"
+    of_map = kerasight.explain_prediction(model, doc, layer="patches", logits=True, relu=False)
+    assert of_map.method == "Grad-CAM (signed)"
