@@ -46,6 +46,7 @@ def test_it_is_what_json_makes_of_it() -> None:
             "detail": "",
             "box": None,
             "region": None,
+            "gap": None,
         }
     ]
 
