@@ -161,8 +161,10 @@ def look_at_blocks(
     streams = _streams(anatomy, inputs, target, logits) if needs == "gradients by block" else []
     of_classes = ("classes of blocks", readout)
     classes: int | None = traces.known(of_classes)
-    # Operation by operation, what is kept of a large transformer takes gigabytes.
-    compiles_first = backends.current().compiles and not anatomy.unbuilt
+    backend = backends.current()
+    # Operation by operation, the head would run the whole model on the tokens of each block.
+    compiles_first = backend.compiles_each_operation or (backend.compiles and bool(streams))
+    compiles_first &= not anatomy.unbuilt
     if classes is None and compiles_first:
         classes = scoring.scores(anatomy, inputs[:1]).shape[1]
 
