@@ -23,7 +23,7 @@ from kerasight.keras.attention import Attention, holds_softmax
 from kerasight.keras.backends import Watch
 from kerasight.keras.layers import hides_maps, only_drops_or_augments, walk
 from kerasight.keras.logits import HiddenLogitsError
-from kerasight.keras.passes import classes_of_run, is_finite, scales, typed
+from kerasight.keras.passes import classes_of_run, is_finite, scales_here, typed
 from kerasight.keras.run import Call, Run, in_plain_words
 from kerasight.keras.running import (
     Sizes,
@@ -304,11 +304,8 @@ def _run(
     )
     weights = list(linear.sources)
     sources = range(len(weights))[-1 if needs == "attention" else 0 :]
-    multiples = scales(run)
-    if not backend.is_eager():  # one at which hardly anything overflows
-        multiples = multiples[-2:-1] or multiples
     found: list[Any] = []
-    for scale in multiples:
+    for scale in scales_here(run):
         seeds = settled.seed(scores) * ops.cast(scale, scores.dtype)
         with in_plain_words(anatomy.model):
             if streams:

@@ -510,9 +510,7 @@ def _smooth_evidence(subject: Subject, explainer: Explainer) -> list[Evidence]:
 
 def _of_floats(inputs: Inputs) -> Inputs:
     """Docs as numbers that can be differentiated by; words as they are."""
-    docs = inputs.docs
-    is_whole = is_real(docs) and not np.issubdtype(docs.dtype, np.floating)
-    return inputs.with_docs(docs.astype(np.float32)) if is_whole else inputs
+    return inputs.with_docs(running.as_floats(inputs.docs)) if is_real(inputs.docs) else inputs
 
 
 def _description(heatmap: Heatmap, explainer: Explainer, kind: str | None) -> str:

@@ -53,7 +53,7 @@ __all__ = [
     "is_finite",
     "look",
     "maps_before",
-    "scales",
+    "scales_here",
     "typed",
 ]
 
@@ -277,10 +277,7 @@ def gradients_from(
         position = next(at for at, seen in enumerate(run.watched) if seen is not None)
         explained = target.with_leaves(given[number:])
         found = None
-        multiples = scales(run)
-        if not backend.is_eager():  # one at which hardly anything overflows
-            multiples = multiples[-2:-1] or multiples
-        for scale in multiples:
+        for scale in scales_here(run):
             found = _gradients(run, linear, position, explained, scale)
             if found is None or not backend.is_eager() or is_finite(found):
                 break
@@ -434,7 +431,7 @@ class _Trace:
                 raise _UntoldError  # the eager pass reports that there is no gradient
             is_known = choice.wanted is not None and choice.wanted.call is not None
             self.site = weak_site if is_known and weak_site is not None else seen.site.weak()
-            self._scales, self._settled = scales(seen.run), seen.target
+            self._scales, self._settled = _scales(seen.run), seen.target
             activations = seen.run.watched[seen.position]
             leaves = seen.target.leaves()
             self._leaves = len(leaves)
@@ -524,7 +521,7 @@ def _look_at_each_operation(
 
     def gradients_at(run: Run, linear: Linear, position: int, target: Target) -> Any:
         found = None
-        for scale in scales(run):
+        for scale in _scales(run):
             with in_plain_words(anatomy.model):
                 found = _gradients(run, linear, position, target, scale)
             if found is None or is_finite(found):
@@ -723,7 +720,13 @@ def _gradients(run: Run, linear: Linear, position: int, target: Target, scale: A
     return None if found is None else found / ops.cast(scale, found.dtype)
 
 
-def scales(run: Run) -> tuple[float, ...]:
+def scales_here(run: Run) -> tuple[float, ...]:
+    """Those to try here: while a pass is compiled, one at which hardly anything overflows."""
+    multiples = _scales(run)
+    return multiples if backends.current().is_eager() else multiples[-2:-1] or multiples
+
+
+def _scales(run: Run) -> tuple[float, ...]:
     """The multiples of the scores to try, one after the other, until nothing overflows."""
     return _FLOAT16_SCALES if run.is_float16 else (1.0,)
 

@@ -17,6 +17,7 @@ from kerasight.checks import is_real
 from kerasight.keras import passes, scoring
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.blocks import Blocks, layout_of_blocks, look_at_blocks
+from kerasight.keras.running import as_floats
 from kerasight.keras.sites import AXES, Choice, Site, rows_differ
 from kerasight.keras.targets import Classes, Target
 from kerasight.keras.wanted import target_index
@@ -319,9 +320,7 @@ def record_from_outside(
     docs = inputs.docs
     if not is_real(docs):
         docs = np.ones((len(docs), 1), np.float32)
-    if not np.issubdtype(docs.dtype, np.floating):
-        docs = docs.astype(np.float32)
-    places = anatomy.places_of(docs)
+    places = anatomy.places_of(as_floats(docs))
     site = Site(anatomy.model, at_input=True, layout=CHANNELS_LAST)
     return Record(
         site=site,

@@ -24,11 +24,12 @@ from kerasight.keras.tap import tapped
 from kerasight.keras.traces import WORTH_A_TRACE, Traces, log_eager, outer_scope
 
 if TYPE_CHECKING:
-    from jaxtyping import Int64, Shaped
+    from jaxtyping import Float, Int64, Shaped
 
 __all__ = [
     "Sizes",
     "as_array",
+    "as_floats",
     "build",
     "check_eager",
     "classes_in",
@@ -220,6 +221,11 @@ def classes_in(shape: tuple[int | None, ...]) -> int:
             "function of the outputs"
         )
     return shape[1]
+
+
+def as_floats(docs: Shaped[np.ndarray, " ..."]) -> Float[np.ndarray, " ..."]:
+    """Numbers as such that may change a little: whole ones in float32."""
+    return docs if np.issubdtype(docs.dtype, np.floating) else docs.astype(np.float32)
 
 
 def as_array(values: Any) -> Shaped[np.ndarray, " ..."]:

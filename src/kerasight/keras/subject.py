@@ -19,6 +19,7 @@ from kerasight.keras import docs as doors
 from kerasight.keras import passes, scoring
 from kerasight.keras.anatomy import Anatomy
 from kerasight.keras.record import Terms, record_batch, scores_of
+from kerasight.keras.running import as_floats
 from kerasight.keras.sites import Site, site_of_docs
 from kerasight.keras.targets import Target
 from kerasight.progress import progress_bar
@@ -89,8 +90,7 @@ class Subject:
         """
         if self.kind == "text":
             raise RunError(f"{why}, and words are no numbers that could change a little")
-        docs = self.inputs.docs
-        return docs if np.issubdtype(docs.dtype, np.floating) else docs.astype(np.float32)
+        return as_floats(self.inputs.docs)
 
     def at_doc(self, why: str) -> Subject:
         """The doc as it is seen by itself, where it goes into the model; ``why`` it is wanted.
