@@ -76,6 +76,13 @@ LayerKeys: TypeAlias = LayerKey | list[LayerKey]
 _ROUNDING = 3e-3
 
 
+# Why a method takes no layer, by where it looks.
+_NO_LAYER = {
+    "blocks": "looks at all blocks of a transformer, and has no use for layer",
+    "outside": "hides parts of the doc, and looks at no layer; leave out layer",
+}
+
+
 @dataclass(frozen=True)
 class Explainer:
     """A model, and what is asked of it whatever the doc.
@@ -100,11 +107,6 @@ class Explainer:
     tokens: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.request.method.at == "blocks" and self.layer is not None:
-            raise ValueError(
-                f"method {self.request.method.name!r} looks at all blocks of a transformer, and "
-                "has no use for layer"
-            )
         check_names(self.names)
         if isinstance(self.layer, list) and not self.layer:
             raise ValueError("layer must hold at least one layer, got an empty list")
@@ -114,10 +116,8 @@ class Explainer:
                 "in place of the list"
             )
         if self.layer is not None and not self.request.method.sees_layers:
-            raise ValueError(
-                f"method {self.request.method.name!r} hides parts of the doc, and looks at no "
-                "layer; leave out layer"
-            )
+            method = self.request.method
+            raise ValueError(f"method {method.name!r} {_NO_LAYER[method.at]}")
 
     @cached_property
     def anatomy(self) -> Anatomy:
