@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and files that kerasight made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
-__all__ = ["whole_file"]
+__all__ = ["OVERLAY", "is_made", "whole_file"]
+
+OVERLAY = b"tEXtSoftware\x00kerasight"
+"""What stands near the beginning of each PNG overlay that the command makes."""
+
+_BEGINNING = 1024
 
 
 @contextmanager
@@ -52,3 +57,12 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
         with suppress(OSError):
             aside.unlink()
         raise
+
+
+def is_made(path: Path, marker: bytes) -> bool:
+    """Whether kerasight made a file, which then begins with ``marker``."""
+    try:
+        with path.open("rb") as file:
+            return marker in file.read(_BEGINNING)
+    except OSError:
+        return False

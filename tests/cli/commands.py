@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from kerasight import cli
-from kerasight.cli import models
+from kerasight.classifiers import models
 
 COLOUR = (255, 128, 0)
 

@@ -15,7 +15,7 @@ from cli.commands import run
 from fresh_python import run_python
 
 from kerasight import cli
-from kerasight.cli import models
+from kerasight.classifiers import models
 
 
 class TestCommand:

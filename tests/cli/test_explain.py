@@ -39,7 +39,7 @@ from PIL import Image, ImageOps
 import kerasight
 from kerasight.cam.methods import METHODS
 from kerasight.cam.request import Request
-from kerasight.cli import models
+from kerasight.classifiers import models
 
 
 @keras.saving.register_keras_serializable("test_explain")

@@ -25,7 +25,7 @@ from cli.commands import (
 from PIL import Image
 
 from kerasight import cli
-from kerasight.cli import models
+from kerasight.classifiers import models
 from kerasight.cli.files import GrowingFile, write_png
 from kerasight.metrics.evaluation import Study
 
@@ -131,7 +131,8 @@ class TestInterrupts:
     def test_leave_whole_overlays_the_table_of_them_and_one_line(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from kerasight.cli import pictures
+        from kerasight.classifiers import pictures
+        from kerasight.cli import sources
 
         read = pictures.read_picture
 
@@ -140,7 +141,7 @@ class TestInterrupts:
                 raise KeyboardInterrupt
             return read(path)
 
-        monkeypatch.setattr(pictures, "read_picture", interrupted)
+        monkeypatch.setattr(sources, "read_picture", interrupted)
         names = [noise_picture(f"{name}.png") for name in "abcd"]
         model = save_model(make_softmax())
         explain(names[0], "-m", model, "--html", "report.html", "-o", "earlier")

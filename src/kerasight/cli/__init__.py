@@ -19,9 +19,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from kerasight.classifiers.models import QUIET
 from kerasight.cli import evaluate, explain
-from kerasight.cli.console import CliError, reason, say, standard_output
-from kerasight.cli.models import QUIET
+from kerasight.cli.console import say, standard_output
+from kerasight.errors import SetupError, reason
 
 __all__ = ["app", "main"]
 
@@ -114,7 +115,7 @@ def main() -> None:
                 app(prog_name="kerasight")
             except SystemExit as end:
                 code = end.code
-    except CliError as error:
+    except SetupError as error:
         say("Error", "red", str(error))
         code = 2
     sys.exit(code)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,32 +17,23 @@ from rich.console import Console
 from rich.text import Text
 
 from kerasight.checks import plural
+from kerasight.errors import SetupError, reason
 from kerasight.escapes import printable
 from kerasight.progress import bars_put_aside, progress_bar
 
 __all__ = [
-    "CliError",
-    "PictureError",
     "Told",
     "as_options",
     "console",
     "describe",
+    "log_said",
     "progress",
-    "reason",
     "say",
     "standard_output",
 ]
 
 _LONGEST_DESCRIPTION = 40
 _MOST_TOLD = 20  # lines of which each says the same of another picture
-
-
-class CliError(Exception):
-    """Nothing can be done for any picture. The message is the line that the user reads."""
-
-
-class PictureError(Exception):
-    """Nothing can be done for one picture. The message is the line that the user reads."""
 
 
 def console(stream: Any) -> Console:
@@ -57,6 +48,29 @@ def say(kind: str, colour: str, message: str) -> None:
     # If standard error cannot be written, the exit code still tells.
     with bars_put_aside(), contextlib.suppress(OSError):
         console(sys.stderr).print(line, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def log_said() -> Iterator[None]:
+    """Print what the library logs meanwhile, in the words of the command."""
+    log, teller = logging.getLogger("kerasight"), _Teller()
+    level, passes_on = log.level, log.propagate
+    log.addHandler(teller)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(teller)
+        log.setLevel(level)
+        log.propagate = passes_on
+
+
+class _Teller(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line."""
+        is_note = record.levelno < logging.WARNING
+        say(*(("Note", "cyan") if is_note else ("Warning", "yellow")), record.getMessage())
 
 
 class Told:
@@ -121,7 +135,7 @@ def standard_output() -> Iterator[Console]:
     """A console on standard output.
 
     Raises:
-        CliError: If it cannot be written: the disk is full, or nobody reads the pipe any more.
+        SetupError: If it cannot be written: the disk is full, or nobody reads the pipe any more.
     """
     try:
         yield console(sys.stdout)
@@ -130,7 +144,7 @@ def standard_output() -> Iterator[Console]:
         with contextlib.suppress(OSError, ValueError):  # of a stream without a descriptor
             # Python tries once more as it ends, and would print its own message.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise CliError(f"standard output cannot be written: {reason(error)}") from None
+        raise SetupError(f"standard output cannot be written: {reason(error)}") from None
 
 
 class _Console(Console):
@@ -171,26 +185,6 @@ def describe(bar: Any, name: str, step: str = "") -> None:
     if len(name) > _LONGEST_DESCRIPTION:
         name = "…" + name[1 - _LONGEST_DESCRIPTION :]
     bar.set_description_str(f"{name}, {step}" if step else name)
-
-
-# Keras and TensorFlow put the call and its place in the code before the reason, and the operation
-# and the arguments after it.
-_BEFORE = re.compile(
-    r"Exception encountered when calling .*|Graph execution error:|Detected at node .*|File \".*"
-)
-_AROUND = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"
-    r"|\{\{function_node .*?\}\}|\[\[\{\{node .*?\}\}\]\]|\[Op:\w*\]( name:)?"
-)
-
-
-def reason(error: BaseException | str) -> str:
-    """An exception's message in one line."""
-    strerror = getattr(error, "strerror", None)
-    text = _AROUND.sub("", strerror if isinstance(strerror, str) else str(error))
-    paragraphs = [paragraph.strip() for paragraph in re.split(r"\n\s*\n", text)]
-    found = next((one for one in paragraphs if one and not _BEFORE.match(one)), "")
-    return textwrap.shorten(found, 500, placeholder=" ...") or type(error).__name__
 
 
 _OPTIONS = {

@@ -16,32 +16,33 @@ from rich.text import Text
 
 from kerasight.cam.methods import METHODS
 from kerasight.checks import plural
-from kerasight.cli import models, options
-from kerasight.cli.console import (
-    CliError,
-    PictureError,
-    Told,
-    describe,
-    progress,
-    reason,
-    say,
-    standard_output,
-)
-from kerasight.cli.files import GrowingFile, Guard, check_writable
-from kerasight.cli.pictures import (
+from kerasight.classifiers import models
+from kerasight.classifiers.pictures import (
     Source,
     pictures_in,
     quiet_decoders,
     read_mask,
-    sources_of,
 )
+from kerasight.cli import options
+from kerasight.cli.console import (
+    Told,
+    as_options,
+    describe,
+    log_said,
+    progress,
+    say,
+    standard_output,
+)
+from kerasight.cli.files import GrowingFile, Guard, check_writable
+from kerasight.cli.sources import sources_of
 from kerasight.cli.tables import print_numbers
+from kerasight.errors import PictureError, SetupError, reason
 from kerasight.escapes import printable
 from kerasight.metrics.columns import METRICS
 from kerasight.metrics.comparison import csv_heading
 
 if TYPE_CHECKING:
-    from kerasight.cli.models import Classifier
+    from kerasight.classifiers.models import Classifier
     from kerasight.metrics.comparison import Row
     from kerasight.metrics.evaluation import Study
     from kerasight.metrics.result import Evaluation
@@ -227,7 +228,7 @@ def command(
             ("--seed", seed, 0),
         ):
             if value is not None and value < least:
-                raise CliError(f"{option} must be at least {least}, got {value}")
+                raise SetupError(f"{option} must be at least {least}, got {value}")
         methods = [options.known("--method", name, list(METHODS)) for name in method or ()]
         metrics = [options.known("--metric", name, list(METRICS)) for name in metric or ()]
         check_writable("--output", output)
@@ -246,7 +247,8 @@ def command(
             with standard_output() as out:
                 out.print(_NOTHING)
             raise typer.Exit(2)
-        classifier = models.load(of_model, names)
+        with log_said():
+            classifier = models.load(of_model, names)
         if model is None and sources:
             say(
                 "Note",
@@ -277,8 +279,8 @@ def command(
             code = _evaluate(
                 study, cases, classifier, options.layer_keys(layer), lines, told, markdown
             )
-    except CliError as error:
-        say("Error", "red", str(error))
+    except SetupError as error:
+        say("Error", "red", as_options(str(error)))
         raise typer.Exit(2) from None
     if code:
         raise typer.Exit(code)
@@ -290,16 +292,18 @@ def command(
 def _check_pictures(
     images: Sequence[Path], masks: Path | None, pictures: int | None, metrics: Sequence[str]
 ) -> None:
-    """Raise CliError if the options about pictures exclude each other."""
+    """Raise SetupError if the options about pictures exclude each other."""
     if images and pictures is not None:
-        raise CliError("--pictures is for the embedded pictures; leave it out, or the images")
+        raise SetupError("--pictures is for the embedded pictures; leave it out, or the images")
     if masks is not None and not images:
-        raise CliError("--masks is for pictures of your own; the embedded pictures have masks")
+        raise SetupError("--masks is for pictures of your own; the embedded pictures have masks")
     if masks is not None and not masks.is_dir():
-        raise CliError(f"--masks {masks}: {'not a folder' if masks.exists() else 'no such folder'}")
+        raise SetupError(
+            f"--masks {masks}: {'not a folder' if masks.exists() else 'no such folder'}"
+        )
     for name in metrics:
         if METRICS[name].needs_mask and images and masks is None:
-            raise CliError(f"--metric {name} needs --masks")
+            raise SetupError(f"--metric {name} needs --masks")
 
 
 def _masks(folder: Path, sources: Sequence[Source]) -> dict[str, Path]:
@@ -308,12 +312,12 @@ def _masks(folder: Path, sources: Sequence[Source]) -> dict[str, Path]:
     wanted = {source.stem for source in sources}
     for stem, path in pictures_in(folder):
         if stem in wanted and stem in found:
-            raise CliError(
+            raise SetupError(
                 f"--masks {folder}: two masks of one name, {found[stem].name} and {path.name}"
             )
         found[stem] = path
     if not wanted & found.keys():
-        raise CliError(
+        raise SetupError(
             f"--masks {folder}: no mask for any of the pictures; the mask of cat.jpg is cat.png, "
             "or cat with another ending"
         )
@@ -408,12 +412,14 @@ def _evaluate(
                         lines.write(found)
                 except OSError as error:
                     if not lines.number:
-                        raise CliError(f"{lines.path} cannot be written: {reason(error)}") from None
+                        raise SetupError(
+                            f"{lines.path} cannot be written: {reason(error)}"
+                        ) from None
                     say("Error", "red", f"{lines.path} cannot be written: {reason(error)}")
                     code = 2
                     is_written = False  # a file with a gap would look complete
                 except PictureError as error:
-                    told.fail(case.name, str(error), one_by_one=given is None)
+                    told.fail(case.name, as_options(str(error)), one_by_one=given is None)
                 except KeyboardInterrupt:
                     say("Error", "red", f"interrupted at {case.name}, {place + 1} of {len(cases)}")
                     code = 130
@@ -450,7 +456,7 @@ def _teller(bar: Any, name: str, place: int) -> Callable[[str, float], None]:
 def _check(
     study: Study, doc: np.ndarray, classifier: Classifier, layers: Sequence[int | str]
 ) -> None:
-    """Raise CliError if the model cannot be evaluated so, whatever the picture."""
+    """Raise SetupError if the model cannot be evaluated so, whatever the picture."""
     from kerasight.keras.record import scores_of
 
     if layers:

@@ -22,23 +22,25 @@ from rich.text import Text
 from kerasight.cam.baselines import BASELINES
 from kerasight.cam.methods import DEFAULT, METHODS, Method
 from kerasight.checks import nearest, plain, plural
-from kerasight.cli import models, options
+from kerasight.classifiers import models
+from kerasight.classifiers.pictures import Source, quiet_decoders
+from kerasight.cli import options
 from kerasight.cli.ahead import ahead
 from kerasight.cli.console import (
-    CliError,
-    PictureError,
     Told,
     as_options,
     describe,
+    log_said,
     progress,
-    reason,
     say,
     standard_output,
 )
-from kerasight.cli.files import OVERLAY, PAGE, Guard, check_writable, is_made_here, write_png
-from kerasight.cli.pictures import Source, quiet_decoders, sources_of
+from kerasight.cli.files import PAGE, Guard, check_writable, is_made_here, write_png
+from kerasight.cli.sources import sources_of
 from kerasight.cli.tables import OverlayRow, print_overlays
+from kerasight.errors import PictureError, SetupError, reason
 from kerasight.escapes import printable
+from kerasight.files import OVERLAY
 from kerasight.interrupts import Heard
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
     from kerasight.base import Explanation, TargetExplanation
     from kerasight.cam.request import Request
-    from kerasight.cli.models import Classifier
+    from kerasight.classifiers.models import Classifier
     from kerasight.keras.explainer import Look
 
 __all__ = ["HELP", "command"]
@@ -137,7 +139,7 @@ class _Job:
 
     def fail(self, error: Exception) -> None:
         """Note why it could not be done."""
-        self.error = str(error)
+        self.error = as_options(str(error))
         self.common = getattr(error, "common", "")
 
 
@@ -355,9 +357,9 @@ def command(
     asked = {**locals(), "relu": not signed, "references": similar, "alpha": strength}
     try:
         if target is not None and top is not None:
-            raise CliError("--top and --target exclude each other: pass one of them")
+            raise SetupError("--top and --target exclude each other: pass one of them")
         if similar is not None and reference:
-            raise CliError("--similar and --reference exclude each other: pass one of them")
+            raise SetupError("--similar and --reference exclude each other: pass one of them")
         if method is not None:
             asked["method"] = options.known("--method", method, list(METHODS))
         asked["baseline"] = _number_or_name("--baseline", baseline)
@@ -399,7 +401,8 @@ def command(
         if all(source.problem for source in sources):
             _print([], request, 0)
         else:
-            classifier = models.load(of_model, names)
+            with log_said():
+                classifier = models.load(of_model, names)
             if model is None and images:
                 say(
                     "Note",
@@ -407,8 +410,8 @@ def command(
                     "without --model, the demo model is used, which knows only toy objects",
                 )
             code = _explain(sources, _Run(classifier, request, guard, told))
-    except CliError as error:
-        say("Error", "red", str(error))
+    except SetupError as error:
+        say("Error", "red", as_options(str(error)))
         raise typer.Exit(2) from None
     if code:
         raise typer.Exit(code)
@@ -419,19 +422,19 @@ def command(
 
 def _check(request: _Request) -> None:
     if request.top < 1:
-        raise CliError(f"--top must be at least 1, got {request.top}")
+        raise SetupError(f"--top must be at least 1, got {request.top}")
     if request.top > _MOST:
-        raise CliError(
+        raise SetupError(
             f"--top may be at most {_MOST}, got {request.top}: each class is an overlay of its "
             "own; in Python, explain_prediction takes any number as top_targets"
         )
     alpha = request.look["alpha_limit"]
     if not 0 <= alpha <= 1:  # also False for NaN
-        raise CliError(f"--alpha must lie between 0 and 1, got {alpha:g}")
+        raise SetupError(f"--alpha must lie between 0 and 1, got {alpha:g}")
     for name in ("outliers", "blur"):
         share = request.look[name]
         if share is not None and not 0 <= share <= 100:
-            raise CliError(f"--{name} must lie between 0 and 100 per cent, got {share:g}")
+            raise SetupError(f"--{name} must lie between 0 and 100 per cent, got {share:g}")
     check_writable("--output", request.output, is_folder=True)
     if request.html is not None:
         check_writable("--html", request.html)
@@ -443,7 +446,7 @@ def _check(request: _Request) -> None:
 
     if colormap not in colormaps:
         near = nearest(colormap, list(colormaps))
-        raise CliError(
+        raise SetupError(
             f"unknown --colormap {colormap!r}"
             f"{near or '; Matplotlib lists the names in matplotlib.colormaps'}"
         )
@@ -458,7 +461,7 @@ def _number_or_name(option: str, baseline: str | None) -> str | float | None:
 
 
 def _check_method(method: Method, asked: Mapping[str, Any], references: Sequence[str]) -> None:
-    """Raise CliError if a method cannot do what is asked of it; in the words of the command."""
+    """Raise SetupError if a method cannot do what is asked of it; in the words of the command."""
     for option, is_asked, ability in (
         ("--signed", not asked["relu"], "is_signed"),
         ("--counterfactual", asked["counterfactual"], "has_counterfactual"),
@@ -466,7 +469,9 @@ def _check_method(method: Method, asked: Mapping[str, Any], references: Sequence
     ):
         if is_asked and not getattr(method, ability):
             able = ", ".join(name for name, other in METHODS.items() if getattr(other, ability))
-            raise CliError(f"--method {method.name} cannot do {option}; those that can are {able}")
+            raise SetupError(
+                f"--method {method.name} cannot do {option}; those that can are {able}"
+            )
     for option, is_asked in (
         ("--similar", asked["references"] is not None),
         ("--reference", bool(references)),
@@ -474,7 +479,7 @@ def _check_method(method: Method, asked: Mapping[str, Any], references: Sequence
     ):
         if is_asked and not method.compares:
             able = ", ".join(name for name, other in METHODS.items() if other.compares)
-            raise CliError(
+            raise SetupError(
                 f"--method {method.name} cannot use {option}: only {able} compares classes"
             )
 
@@ -485,7 +490,7 @@ def _check_class(
     names: Sequence[str] | None,
     of_model: models.ModelOptions,
 ) -> None:
-    """Raise CliError if there cannot be such a class, as far as that is known without the model."""
+    """Raise SetupError if there cannot be such a class, so far as is known without the model."""
     if of_model.model is None:
         from kerasight import demo
 
@@ -500,18 +505,18 @@ def _index_of(option: str, target: str, names: Sequence[str] | None) -> int:
     """The index of the class that an option names, where the classes are called as ``names``."""
     if models.is_integer(target):
         if int(target) < 0:
-            raise CliError(f"{option} {target} is no class: classes are numbered from 0")
+            raise SetupError(f"{option} {target} is no class: classes are numbered from 0")
         return int(target)
     if names is None:
-        raise CliError(
+        raise SetupError(
             f"{option} {target!r} is no index, and the names of the classes are not known; pass an "
             "index, or --class-names"
         )
     found = [index for index, name in enumerate(names) if plain(name) == plain(target)]
     if not found:
-        raise CliError(f"no class is called {target!r}{nearest(target, names)}")
+        raise SetupError(f"no class is called {target!r}{nearest(target, names)}")
     if len(found) > 1:
-        raise CliError(
+        raise SetupError(
             f"several classes are called {target!r}; pass one of the indices "
             f"{', '.join(map(str, found))}"
         )
@@ -752,7 +757,7 @@ def _class_index(option: str, target: str, classifier: Classifier) -> int:
             check_classes(np.array(index), classes, option.strip("-"))
         return class_index(index)
     except ValueError as error:
-        raise CliError(reason(error)) from None
+        raise SetupError(reason(error)) from None
 
 
 # Overlays and report

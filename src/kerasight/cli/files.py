@@ -13,29 +13,25 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from kerasight.cli.console import CliError
-from kerasight.files import whole_file
+from kerasight.errors import SetupError
+from kerasight.files import OVERLAY, is_made, whole_file
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from kerasight.cli.models import ModelOptions
+    from kerasight.classifiers.models import ModelOptions
 
 __all__ = [
-    "OVERLAY",
     "PAGE",
     "GrowingFile",
     "Guard",
     "check_writable",
-    "is_made",
     "is_made_here",
     "write_png",
 ]
 
-# The command knows the files that it made by these bytes at their beginning.
+# The command knows the pages that it made by these bytes at their beginning.
 PAGE = b'<meta name="generator" content="kerasight'
-OVERLAY = b"tEXtSoftware\x00kerasight"
-_BEGINNING = 1024
 
 # Bytes of a picture that are compressed at a time: few enough to stay in a processor's cache.
 _BAND = 2**18
@@ -84,7 +80,7 @@ class Guard:
         return next((self._read[name] for name in _names_of(path) if name in self._read), None)
 
     def check(self, option: str, path: Path, marker: bytes) -> None:
-        """Raise CliError if a file may not be written.
+        """Raise SetupError if a file may not be written.
 
         Args:
             option: The option that names it.
@@ -93,9 +89,9 @@ class Guard:
         """
         what = self.what(path)
         if what is not None:
-            raise CliError(f"{option} {path} is {what}, and is never replaced: pass another name")
+            raise SetupError(f"{option} {path} is {what}, and is never replaced: pass another name")
         if not self.force and not is_made_here(path, marker):
-            raise CliError(
+            raise SetupError(
                 f"{option} {path} exists, and was not made by this command: pass --force to "
                 "replace it, or another name"
             )
@@ -126,17 +122,8 @@ def is_made_here(path: Path, marker: bytes) -> bool:
     return is_empty or is_made(path, marker)
 
 
-def is_made(path: Path, marker: bytes) -> bool:
-    """Whether the command made a file, which then begins with ``marker``."""
-    try:
-        with path.open("rb") as file:
-            return marker in file.read(_BEGINNING)
-    except OSError:
-        return False
-
-
 def check_writable(option: str, path: Path, is_folder: bool = False) -> None:
-    """Raise CliError if a file cannot be written, as far as is known before.
+    """Raise SetupError if a file cannot be written, as far as is known before.
 
     Args:
         option: The option that names it.
@@ -145,20 +132,20 @@ def check_writable(option: str, path: Path, is_folder: bool = False) -> None:
     """
     # os.path says nothing about files that may not be looked at; pathlib raises.
     if not is_folder and os.path.isdir(path):
-        raise CliError(f"{option} must be a file, and {path} is a folder")
+        raise SetupError(f"{option} must be a file, and {path} is a folder")
     if is_folder and os.path.isfile(path):
-        raise CliError(f"{option} must be a folder, and {path} is a file")
+        raise SetupError(f"{option} must be a folder, and {path} is a file")
     if os.path.exists(path) and not os.path.isfile(path) and not is_folder:
         return  # a device or a pipe
     place = Path(os.path.realpath(path))
     for above in place.parents:
         if os.path.isfile(above):
-            raise CliError(f"{option} {path} cannot be written: {above} is not a folder")
+            raise SetupError(f"{option} {path} cannot be written: {above} is not a folder")
         if os.path.isdir(above):
             break
     for one in (above, place):
         if os.path.exists(one) and not os.access(one, os.W_OK):
-            raise CliError(f"{option} {path} cannot be written: no permission to write to {one}")
+            raise SetupError(f"{option} {path} cannot be written: no permission to write to {one}")
 
 
 # Writing

@@ -11,8 +11,8 @@ import typer
 from kerasight.cam.methods import METHODS
 from kerasight.cam.request import Request
 from kerasight.checks import one_of
-from kerasight.cli.console import CliError
-from kerasight.cli.models import is_integer
+from kerasight.classifiers.models import is_integer
+from kerasight.errors import SetupError
 
 __all__ = [
     "METHOD_NAMES",
@@ -129,22 +129,22 @@ def request_of(asked: Mapping[str, Any]) -> Request:
         asked: Options by their names in the library; other names are left alone.
 
     Raises:
-        CliError: If something has a value that it cannot have.
+        SetupError: If something has a value that it cannot have.
     """
     try:
         return Request.of(asked)
     except ValueError as error:
         argument, _, problem = str(error).partition(" ")
-        raise CliError(f"{_CALLED.get(argument, f'--{argument}')} {problem}") from None
+        raise SetupError(f"{_CALLED.get(argument, f'--{argument}')} {problem}") from None
 
 
 def known(option: str, name: str, names: Sequence[str]) -> str:
     """The name in ``names`` that equals ``name`` but for case, hyphens, underscores and spaces.
 
     Raises:
-        CliError: If there is none.
+        SetupError: If there is none.
     """
     try:
         return one_of(option, name, names)
     except ValueError as error:
-        raise CliError(str(error)) from None
+        raise SetupError(str(error)) from None

@@ -21,7 +21,7 @@ from cli.commands import (
 )
 from keras import layers
 
-from kerasight.cli import models
+from kerasight.classifiers import models
 
 NAMES = ["tabby cat", "dog/wolf", "crane", "crane"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kerasight.cli.console import CliError, reason
+from kerasight.errors import SetupError, reason
 
 if TYPE_CHECKING:
     import keras
@@ -46,11 +46,11 @@ def check(path: Path, unsafe: bool) -> None:
         unsafe: Whether Python code in it may run.
 
     Raises:
-        CliError: If no model can be loaded from it.
+        SetupError: If no model can be loaded from it.
     """
     layers = list(dict.fromkeys(_with_code(_contents(path).config)))
     if layers and not unsafe:
-        raise CliError(_of_code(path, f", in {', '.join(map(repr, layers))}"))
+        raise SetupError(_of_code(path, f", in {', '.join(map(repr, layers))}"))
 
 
 def _of_code(path: Path, where: str = "") -> str:
@@ -64,22 +64,22 @@ def _contents(path: Path) -> _Contents:
     """Read the config of a model.
 
     Raises:
-        CliError: If there is none.
+        SetupError: If there is none.
     """
     if not path.is_file():
-        raise CliError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        raise SetupError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
         with path.open("rb") as file:
             start = file.read(len(_HDF5))
     except OSError as error:
-        raise CliError(f"{path}: {reason(error)}") from None
+        raise SetupError(f"{path}: {reason(error)}") from None
     if not start:
-        raise CliError(f"{path}: the file is empty")
+        raise SetupError(f"{path}: the file is empty")
     is_zip, is_hdf5 = start.startswith(_ZIP), start == _HDF5
     wants_zip = path.suffix.lower() == ".keras"
     if (is_hdf5 and wants_zip) or (is_zip and not wants_zip):
         kind, suffix = ("an HDF5", ".h5") if is_hdf5 else ("a .keras", ".keras")
-        raise CliError(f"{path} has the content of {kind} file; name it {path.stem}{suffix}")
+        raise SetupError(f"{path} has the content of {kind} file; name it {path.stem}{suffix}")
     kind = "ZIP archive, as .keras files are" if wants_zip else "HDF5 file"
     try:
         contents = _of_zip(path) if wants_zip else _of_hdf5(path)
@@ -90,9 +90,9 @@ def _contents(path: Path) -> _Contents:
             why = f"damaged or incomplete; copy or download it again ({reason(error)})"
         else:
             why = f"no model: it is no {kind}"
-        raise CliError(f"{path}: the file is {why}") from None
+        raise SetupError(f"{path}: the file is {why}") from None
     if contents is None:
-        raise CliError(
+        raise SetupError(
             f"{path} holds no model, but at most weights; build the model in Python, load the "
             "weights with model.load_weights, and save the model with model.save('model.keras')"
         )
@@ -151,7 +151,7 @@ def load_file(path: Path, imports: Sequence[str], unsafe: bool) -> keras.Model:
         unsafe: Whether Python code in the file may run.
 
     Raises:
-        CliError: If the model cannot be loaded.
+        SetupError: If the model cannot be loaded.
     """
     import keras
 
@@ -163,7 +163,7 @@ def load_file(path: Path, imports: Sequence[str], unsafe: bool) -> keras.Model:
             path, custom_objects=known, compile=False, safe_mode=not unsafe
         )
     except Exception as error:  # of any kind: it comes from the file
-        raise CliError(_why_not(path, str(error) or type(error).__name__, imports)) from None
+        raise SetupError(_why_not(path, str(error) or type(error).__name__, imports)) from None
 
 
 def _imported(name: str) -> ModuleType:
@@ -184,7 +184,7 @@ def _imported(name: str) -> ModuleType:
             )
         if isinstance(error, FileNotFoundError) and error.filename == str(Path(name).absolute()):
             why = "no such file"
-    raise CliError(f"--import {name}: {why}")
+    raise SetupError(f"--import {name}: {why}")
 
 
 def _run_file(path: Path) -> ModuleType:

@@ -22,7 +22,8 @@ from cli.commands import (
 from keras import layers
 from tiny_models import drawn_by_numpy
 
-from kerasight.cli import preprocessing
+from kerasight.classifiers import preprocessing
+from kerasight.cli.console import log_said
 
 PATH = Path("model.keras")
 UNTOLD = "without --preprocess, the model gets pixels of 0..255"
@@ -50,7 +51,8 @@ INSIDE = ("ConvNeXt", "EfficientNet", "MobileNetV3")
 
 def told(model: keras.Model, capsys: pytest.CaptureFixture[str], channels: int = 3) -> Any:
     """What is taken for a model, and what is said of it."""
-    return preprocessing.of_model(PATH, model, channels), capsys.readouterr().err
+    with log_said():
+        return preprocessing.of_model(PATH, model, channels), capsys.readouterr().err
 
 
 def behind(*first: Any, name: str = "model") -> keras.Model:

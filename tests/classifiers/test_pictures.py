@@ -26,9 +26,9 @@ from keras import layers
 from PIL import Image, ImageFile
 
 import kerasight
-from kerasight.cli import models, pictures
-from kerasight.cli.console import PictureError
-from kerasight.cli.pictures import read_mask
+from kerasight.classifiers import models, pictures
+from kerasight.classifiers.pictures import read_mask
+from kerasight.errors import PictureError
 from kerasight.formatters.pixels import to_rgba
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import sys
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from kerasight.checks import nearest, plain, plural
-from kerasight.cli import model_files, preprocessing
-from kerasight.cli.console import CliError, PictureError, as_options, reason, say
+from kerasight.classifiers import model_files, preprocessing
+from kerasight.errors import PictureError, SetupError, reason
 from kerasight.interrupts import Heard
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ __all__ = [
     "number_of_classes",
     "read_class_names",
 ]
+
+_log = logging.getLogger("kerasight")
 
 QUIET = "3"  # TF_CPP_MIN_LOG_LEVEL: nothing but what ends the process
 
@@ -94,7 +97,7 @@ class _Form(NamedTuple):
 
 
 def check_model_options(command: str, options: ModelOptions, images: Sequence[Path]) -> None:
-    """Raise CliError if these options exclude each other, before anything slow.
+    """Raise SetupError if these options exclude each other, before anything slow.
 
     Args:
         command: The command with these options.
@@ -103,7 +106,7 @@ def check_model_options(command: str, options: ModelOptions, images: Sequence[Pa
     """
     model = options.model
     if model is not None and not images:
-        raise CliError(
+        raise SetupError(
             f"--model needs pictures to {command}: pass their files, as in "
             f"kerasight {command} --model {model} cat.jpg"
         )
@@ -118,7 +121,7 @@ def check_model_options(command: str, options: ModelOptions, images: Sequence[Pa
         ("--unsafe", options.unsafe, "holds no code"),
     ):
         if value:
-            raise CliError(f"{option} is for model files; {owner} {does}")
+            raise SetupError(f"{option} is for model files; {owner} {does}")
 
 
 def _is_file_name(model: str) -> bool:
@@ -134,7 +137,7 @@ def read_class_names(path: Path) -> list[str]:
     """The names of classes in a file.
 
     Raises:
-        CliError: If there is no such file, or it holds something else.
+        SetupError: If there is no such file, or it holds something else.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -147,13 +150,13 @@ def read_class_names(path: Path) -> list[str]:
             entries = [names[str(index)] for index in range(len(names))]
             names = [entry if isinstance(entry, str) else entry[-1] for entry in entries]
     except FileNotFoundError:
-        raise CliError(f"--class-names {path}: no such file") from None
+        raise SetupError(f"--class-names {path}: no such file") from None
     except OSError as error:
-        raise CliError(f"--class-names {path}: {reason(error)}") from None
+        raise SetupError(f"--class-names {path}: {reason(error)}") from None
     except (ValueError, LookupError, TypeError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise CliError(
+        raise SetupError(
             f"--class-names {path}: expected UTF-8 text with one name a line, or as .json a list "
             'of names or a table such as {"0": "cat", "1": "dog"}'
         )
@@ -174,7 +177,7 @@ def import_keras() -> None:
 
             backends.current()
     except (ImportError, NotImplementedError) as error:
-        raise CliError(f"Keras cannot be used: {reason(error)}") from None
+        raise SetupError(f"Keras cannot be used: {reason(error)}") from None
 
 
 @contextlib.contextmanager
@@ -209,7 +212,7 @@ def load(options: ModelOptions, names: Sequence[str] | None) -> Classifier:
         names: The names of its classes, if it is a file.
 
     Raises:
-        CliError: If that cannot be done.
+        SetupError: If that cannot be done.
     """
     import_keras()
     # Keras shows downloads on standard output, but that is for the table.
@@ -237,7 +240,7 @@ def _load_file(path: Path, options: ModelOptions, names: Sequence[str] | None) -
         preprocess = preprocessing.of_model(path, model, form.channels)
     if form.channels != 3 and preprocess not in preprocessing.RANGES:
         *ranges, last = preprocessing.RANGES
-        raise CliError(
+        raise SetupError(
             f"--preprocess {preprocess} is for RGB, and {path} takes {_MODES[form.channels]}; pass "
             f"{', '.join(ranges)} or {last}"
         )
@@ -251,7 +254,7 @@ def _load_application(name: str) -> Classifier:
     found = known.get(plain(name))
     if found is None:
         near = nearest(name, list(known.values()))
-        raise CliError(
+        raise SetupError(
             f"--model {name!r} is neither a .keras or .h5 file nor a model of keras.applications"
             f"{near}"
         )
@@ -259,7 +262,9 @@ def _load_application(name: str) -> Classifier:
     try:
         model = getattr(keras.applications, found)(weights="imagenet")
     except Exception as error:  # Keras raises plain Exception where a download fails
-        raise CliError(f"{found}: its ImageNet weights cannot be loaded: {reason(error)}") from None
+        raise SetupError(
+            f"{found}: its ImageNet weights cannot be loaded: {reason(error)}"
+        ) from None
     return Classifier(
         model, _imagenet_names(module), _to_doc(_form(model), module.preprocess_input)
     )
@@ -273,7 +278,7 @@ def _imagenet_names(module: Any) -> list[str] | None:
     try:
         decoded = module.decode_predictions(rising, top=1000)[0]
     except Exception as error:  # as with the weights; but classes can be shown by index
-        say("Warning", "yellow", f"the names of the classes cannot be loaded: {reason(error)}")
+        _log.warning("the names of the classes cannot be loaded: %s", reason(error))
         return None
     return [str(name) for _, name, _ in reversed(decoded)]
 
@@ -309,7 +314,7 @@ def _form(model: keras.Model) -> _Form:
 
     shape = _input_shape(model)
     if len(shape) != 4:
-        raise CliError(
+        raise SetupError(
             f"model {model.name!r} takes no pictures: its input has shape {shape}, and not (batch, "
             "height, width, channels)"
         )
@@ -325,7 +330,7 @@ def _form(model: keras.Model) -> _Form:
     if channels is None:
         channels = 3
     if channels not in _MODES:
-        raise CliError(
+        raise SetupError(
             f"model {model.name!r} takes inputs of {channels} channels, shape {shape}; a picture "
             "has 1 (grey), 3 (RGB) or 4 (RGBA)"
         )
@@ -347,7 +352,7 @@ def _input_shape(model: keras.Model) -> tuple[int | None, ...]:
     if not inputs:
         return (None, None, None, None)
     if len(inputs) > 1:
-        raise CliError(
+        raise SetupError(
             f"model {model.name!r} has {len(inputs)} inputs; only a model of one picture can be "
             "explained"
         )
@@ -363,7 +368,7 @@ def find_sites(
     """The sites that ``--layer`` names, or None for the default site.
 
     Raises:
-        CliError: If there is no such layer.
+        SetupError: If there is no such layer.
         PictureError: If the model must run first, and fails.
     """
     from kerasight.keras import running, sites
@@ -378,7 +383,7 @@ def find_sites(
     try:
         return [sites.find_site(anatomy, key) for key in keys]
     except ValueError as error:
-        raise CliError(reason(error)) from None
+        raise SetupError(reason(error)) from None
 
 
 @contextlib.contextmanager
@@ -386,22 +391,22 @@ def failing_on_the_picture() -> Iterator[None]:
     """Turn whatever is raised into a `PictureError`: a model's own code may raise anything."""
     try:
         yield
-    except (CliError, PictureError):
+    except (SetupError, PictureError):
         raise
     except Exception as error:
-        raise PictureError(as_options(reason(error))) from None
+        raise PictureError(reason(error)) from None
 
 
 def check_class_names(names: Sequence[str] | None, classes: int) -> None:
-    """Raise CliError if names are known, but not one for each class."""
+    """Raise SetupError if names are known, but not one for each class."""
     if names is not None and len(names) != classes:
-        raise CliError(
+        raise SetupError(
             f"there are {len(names)} class names, and the model has {plural(classes, 'class')}"
         )
 
 
 def check_scores(model: keras.Model, doc: np.ndarray, request: Request) -> None:
-    """Raise CliError if a model's scores cannot answer a request, whatever the picture."""
+    """Raise SetupError if a model's scores cannot answer a request, whatever the picture."""
     from kerasight.keras.record import scores_of
 
     if not (request.logits or request.method.compares):
@@ -411,7 +416,7 @@ def check_scores(model: keras.Model, doc: np.ndarray, request: Request) -> None:
     except Exception:  # of this picture, or of more than its scores: the explanation will say it
         return
     if request.method.compares and scores.shape[1] == 1:
-        raise CliError(
+        raise SetupError(
             f"--method {request.method.name} compares classes, and the model has only one"
         )
     if not request.logits:
@@ -419,7 +424,7 @@ def check_scores(model: keras.Model, doc: np.ndarray, request: Request) -> None:
     try:
         scores_of(model, doc, logits=True)
     except ValueError as error:
-        raise CliError(as_options(reason(error))) from None
+        raise SetupError(reason(error)) from None
 
 
 def number_of_classes(model: keras.Model) -> int | None:

@@ -8,26 +8,28 @@ import os
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from kerasight.cli.console import CliError, PictureError, Told, reason, say
-from kerasight.cli.files import OVERLAY, is_made
+from kerasight.errors import PictureError, SetupError, reason
+from kerasight.files import OVERLAY, is_made
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
+    "Found",
     "Source",
     "pictures_in",
     "quiet_decoders",
     "read_mask",
     "read_picture",
-    "sources_of",
+    "search",
+    "stem_below",
 ]
 
 Made = TypeVar("Made")
@@ -73,69 +75,27 @@ class Source(NamedTuple):
             return 0
 
 
-def sources_of(paths: Sequence[Path], told: Told) -> list[Source]:
-    """The pictures at paths; a folder stands for the pictures in it and in its subfolders.
-
-    Tells the user which files are left out of a folder, and which cannot be opened.
-
-    Raises:
-        CliError: If there is no picture in a folder.
-    """
-    sources = []
-    for path in paths:
-        if not os.path.isdir(path):
-            sources.append(_source_of(path, path.stem, told))
-            continue
-        found = _search(path)
-        for folder, why in found.unread:
-            told.fail(str(folder), why, one_by_one=True)
-        left_out = f"; left out: {found.left_out}" if found.left_out else ""
-        if not found.pictures and not found.unread:
-            raise CliError(f"{path}: no picture in this folder{left_out}")
-        if left_out:
-            number = len(found.pictures)
-            say("Note", "cyan", f"{path}: {number} picture{'s'[number == 1 :]}{left_out}")
-        sources += [
-            _source_of(picture, _stem_below(path, picture), told) for picture in found.pictures
-        ]
-    told.finish()
-    return sources
-
-
-def _source_of(path: Path, stem: str, told: Told) -> Source:
-    problem = ""
-    try:
-        if stat.S_ISREG(path.stat().st_mode):  # to open a pipe is to read it
-            path.open("rb").close()
-    except FileNotFoundError:
-        problem = "no such file"
-    except (OSError, ValueError) as error:
-        problem = f"cannot be read: {reason(error)}"
-    if problem:
-        told.fail(str(path), problem, one_by_one=True)
-    return Source(str(path), stem, lambda: read_picture(path), path, problem)
-
-
 def pictures_in(folder: Path) -> list[tuple[str, Path]]:
     """The pictures in a folder and its subfolders, each after its relative path without the ending.
 
     Raises:
-        CliError: If there is none, or a folder cannot be read.
+        SetupError: If there is none, or a folder cannot be read.
     """
-    found = _search(folder)
+    found = search(folder)
     for unread, why in found.unread:
-        raise CliError(f"{unread}: {why}")
+        raise SetupError(f"{unread}: {why}")
     if not found.pictures:
-        raise CliError(f"{folder}: no picture in this folder")
-    return [(_stem_below(folder, path), path) for path in found.pictures]
+        raise SetupError(f"{folder}: no picture in this folder")
+    return [(stem_below(folder, path), path) for path in found.pictures]
 
 
-def _stem_below(folder: Path, path: Path) -> str:
+def stem_below(folder: Path, path: Path) -> str:
+    """The path of a file below a folder, without its ending."""
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
 @dataclass
-class _Found:
+class Found:
     """The contents of a folder.
 
     Attributes:
@@ -158,7 +118,7 @@ _LEFT_OUT = {
 }
 
 
-def _search(root: Path) -> _Found:
+def search(root: Path) -> Found:
     """Look for pictures in a folder and in all folders in it.
 
     The ending of a file tells whether it is a picture: a broken picture is reported, not left out.
@@ -217,7 +177,7 @@ def _search(root: Path) -> _Found:
             else:
                 seen.add((itself.st_dev, entry.inode()))
                 take(path)
-    return _Found(
+    return Found(
         pictures=sorted(pictures, key=lambda path: path.parts),
         unread=unread,
         left_out=", ".join(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasight.checks import plain
-from kerasight.cli.console import CliError, say
+from kerasight.errors import SetupError
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = ["RANGES", "applications", "by_name", "module_of", "of_model"]
+
+_log = logging.getLogger("kerasight")
 
 RANGES = ("none", "unit", "signed")
 _IMAGENET_MODES = ("caffe", "torch")
@@ -34,7 +37,7 @@ def by_name(name: str) -> Callable[..., Any]:
     and ``data_format``.
 
     Raises:
-        CliError: If the name is unknown.
+        SetupError: If the name is unknown.
     """
     import keras
 
@@ -47,7 +50,7 @@ def by_name(name: str) -> Callable[..., Any]:
     modules = _modules()
     if name not in modules:
         known = ", ".join([*RANGES, *_IMAGENET_MODES, *modules])
-        raise CliError(f"unknown --preprocess {name!r}; known are {known}")
+        raise SetupError(f"unknown --preprocess {name!r}; known are {known}")
     preprocess_input: Callable[..., Any] = modules[name].preprocess_input
     return preprocess_input
 
@@ -105,19 +108,20 @@ def of_model(path: Path, model: keras.Model, channels: int) -> str:
         name, application = found
         module = module_of(application)
         if _changes(by_name(module)):
-            say(
-                "Note",
-                "cyan",
-                f"{path}: by its name, {name!r} is {application} of keras.applications, so "
-                f"--preprocess {module} is used; pass another if it was trained with another",
+            _log.info(
+                "%s: by its name, %r is %s of keras.applications, so --preprocess %s is used; pass "
+                "another if it was trained with another",
+                path,
+                name,
+                application,
+                module,
             )
             return module
-    say(
-        "Warning",
-        "yellow",
-        f"{path}: without --preprocess, the model gets pixels of 0..255, and does not rescale them "
+    _log.warning(
+        "%s: without --preprocess, the model gets pixels of 0..255, and does not rescale them "
         "before its first convolution; pass the preprocessing of its training, such as "
         "--preprocess unit (0..1) or signed (-1..1), or none if that was 0..255",
+        path,
     )
     return "none"
 
