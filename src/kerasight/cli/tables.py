@@ -13,7 +13,10 @@ from rich.text import Text
 
 from kerasight.escapes import printable
 
-__all__ = ["OverlayRow", "print_numbers", "print_overlays"]
+__all__ = ["MOST_ROWS", "OverlayRow", "print_numbers", "print_overlays"]
+
+MOST_ROWS = 200
+"""The lines of a table of overlays, at most: nobody reads more of them."""
 
 _GAP = 3  # columns between the cells of a table
 _WIDE = 120  # columns of a terminal, in which all headings of numbers have room
@@ -29,10 +32,15 @@ class OverlayRow(NamedTuple):
     overlay: str
 
 
-def print_overlays(out: Console, rows: Sequence[OverlayRow]) -> None:
+def print_overlays(out: Console, rows: Sequence[OverlayRow], more: int = 0) -> None:
     """Print the overlays as a table, or one below the other if the table is too wide.
 
     If there is no room for the layer in each line, and all overlays share it, it is printed once.
+
+    Args:
+        out: Where to print.
+        rows: The overlays.
+        more: How many others there are, which are only counted.
     """
     rows = [OverlayRow(*map(printable, row)) for row in rows]
     layers = {row.layer for row in rows}
@@ -51,6 +59,8 @@ def print_overlays(out: Console, rows: Sequence[OverlayRow]) -> None:
         out.print(table)
     else:
         _print_below(out, rows, with_layers=len(layers) > 1)
+    if more:
+        out.print(f"... and {more:,} more")
     if "Layer" not in headings:
         out.print(Text(f"\nLayer: {rows[0].layer}"), soft_wrap=True)
 
