@@ -26,7 +26,7 @@ from PIL import Image
 
 from kerasight import cli
 from kerasight.classifiers import models
-from kerasight.cli.files import GrowingFile, write_png
+from kerasight.cli.files import GrowingFile, write_overlay
 from kerasight.metrics.evaluation import Study
 
 QUICK = ("--method", "grad-cam", "--metric", "deletion", "--no-random", "--steps", "2")
@@ -300,7 +300,7 @@ def test_a_png_is_the_picture(size: tuple[int, int], is_opaque: bool, values: in
     pixels = np.random.default_rng(0).integers(0, values, (*size[::-1], 4), dtype=np.uint8)
     if is_opaque:
         pixels[..., 3] = 255
-    write_png(Image.fromarray(pixels), Path("a.png"))
+    write_overlay(Image.fromarray(pixels), Path("a.png"))
     with Image.open("a.png") as picture:
         assert picture.mode == ("RGB" if is_opaque else "RGBA")
         assert picture.info["Software"] == "kerasight"
@@ -310,5 +310,5 @@ def test_a_png_is_the_picture(size: tuple[int, int], is_opaque: bool, values: in
 def test_a_png_of_a_drawing_is_small() -> None:
     drawing = Image.new("RGBA", (700, 400), "red")
     drawing.paste((0, 0, 255, 255), (100, 100, 400, 300))
-    write_png(drawing, Path("a.png"))
+    write_overlay(drawing, Path("a.png"))
     assert Path("a.png").stat().st_size < 700 * 400 * 3 / 100

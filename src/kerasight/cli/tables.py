@@ -23,13 +23,13 @@ _WIDE = 120  # columns of a terminal, in which all headings of numbers have room
 
 
 class OverlayRow(NamedTuple):
-    """The cells of an overlay's line."""
+    """The cells of an overlay's line; where there is none, its path is empty."""
 
     image: str
     label: str
     score: str
     layer: str
-    overlay: str
+    overlay: str = ""
 
 
 def print_overlays(out: Console, rows: Sequence[OverlayRow], more: int = 0) -> None:
@@ -46,6 +46,9 @@ def print_overlays(out: Console, rows: Sequence[OverlayRow], more: int = 0) -> N
     layers = {row.layer for row in rows}
     headings = ["Image", "Class", "Score", "Layer", "Overlay"]
     lines = [list(row) for row in rows]
+    if not rows[0].overlay:
+        for line in [headings, *lines]:
+            del line[4]
     if _width([headings, *lines]) > out.width and len(layers) == 1:
         for line in [headings, *lines]:
             del line[3]
@@ -81,7 +84,8 @@ def _print_below(out: Console, rows: Sequence[OverlayRow], with_layers: bool) ->
             out.print(Text(image, style="bold"), soft_wrap=True)
         about = [row.score.rjust(longest), row.label, *([row.layer] if with_layers else [])]
         # The terminal breaks what is still too long, and copies it in one piece.
-        out.print(Text(f"  {'  '.join(about)}\n  {row.overlay}"), soft_wrap=True)
+        below = f"\n  {row.overlay}" if row.overlay else ""
+        out.print(Text(f"  {'  '.join(about)}{below}"), soft_wrap=True)
 
 
 def print_numbers(
