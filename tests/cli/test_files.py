@@ -307,6 +307,21 @@ def test_a_png_is_the_picture(size: tuple[int, int], is_opaque: bool, values: in
         np.testing.assert_array_equal(np.asarray(picture.convert("RGBA")), pixels)
 
 
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+@pytest.mark.parametrize("alpha", [255, 0])
+def test_other_formats_have_the_picture_and_name_kerasight(ending: str, alpha: int) -> None:
+    path = Path(f"a.{ending}")
+    write_overlay(Image.new("RGBA", (40, 30), (200, 100, 50, alpha)), path)
+    with Image.open(path) as picture:
+        assert picture.getexif() == {0x0131: "kerasight"}
+        mode = "RGBA" if (ending, alpha) == ("webp", 0) else "RGB"
+        assert (picture.size, picture.mode) == ((40, 30), mode)
+        pixel = np.array(picture.convert("RGBA").getpixel((20, 15)))
+    white = {"jpg": (255, 255, 255, 255), "webp": (*pixel[:3], 0)}
+    expected = (200, 100, 50, 255) if alpha else white[ending]
+    np.testing.assert_allclose(pixel, expected, atol=4)
+
+
 def test_a_png_of_a_drawing_is_small() -> None:
     drawing = Image.new("RGBA", (700, 400), "red")
     drawing.paste((0, 0, 255, 255), (100, 100, 400, 300))
