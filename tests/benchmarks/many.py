@@ -98,7 +98,7 @@ def parts(options: Sequence[str]) -> dict[str, list[Cost]]:
     paths = sorted(Path("photos").iterdir())[:SAMPLE]
     of_model = models.ModelOptions(MODEL, None, None, (), False)
     classifier = models.load(of_model, None)
-    model, threads = classifier.model, min(4, os.cpu_count() or 1)
+    model, threads = classifier.model, min(16, os.cpu_count() or 1)
 
     size = classifier.size
     least = (2 * size[0], 2 * size[1]) if size and "--draft" in options else None

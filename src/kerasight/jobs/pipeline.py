@@ -35,7 +35,7 @@ __all__ = ["Item", "Pipeline"]
 
 # Enough pictures to keep model and threads busy, and no more of them than fit into memory: of each
 # pixel of a picture of average size there are some 40 bytes while its overlay is drawn.
-_THREADS = 4
+_THREADS = 16
 _AT_ONCE = 16  # through the model
 _VALUES = 4_000_000  # in the inputs of these
 _PICTURES = 32  # being read, and as many being finished
