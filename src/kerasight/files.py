@@ -10,12 +10,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
-__all__ = ["OVERLAY", "is_made", "whole_file"]
+__all__ = ["OVERLAYS", "PNG_TEXT", "SOFTWARE", "is_made", "is_overlay", "whole_file"]
 
-OVERLAY = b"tEXtSoftware\x00kerasight"
-"""What stands near the beginning of each PNG overlay that the command makes."""
+PNG_TEXT = b"tEXtSoftware\x00kerasight"
+"""The chunk of PNG that names the program, in each overlay that the command makes."""
 
-_BEGINNING = 1024
+SOFTWARE = (
+    b"II*\0\x08\0\0\0\x01\0"  # of one entry
+    b"\x31\x01\x02\0\x0a\0\0\0\x1a\0\0\0\0\0\0\0kerasight\0"
+)
+"""EXIF data that name the program alone, in each overlay that is no PNG; of WebP, at its end."""
+
+OVERLAYS = {".png": PNG_TEXT, ".jpg": SOFTWARE, ".webp": SOFTWARE}
+"""What tells an overlay, by the ending of its name."""
+
+_ENDS = 1024  # bytes at the beginning and the end of a file that may tell who made it
 
 
 @contextmanager
@@ -61,8 +70,20 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
 
 def is_made(path: Path, marker: bytes) -> bool:
     """Whether kerasight made a file, which then begins with ``marker``."""
+    return _has(path, marker, 0)
+
+
+def _has(path: Path, marker: bytes, whence: int) -> bool:
+    """Whether something stands near the beginning of a file (0), or near its end (2)."""
     try:
         with path.open("rb") as file:
-            return marker in file.read(_BEGINNING)
+            file.seek(-min(_ENDS, path.stat().st_size) if whence else 0, whence)
+            return marker in file.read(_ENDS)
     except OSError:
         return False
+
+
+def is_overlay(path: Path) -> bool:
+    """Whether a file is an overlay that the command made."""
+    ending = path.suffix.lower()
+    return ending in OVERLAYS and _has(path, OVERLAYS[ending], 2 if ending == ".webp" else 0)

@@ -434,12 +434,18 @@ def families() -> Iterator[Row]:
             yield from rows_of("families.py", name, method)
 
 
+def folder() -> Iterator[Row]:
+    for options in ((), ("--format", "jpeg"), ("--no-overlays",), ("--no-overlays", "--draft")):
+        yield from rows_of("folder.py", "tensorflow", *options)
+
+
 PARTS = {
     "frameworks": frameworks,
     "later": later,
     "first": first_calls,
     "cold": cold_calls,
     "many": many,
+    "folder": folder,
     "methods": methods,
     "families": families,
     "score-cam": score_cam_memory,

@@ -120,6 +120,34 @@ class TestOverlay:
         explain(*arguments)
         assert [path.name for path in Path("overlays").iterdir()] == ["cat-0.png"]
 
+    @pytest.mark.parametrize(
+        ("form", "ending"), [("jpeg", "jpg"), ("WebP", "webp"), ("png", "png")]
+    )
+    def test_of_any_format_is_replaced_by_the_next_run_and_explained_by_none(
+        self, form: str, ending: str
+    ) -> None:
+        save_picture("photos/cat.png", size=(30, 20))
+        arguments = ("photos", "-m", save_model(make_mean()), "--format", form, "-o", "photos")
+        for _ in range(2):
+            ((*_, overlay),) = rows_of(explain(*arguments))
+            assert overlay == str(Path(f"photos/cat-0.{ending}"))
+        expected = kerasight.format_as_image(
+            kerasight.explain_prediction(
+                make_mean(), doc_of("photos/cat.png"), image=Image.open("photos/cat.png")
+            )
+        )
+        found = np.asarray(Image.open(overlay).convert("RGB"), dtype=int)
+        np.testing.assert_allclose(found, np.asarray(expected.convert("RGB"), int), atol=9)
+        assert "left out: 1 overlay by kerasight" in explain(*arguments).stderr
+
+    @pytest.mark.parametrize("name", ["cat-0.jpg", "cat-0.webp"])
+    def test_in_another_format_never_replaces_a_picture_of_the_user(self, name: str) -> None:
+        before = Path(save_picture(f"overlays/{name}")).read_bytes()
+        form = {".jpg": "jpeg", ".webp": "webp"}[Path(name).suffix]
+        result = explain(save_picture(), "-m", save_model(make_mean()), "--format", form)
+        assert Path(rows_of(result)[0][4]).name == name.replace("0.", "0-2.")
+        assert Path(f"overlays/{name}").read_bytes() == before
+
     def test_never_replaces_one_of_the_same_run(self) -> None:
         pictures = [save_picture(name) for name in ("a/cat.png", "b/cat.png", "c/Cat.png")]
         result = explain(*pictures, pictures[0], "-m", save_model(make_mean()))
@@ -440,7 +468,7 @@ class TestMany:
             if path.name != "07-0.png":
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-        monkeypatch.setattr("kerasight.cli.explain.write_png", full)
+        monkeypatch.setattr("kerasight.cli.explain.write_overlay", full)
         result = run("explain", *pictures, "-m", save_model(make_softmax()), "-t", "0")
         assert result.exit_code == 2
         path = Path("overlays/00-0.png")
@@ -449,6 +477,56 @@ class TestMany:
             "Error: 18 more pictures: overlays cannot be written: No space left on device",
         ]
         assert [row[0] for row in rows_of(result)] == ["07.png"]
+
+    def test_have_a_line_each_up_to_a_number(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("kerasight.cli.explain.MOST_ROWS", 3)
+        pictures = [noise_picture(f"{n}.png", seed=n) for n in range(5)]
+        result = explain(*pictures, "-m", save_model(make_mean()), "-t", "0")
+        *table, more, empty, last = result.stdout.splitlines()
+        assert [line.split()[0] for line in table[2:]] == pictures[:3]
+        assert (more, empty) == ("... and 2 more", "")
+        assert last == "5 overlays written to overlays"
+
+
+class TestNoOverlays:
+    def test_prints_what_it_prints_with_them(self) -> None:
+        arguments = (noise_picture(), "-m", save_model(make_softmax()), "--top", "2")
+        rows = rows_of(explain(*arguments))
+        result = explain(*arguments, "--no-overlays", "--method", "layercam")
+        heading, _, *lines, empty, last = result.stdout.splitlines()
+        assert heading.split() == ["Image", "Class", "Score", "Layer"]
+        assert [re.split(r"\s{2,}", line.strip()) for line in lines] == [row[:4] for row in rows]
+        assert (empty, last) == ("", "2 heatmaps by LayerCAM, and no overlay written")
+
+    def test_writes_nothing_but_the_page(self) -> None:
+        arguments = (noise_picture(), "-m", save_model(make_softmax()), "--no-overlays")
+        explain(*arguments)
+        assert not Path("overlays").exists()
+        result = explain(*arguments, "--html", "report.html")
+        assert result.stdout.splitlines()[-1] == "1 picture shown in report.html"
+        assert "data:image/jpeg;base64," in Path("report.html").read_text(encoding="utf-8")
+        assert not Path("overlays").exists()
+
+    def test_counts_what_failed(self) -> None:
+        Path("text.png").write_text("text")
+        arguments = (noise_picture(), "text.png", "-m", save_model(make_mean()), "-l", "head")
+        result = run("explain", *arguments, "--no-overlays")
+        assert result.exit_code == 2
+        assert result.stdout == "0 heatmaps, and no overlay written\n"
+        assert "noise.png: layer 'head' has no spatial axes" in result.stderr
+        assert "text.png: not a picture" in result.stderr
+
+    def test_may_read_pictures_at_a_fraction_of_their_size(self) -> None:
+        rows, columns = np.indices((64, 64))
+        grey = Image.fromarray((rows + 2 * columns).astype(np.uint8))
+        grey.convert("RGB").save("large.jpg", quality=95)
+        arguments = ("large.jpg", "-m", save_model(make_mean()), "--no-overlays")
+        whole, draft = (
+            float(explain(*arguments, *more).stdout.splitlines()[2].split()[2])
+            for more in ((), ("--draft",))
+        )
+        assert draft != whole
+        assert draft == pytest.approx(whole, abs=1)
 
 
 class TestStandardOutput:
@@ -633,6 +711,22 @@ class TestOptions:
         assert refused(option, "locked/new/name") == (
             f"{full} locked/new/name cannot be written: no permission to write to {folder}"
         )
+
+    def test_format_is_known(self) -> None:
+        assert refused("--format", "jpg") == (
+            "unknown --format 'jpg'; the nearest name is jpeg; known are png, webp, jpeg"
+        )
+
+    @pytest.mark.parametrize("option", ["--output", "--format"])
+    def test_what_is_about_overlays_needs_some(self, option: str) -> None:
+        assert refused("--no-overlays", option, "png") == (
+            f"--no-overlays and {option} exclude each other: leave one out"
+        )
+
+    def test_a_draft_is_for_numbers_alone(self) -> None:
+        line = "--draft is for numbers alone: pass --no-overlays, and leave --html out"
+        assert refused("--draft") == line
+        assert refused("--draft", "--no-overlays", "--html", "page.html") == line
 
     def test_method_is_known(self) -> None:
         assert refused("--method", "layrcam") == (

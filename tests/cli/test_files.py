@@ -26,7 +26,7 @@ from PIL import Image
 
 from kerasight import cli
 from kerasight.classifiers import models
-from kerasight.cli.files import GrowingFile, write_png
+from kerasight.cli.files import GrowingFile, write_overlay
 from kerasight.metrics.evaluation import Study
 
 QUICK = ("--method", "grad-cam", "--metric", "deletion", "--no-random", "--steps", "2")
@@ -300,15 +300,30 @@ def test_a_png_is_the_picture(size: tuple[int, int], is_opaque: bool, values: in
     pixels = np.random.default_rng(0).integers(0, values, (*size[::-1], 4), dtype=np.uint8)
     if is_opaque:
         pixels[..., 3] = 255
-    write_png(Image.fromarray(pixels), Path("a.png"))
+    write_overlay(Image.fromarray(pixels), Path("a.png"))
     with Image.open("a.png") as picture:
         assert picture.mode == ("RGB" if is_opaque else "RGBA")
         assert picture.info["Software"] == "kerasight"
         np.testing.assert_array_equal(np.asarray(picture.convert("RGBA")), pixels)
 
 
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+@pytest.mark.parametrize("alpha", [255, 0])
+def test_other_formats_have_the_picture_and_name_kerasight(ending: str, alpha: int) -> None:
+    path = Path(f"a.{ending}")
+    write_overlay(Image.new("RGBA", (40, 30), (200, 100, 50, alpha)), path)
+    with Image.open(path) as picture:
+        assert picture.getexif() == {0x0131: "kerasight"}
+        mode = "RGBA" if (ending, alpha) == ("webp", 0) else "RGB"
+        assert (picture.size, picture.mode) == ((40, 30), mode)
+        pixel = np.array(picture.convert("RGBA").getpixel((20, 15)))
+    white = {"jpg": (255, 255, 255, 255), "webp": (*pixel[:3], 0)}
+    expected = (200, 100, 50, 255) if alpha else white[ending]
+    np.testing.assert_allclose(pixel, expected, atol=4)
+
+
 def test_a_png_of_a_drawing_is_small() -> None:
     drawing = Image.new("RGBA", (700, 400), "red")
     drawing.paste((0, 0, 255, 255), (100, 100, 400, 300))
-    write_png(drawing, Path("a.png"))
+    write_overlay(drawing, Path("a.png"))
     assert Path("a.png").stat().st_size < 700 * 400 * 3 / 100

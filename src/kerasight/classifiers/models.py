@@ -61,12 +61,14 @@ class Classifier:
     Attributes:
         model: The model.
         names: Names of its classes, if known.
-        to_doc: Makes its input, with batch axis, from an RGBA picture.
+        to_doc: Makes its input, with batch axis, from an RGB or RGBA picture.
+        size: Width and height of its input; None if it takes more than one.
     """
 
     model: keras.Model
     names: Sequence[str] | None
     to_doc: Callable[[Image.Image], np.ndarray]
+    size: tuple[int, int] | None = None
 
 
 class ModelOptions(NamedTuple):
@@ -94,6 +96,11 @@ class _Form(NamedTuple):
     width: int | None
     channels: int
     data_format: Literal["channels_last", "channels_first"]
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height, if both are fixed."""
+        return (self.width, self.height) if self.width and self.height else None
 
 
 def check_model_options(command: str, options: ModelOptions, images: Sequence[Path]) -> None:
@@ -227,7 +234,8 @@ def load(options: ModelOptions, names: Sequence[str] | None) -> Classifier:
 def _load_demo() -> Classifier:
     from kerasight import demo
 
-    return Classifier(demo.load_model(), demo.CLASS_NAMES, demo.preprocess)
+    model = demo.load_model()
+    return Classifier(model, demo.CLASS_NAMES, demo.preprocess, _form(model).size)
 
 
 def _load_file(path: Path, options: ModelOptions, names: Sequence[str] | None) -> Classifier:
@@ -244,7 +252,7 @@ def _load_file(path: Path, options: ModelOptions, names: Sequence[str] | None) -
             f"--preprocess {preprocess} is for RGB, and {path} takes {_MODES[form.channels]}; pass "
             f"{', '.join(ranges)} or {last}"
         )
-    return Classifier(model, names, _to_doc(form, preprocessing.by_name(preprocess)))
+    return Classifier(model, names, _to_doc(form, preprocessing.by_name(preprocess)), form.size)
 
 
 def _load_application(name: str) -> Classifier:
@@ -265,9 +273,9 @@ def _load_application(name: str) -> Classifier:
         raise SetupError(
             f"{found}: its ImageNet weights cannot be loaded: {reason(error)}"
         ) from None
-    return Classifier(
-        model, _imagenet_names(module), _to_doc(_form(model), module.preprocess_input)
-    )
+    form = _form(model)
+    to_doc = _to_doc(form, module.preprocess_input)
+    return Classifier(model, _imagenet_names(module), to_doc, form.size)
 
 
 def _imagenet_names(module: Any) -> list[str] | None:
@@ -292,8 +300,10 @@ def _to_doc(form: _Form, prepare: Callable[..., Any]) -> Callable[[Image.Image],
     from PIL import Image
 
     def to_doc(picture: Image.Image) -> np.ndarray:
-        size = _input_size(picture, form)
-        small = picture.convert(_MODES[form.channels]).resize(size, Image.Resampling.BILINEAR)
+        size, mode = _input_size(picture, form), _MODES[form.channels]
+        # To convert it to what it is would copy all of it.
+        of_mode = picture if picture.mode == mode else picture.convert(mode)
+        small = of_mode.resize(size, Image.Resampling.BILINEAR)
         pixels = np.array(small, dtype=np.float32).reshape(1, size[1], size[0], form.channels)
         doc = np.asarray(prepare(pixels, data_format="channels_last"), dtype=np.float32)
         return doc if form.data_format == "channels_last" else np.moveaxis(doc, -1, 1)

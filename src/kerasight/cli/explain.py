@@ -5,13 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,9 +20,8 @@ from kerasight.cam.baselines import BASELINES
 from kerasight.cam.methods import DEFAULT, METHODS, Method
 from kerasight.checks import nearest, plain, plural
 from kerasight.classifiers import models
-from kerasight.classifiers.pictures import Source, quiet_decoders
+from kerasight.classifiers.pictures import Source
 from kerasight.cli import options
-from kerasight.cli.ahead import ahead
 from kerasight.cli.console import (
     Told,
     as_options,
@@ -35,40 +31,30 @@ from kerasight.cli.console import (
     say,
     standard_output,
 )
-from kerasight.cli.files import PAGE, Guard, check_writable, is_made_here, write_png
+from kerasight.cli.files import PAGE, Guard, check_writable, is_free, write_overlay
 from kerasight.cli.sources import sources_of
-from kerasight.cli.tables import OverlayRow, print_overlays
+from kerasight.cli.tables import MOST_ROWS, OverlayRow, print_overlays
 from kerasight.errors import PictureError, SetupError, reason
 from kerasight.escapes import printable
-from kerasight.files import OVERLAY
+from kerasight.files import is_overlay
 from kerasight.interrupts import Heard
+from kerasight.jobs.pipeline import Item, Pipeline
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from kerasight.base import Explanation, TargetExplanation
     from kerasight.cam.request import Request
     from kerasight.classifiers.models import Classifier
-    from kerasight.keras.explainer import Look
 
 __all__ = ["HELP", "command"]
 
 _MOST = 100  # overlays of a picture
+_FORMATS = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 
 HELP = (
     "Show where a model looked in pictures. Writes overlays of the pictures with the heatmap of a "
     "class, and prints a table of class, score, layer and file.\n\n"
     "Without IMAGES and --model, the embedded demo model explains its embedded picture."
 )
-
-
-# Enough pictures to keep model and threads busy, and no more of them than fit into memory: of each
-# pixel of a picture of average size there are some 40 bytes while its overlay is drawn.
-_THREADS = 4
-_AT_ONCE = 16  # through the model
-_VALUES = 4_000_000  # in the inputs of these
-_PICTURES = 32  # being read, and as many being written
-_PIXELS = 32_000_000  # in these
 
 
 @dataclass(frozen=True)
@@ -80,7 +66,9 @@ class _Request:
         target: The class, as the user names it.
         top: How many of the best classes to explain, if none is named.
         layers: The layers; none to have one chosen.
-        output: The folder of the overlays.
+        output: The folder of the overlays; None if there are to be none.
+        suffix: The ending of their names.
+        is_draft: Whether pictures may be read at a fraction of their size.
         html: The file of the report, if there is to be one.
         look: How heatmaps are drawn, as arguments of `kerasight.format_as_image`.
         asked: What the library is asked for, but for classes that only the model knows.
@@ -91,7 +79,9 @@ class _Request:
     target: str | None
     top: int
     layers: Sequence[int | str]
-    output: Path
+    output: Path | None
+    suffix: str
+    is_draft: bool
     html: Path | None
     look: Mapping[str, Any]
     asked: Request
@@ -106,41 +96,16 @@ class _Request:
 
 
 @dataclass(eq=False)
-class _Job:
-    """A picture on its way: read, explained, drawn and written.
+class _Picture(Item):
+    """A picture on its way, and its overlays.
 
     Attributes:
-        source: Where it comes from.
-        picture: The picture, from when it is read until all is done.
-        doc: The model's input.
-        error: Why it, or a part of it, could not be done.
-        common: What part of the error other pictures share; all, if empty.
-        expl: The explanation.
         paths: Where the overlays go.
-        rows: A line for each overlay that is written.
-        is_done: Whether nothing is left to do.
+        rows: A line for each that is written.
     """
 
-    source: Source
-    picture: Image.Image | None = None
-    doc: np.ndarray | None = None
-    error: str = ""
-    common: str = ""
-    expl: Explanation | None = None
     paths: list[Path] = field(default_factory=list)
     rows: list[OverlayRow] = field(default_factory=list)
-    is_done: bool = False
-
-    @cached_property
-    def weight(self) -> float:
-        """What it takes of memory, as a share of what all that are worked on may take."""
-        pixels = self.source.pixels()
-        return 1.0 if pixels is None else max(pixels / _PIXELS, 1 / _PICTURES)
-
-    def fail(self, error: Exception) -> None:
-        """Note why it could not be done."""
-        self.error = as_options(str(error))
-        self.common = getattr(error, "common", "")
 
 
 def command(
@@ -286,15 +251,38 @@ def command(
         ),
     ] = None,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FOLDER",
+            show_default=False,
             help="The folder of the overlays, STEM-CLASS.png, in subfolders as the pictures are. "
-            "Made if it does not exist.",
+            "Made if it does not exist. Default: overlays.",
         ),
-    ] = Path("overlays"),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            show_default=False,
+            help=f"The format of the overlays: {', '.join(_FORMATS)}. jpeg is quickest and small, "
+            "and has transparent pictures on white. Default: png.",
+        ),
+    ] = None,
+    no_overlays: Annotated[
+        bool,
+        typer.Option("--no-overlays", help="Only explain; write no overlays."),
+    ] = False,
+    draft: Annotated[
+        bool,
+        typer.Option(
+            "--draft",
+            help="With --no-overlays: read JPEGs that are far larger than the model's input at a "
+            "fraction of their size. It takes half the time; scores differ by 0.01 or so.",
+        ),
+    ] = False,
     html: Annotated[
         Path | None,
         typer.Option(
@@ -360,6 +348,15 @@ def command(
             raise SetupError("--top and --target exclude each other: pass one of them")
         if similar is not None and reference:
             raise SetupError("--similar and --reference exclude each other: pass one of them")
+        for option, value in (("--output", output), ("--format", form)):
+            if no_overlays and value is not None:
+                raise SetupError(f"--no-overlays and {option} exclude each other: leave one out")
+        if draft and (not no_overlays or html is not None):
+            raise SetupError(
+                "--draft is for numbers alone: pass --no-overlays, and leave --html out"
+            )
+        if form is not None:
+            form = options.known("--format", form, list(_FORMATS))
         if method is not None:
             asked["method"] = options.known("--method", method, list(METHODS))
         asked["baseline"] = _number_or_name("--baseline", baseline)
@@ -370,7 +367,9 @@ def command(
             # The embedded picture holds two objects.
             top=top if top is not None else 1 if images else 2,
             layers=options.layer_keys(layer),
-            output=output,
+            output=None if no_overlays else output or Path("overlays"),
+            suffix=_FORMATS[form or "png"],
+            is_draft=draft,
             html=html,
             look={
                 "colormap": colormap,
@@ -399,7 +398,7 @@ def command(
             guard.keep("the page", html)
         code = 2
         if all(source.problem for source in sources):
-            _print([], request, 0)
+            _print([], request)
         else:
             with log_said():
                 classifier = models.load(of_model, names)
@@ -435,7 +434,8 @@ def _check(request: _Request) -> None:
         share = request.look[name]
         if share is not None and not 0 <= share <= 100:
             raise SetupError(f"--{name} must lie between 0 and 100 per cent, got {share:g}")
-    check_writable("--output", request.output, is_folder=True)
+    if request.output is not None:
+        check_writable("--output", request.output, is_folder=True)
     if request.html is not None:
         check_writable("--html", request.html)
     colormap = request.look["colormap"]
@@ -538,12 +538,10 @@ def _explain(sources: Sequence[Source], run: _Run) -> int:
     Returns:
         The exit code.
     """
-    jobs = [_Job(source) for source in sources]
     code = reported = 0
-    pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
-    with quiet_decoders(), closing(progress(len(sources))) as run.bar:
+    with run.pipeline, closing(progress(len(sources))) as run.bar:
         try:
-            found = run.explanations(jobs, pool)
+            found = run.explanations(map(_Picture, sources))
             if run.request.html is not None:
                 try:
                     reported = _write_report(run.request.html, found, sources, run.request)
@@ -553,196 +551,109 @@ def _explain(sources: Sequence[Source], run: _Run) -> int:
                 pass
         except KeyboardInterrupt:
             code = 130
-        finally:
-            run.is_over = True
-            # What was explained before an interrupt is still written.
-            pool.shutdown(cancel_futures=code != 130)
-    for job in jobs:
-        if job.is_done and job.expl is not None:
-            run.conclude(job)
+            # What was explained before is still written.
+            for picture in run.pipeline.rest():
+                run.conclude(picture)
     run.told.finish()
     if code:
-        done = sum(job.is_done for job in jobs)
-        say("Error", "red", f"interrupted: {done} of {plural(len(jobs), 'picture')} done")
-    _print([row for job in jobs for row in job.rows], run.request, reported)
+        say("Error", "red", f"interrupted: {run.done} of {plural(len(sources), 'picture')} done")
+    _print(run.rows, run.request, run.number, reported)
     return code or (2 if run.told.failures else 0)
 
 
 class _Run:
     """What is asked of every picture.
 
-    Pictures are read, and overlays drawn and written, in threads beside the model, which takes
-    pictures in batches.
+    Attributes:
+        done: How many pictures are done.
+        number: How many classes are explained, and have their overlays if there are to be any.
+        rows: A line for each of them, as far as they are printed.
     """
 
     def __init__(self, classifier: Classifier, request: _Request, guard: Guard, told: Told) -> None:
         """The classes asked for are looked up at once."""
-        from kerasight.keras.explainer import Batches, Explainer
         from kerasight.keras.wanted import class_target, top_classes
 
-        self.model = classifier.model
-        self.names = classifier.names
-        self.to_doc = classifier.to_doc
         self.request = request
-        asked = request.of(classifier)
-        self.looks = Batches(Explainer(self.model, asked, names=self.names))
         self.guard = guard
         self.told = told
         self.bar: Any = None
-        if request.target is None:
-            self.target = top_classes(None, request.top)
-        else:
-            self.target = class_target(_class_index("--target", request.target, classifier))
-        # A slow method runs the model on many inputs for each picture, in batches of its own.
-        is_slow = asked.smooth or asked.method.is_slow
-        self._most_at_once = 1 if is_slow else _AT_ONCE
-        self._at_once = 1
-        self.is_over = False
-        self._is_checked = False
+        self.done = self.number = 0
+        self.rows: list[OverlayRow] = []
         self._is_top_told = False
+        if request.target is None:
+            target = top_classes(None, request.top)
+        else:
+            target = class_target(_class_index("--target", request.target, classifier))
+        self.pipeline = Pipeline(
+            classifier,
+            request.of(classifier),
+            target=target,
+            layers=request.layers,
+            needs_pictures=request.output is not None or request.html is not None,
+            is_draft=request.is_draft,
+            begin=self._describe,
+            explained=self._tell,
+            finish=None if request.output is None else self._write,
+        )
 
-    def explanations(self, jobs: Sequence[_Job], pool: Executor) -> Iterator[Explanation]:
+    def explanations(self, pictures: Iterable[_Picture]) -> Iterator[Explanation]:
         """Do everything about pictures; gives explanations, in order, when all of it is done."""
-
-        def weigh(job: _Job) -> float:
-            return job.weight
-
-        read = ahead(pool, self._read, jobs, weigh)
-        explained = itertools.chain.from_iterable(map(self._explained, self._batches(read)))
-        for job in ahead(pool, self._written, explained, weigh):
-            yield self.conclude(job)
+        for picture in self.pipeline.run(pictures):
+            yield self.conclude(picture)
             self.bar.update()
 
-    def conclude(self, job: _Job) -> Explanation:
-        """Tell what went wrong with a picture, and free what it took; gives the explanation."""
-        if job.error and not job.source.problem:
-            is_unread = job.picture is None
-            self.told.fail(job.source.name, job.error, common=job.common, one_by_one=is_unread)
-        assert job.expl is not None
-        expl = replace(job.expl, error=job.error)
-        job.picture = job.doc = job.expl = None
-        return expl
+    def conclude(self, picture: _Picture) -> Explanation:
+        """Tell what came of a picture, and count it; gives the explanation."""
+        assert picture.expl is not None
+        error = as_options(picture.error)
+        if error and not picture.source.problem:
+            is_unread = not picture.is_read
+            self.told.fail(picture.source.name, error, common=picture.common, one_by_one=is_unread)
+        self.done += 1
+        self.number += len(picture.rows)
+        self.rows += picture.rows[: MOST_ROWS - len(self.rows)]
+        return replace(picture.expl, error=error)
 
-    def _read(self, job: _Job) -> _Job:
-        if self.is_over:
-            return job
-        try:
-            if job.source.problem:
-                raise PictureError(job.source.problem)
-            with models.failing_on_the_picture():
-                job.picture = job.source.read()
-                job.doc = self.to_doc(job.picture)
-        except PictureError as error:
-            job.fail(error)
-        return job
-
-    def _batches(self, jobs: Iterator[_Job]) -> Iterator[list[_Job]]:
-        """Pictures that go through the model together: their inputs are alike, and they fit."""
-        batch: list[_Job] = []
-        for job in jobs:
-            docs = [other.doc for other in (*batch, job) if other.doc is not None]
-            if batch and (
-                len(batch) >= self._at_once
-                or sum(other.weight for other in (*batch, job)) > 1
-                or sum(doc.size for doc in docs) > _VALUES
-                or len({(doc.shape, doc.dtype) for doc in docs}) > 1
-            ):
-                yield batch
-                # The first by itself, so that there is soon something to see, and to keep.
-                self._at_once = min(8 * self._at_once, self._most_at_once)
-                batch = []
-            batch.append(job)
-        yield batch
-
-    def _explained(self, jobs: list[_Job]) -> list[_Job]:
-        from kerasight.base import Explanation
-
-        describe(self.bar, f"{jobs[0].source.name} ({self.bar.n + 1} of {self.bar.total})")
-        self._explain([job for job in jobs if job.doc is not None])
-        for job in jobs:
-            if job.expl is None:
-                job.expl = Explanation(self.model.name, error=job.error, image=job.picture)
-        return jobs
-
-    def _explain(self, jobs: Sequence[_Job]) -> None:
-        """Explain pictures that have inputs; what fails has its error noted."""
-        if not jobs:
-            return
-        docs, look = np.concatenate([job.doc for job in jobs if job.doc is not None]), None
-        try:
-            self._check(docs[:1])
-            with models.failing_on_the_picture():
-                look = self.looks.look(docs, self.target)
-        except PictureError as error:
-            if len(jobs) == 1:
-                jobs[0].fail(error)
-                return
-        if look is None:
-            for job in jobs:
-                self._explain([job])
-            return
-        for place, job in enumerate(jobs):
-            try:
-                self._answer(job, look, place)
-            except PictureError as error:
-                job.fail(error)
-
-    def _check(self, doc: np.ndarray) -> None:
-        """What is wrong with the model, or with what is asked of it, shows here."""
-        if self._is_checked:
-            return
-        explainer = self.looks.explainer
-        layers = models.find_sites(self.model, doc, self.request.layers)
-        models.check_scores(self.model, doc, explainer.request)
-        self.looks = replace(self.looks, explainer=replace(explainer, layer=layers))
-        self._is_checked = True
-
-    def _answer(self, job: _Job, look: Look, place: int) -> None:
-        """Make the explanation, and say where its overlays go."""
-        from kerasight.base import HeatmapWarning
-
-        assert job.picture is not None
-        scores = look.records[0].scores[place]
-        models.check_class_names(self.names, len(scores))
-        if self.request.top > len(scores) and not self._is_top_told:
+    def _tell(self, picture: _Picture) -> None:
+        """Tell what is said of heatmaps, and say where the overlays go."""
+        assert picture.expl is not None
+        targets = picture.expl.targets or ()
+        if targets and len(targets) < self.request.top and not self._is_top_told:
             self._is_top_told = True
-            classes = plural(len(scores), "class")
+            classes = plural(len(targets), "class")
             say(
                 "Note",
                 "cyan",
                 f"--top {self.request.top} is more than the model's {classes}; all are explained",
             )
-
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", HeatmapWarning)
-            with models.failing_on_the_picture():
-                job.expl = look.explanation(place, job.picture)
-        for warning in caught:
-            text = as_options(reason(warning.message))
+        for warning in map(as_options, picture.warnings):
             # Less the class and the layer.
-            common = text.partition(" is blank or nearly so: ")[2]
+            common = warning.partition(" is blank or nearly so: ")[2]
             self.told.warn(
-                job.source.name,
-                text,
+                picture.source.name,
+                warning,
                 common=common and f"the heatmap is blank or nearly so: {common}",
             )
-        for target in job.expl.targets or ():
-            part = f"{job.source.stem}-{_file_part(target.name, int(target.target))}"
-            job.paths.append(_free_path(self.request.output, part, self.guard))
+        if self.request.output is None:
+            picture.rows += [_row(picture, target) for target in targets]
+            return
+        for target in targets:
+            part = f"{picture.source.stem}-{_file_part(target.name, int(target.target))}"
+            picture.paths.append(
+                _free_path(self.request.output / part, self.request.suffix, self.guard)
+            )
 
-    def _written(self, job: _Job) -> _Job:
+    def _write(self, picture: _Picture) -> None:
         """Write an overlay for each class; those before an error count."""
-        assert job.expl is not None
-        try:
-            for target, path in zip(job.expl.targets or (), job.paths, strict=True):
-                expl = replace(job.expl, targets=[target])
-                with models.failing_on_the_picture():
-                    _write_overlay(expl, path, self.request)
-                job.rows.append(_row(job, target, path))
-        except PictureError as error:
-            job.fail(error)
-        job.is_done = True
-        return job
+        assert picture.expl is not None
+        for target, path in zip(picture.expl.targets or (), picture.paths, strict=True):
+            _write_overlay(replace(picture.expl, targets=[target]), path, self.request)
+            picture.rows.append(_row(picture, target, path))
+
+    def _describe(self, pictures: Sequence[_Picture]) -> None:
+        name = pictures[0].source.name
+        describe(self.bar, f"{name} ({self.bar.n + 1} of {self.bar.total})")
 
 
 def _class_index(option: str, target: str, classifier: Classifier) -> int:
@@ -763,18 +674,18 @@ def _class_index(option: str, target: str, classifier: Classifier) -> int:
 # Overlays and report
 
 
-def _row(job: _Job, target: TargetExplanation, path: Path) -> OverlayRow:
-    """The line of an overlay."""
+def _row(picture: _Picture, target: TargetExplanation, path: Path | None = None) -> OverlayRow:
+    """The line of a class, and of its overlay if there is one."""
     from kerasight.formatters.text import format_score
 
-    assert job.expl is not None
+    assert picture.expl is not None
     assert target.score is not None
     return OverlayRow(
-        image=job.source.name,
+        image=picture.source.name,
         label=str(target.target) if target.name is None else target.label,
         score=format_score(target.score, target.is_probability),
-        layer=job.expl.layer or "",
-        overlay=str(path),
+        layer=picture.expl.layer or "",
+        overlay="" if path is None else str(path),
     )
 
 
@@ -799,18 +710,18 @@ def _write_overlay(expl: Explanation, path: Path, request: _Request) -> None:
     overlay = format_as_image(expl, **request.look)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_png(overlay, path)
+        write_overlay(overlay, path)
     except OSError as error:
         raise _OverlayError(path, error) from None
 
 
-def _free_path(folder: Path, name: str, guard: Guard) -> Path:
+def _free_path(path: Path, suffix: str, guard: Guard) -> Path:
     """A file that this run has not written yet, nor the user; it is kept from now on."""
     endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
     path = next(
         path
-        for path in (folder / f"{name}{ending}.png" for ending in endings)
-        if guard.what(path) is None and (guard.force or is_made_here(path, OVERLAY))
+        for path in (path.with_name(f"{path.name}{ending}{suffix}") for ending in endings)
+        if guard.what(path) is None and (guard.force or is_free(path) or is_overlay(path))
     )
     guard.keep("an overlay of this run", path)
     return path
@@ -838,19 +749,24 @@ def _write_report(
 # What the user reads
 
 
-def _print(rows: Sequence[OverlayRow], request: _Request, reported: int) -> None:
-    """Print the table, and what was written where."""
-    lines = ["No overlay written"]
-    if rows:
-        # Grad-CAM as it always was goes without saying.
-        title = request.asked.title
-        by = "" if title == DEFAULT.title else f" by {title}"
-        lines = [f"{plural(len(rows), 'overlay')}{by} written to {request.output}"]
+def _print(
+    rows: Sequence[OverlayRow], request: _Request, number: int = 0, reported: int = 0
+) -> None:
+    """Print the table of what was explained first, and what was written where."""
+    # Grad-CAM as it always was goes without saying.
+    title = request.asked.title
+    by = "" if title == DEFAULT.title else f" by {title}"
+    if request.output is None:
+        lines = [f"{plural(number, 'heatmap')}{by}, and no overlay written"]
+    elif number:
+        lines = [f"{plural(number, 'overlay')}{by} written to {request.output}"]
+    else:
+        lines = ["No overlay written"]
     if reported:
         lines.append(f"{plural(reported, 'picture')} shown in {request.html}")
     with standard_output() as out:
         if rows:
-            print_overlays(out, rows)
+            print_overlays(out, rows, number - len(rows))
             out.print()
         for line in lines:
             out.print(Text(printable(line)), soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from kerasight.classifiers.pictures import Source, read_picture, search, stem_below
@@ -54,4 +55,5 @@ def _source_of(path: Path, stem: str, told: Told) -> Source:
         problem = f"cannot be read: {reason(error)}"
     if problem:
         told.fail(str(path), problem, one_by_one=True)
-    return Source(str(path), stem, lambda: read_picture(path), path, problem)
+    read = partial(read_picture, path)
+    return Source(str(path), stem, read, path, problem, draft=read)

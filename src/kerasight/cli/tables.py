@@ -13,31 +13,42 @@ from rich.text import Text
 
 from kerasight.escapes import printable
 
-__all__ = ["OverlayRow", "print_numbers", "print_overlays"]
+__all__ = ["MOST_ROWS", "OverlayRow", "print_numbers", "print_overlays"]
+
+MOST_ROWS = 200
+"""The lines of a table of overlays, at most: nobody reads more of them."""
 
 _GAP = 3  # columns between the cells of a table
 _WIDE = 120  # columns of a terminal, in which all headings of numbers have room
 
 
 class OverlayRow(NamedTuple):
-    """The cells of an overlay's line."""
+    """The cells of an overlay's line; where there is none, its path is empty."""
 
     image: str
     label: str
     score: str
     layer: str
-    overlay: str
+    overlay: str = ""
 
 
-def print_overlays(out: Console, rows: Sequence[OverlayRow]) -> None:
+def print_overlays(out: Console, rows: Sequence[OverlayRow], more: int = 0) -> None:
     """Print the overlays as a table, or one below the other if the table is too wide.
 
     If there is no room for the layer in each line, and all overlays share it, it is printed once.
+
+    Args:
+        out: Where to print.
+        rows: The overlays.
+        more: How many others there are, which are only counted.
     """
     rows = [OverlayRow(*map(printable, row)) for row in rows]
     layers = {row.layer for row in rows}
     headings = ["Image", "Class", "Score", "Layer", "Overlay"]
     lines = [list(row) for row in rows]
+    if not rows[0].overlay:
+        for line in [headings, *lines]:
+            del line[4]
     if _width([headings, *lines]) > out.width and len(layers) == 1:
         for line in [headings, *lines]:
             del line[3]
@@ -51,6 +62,8 @@ def print_overlays(out: Console, rows: Sequence[OverlayRow]) -> None:
         out.print(table)
     else:
         _print_below(out, rows, with_layers=len(layers) > 1)
+    if more:
+        out.print(f"... and {more:,} more")
     if "Layer" not in headings:
         out.print(Text(f"\nLayer: {rows[0].layer}"), soft_wrap=True)
 
@@ -71,7 +84,8 @@ def _print_below(out: Console, rows: Sequence[OverlayRow], with_layers: bool) ->
             out.print(Text(image, style="bold"), soft_wrap=True)
         about = [row.score.rjust(longest), row.label, *([row.layer] if with_layers else [])]
         # The terminal breaks what is still too long, and copies it in one piece.
-        out.print(Text(f"  {'  '.join(about)}\n  {row.overlay}"), soft_wrap=True)
+        below = f"\n  {row.overlay}" if row.overlay else ""
+        out.print(Text(f"  {'  '.join(about)}{below}"), soft_wrap=True)
 
 
 def print_numbers(

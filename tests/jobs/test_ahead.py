@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kerasight.cli.ahead import ahead
+from kerasight.jobs.ahead import ahead
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ def ahead(
     work: Callable[[Item], Made],
     items: Iterable[Item],
     weigh: Callable[[Item], float],
+    *,
+    is_prompt: bool = False,
 ) -> Iterator[Made]:
     """The results of ``work`` on items, in order, while the caller does other things.
 
@@ -27,6 +29,8 @@ def ahead(
         items: The items; each is taken only once there is room for it.
         weigh: The room that an item occupies until its result is taken. All items together
             occupy at most 1, except that there is always room for one.
+        is_prompt: Whether a result that is there is given before another item is begun, where
+            there is room for both.
 
     Yields:
         The results.
@@ -35,7 +39,7 @@ def ahead(
     taken = 0.0
     for item in items:
         weight = weigh(item)
-        while running and taken + weight > 1:
+        while running and (taken + weight > 1 or (is_prompt and running[0][0].done())):
             future, freed = running.popleft()
             yield future.result()
             taken -= freed
