@@ -43,16 +43,9 @@ def picture_of(seed: int, size: tuple[int, int] = (4, 4)) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-class Small(Source):
-    """A picture in memory, whose size is known."""
-
-    def pixels(self) -> int:
-        return 16
-
-
 def item_of(seed: int, read: Callable[[], Image.Image] | None = None, **fields: Any) -> Item:
     name = str(seed)
-    return Item(Small(name, name, read or (lambda: picture_of(seed)), **fields), key=name)
+    return Item(Source(name, name, read or (lambda: picture_of(seed)), **fields), key=name)
 
 
 def pipeline_of(classifier: Classifier, **options: Any) -> Pipeline[Item]:
@@ -237,7 +230,7 @@ def test_a_doc_that_is_there_is_not_read(softmax: Classifier) -> None:
         raise AssertionError
 
     docs = [to_doc(picture_of(seed)) for seed in range(3)]
-    items = [Item(Small("", "", read), key=str(n), doc=doc) for n, doc in enumerate(docs)]
+    items = [Item(Source("", "", read), key=str(n), doc=doc) for n, doc in enumerate(docs)]
     for item, doc in zip(run(softmax, iter(items)), docs, strict=True):
         assert item.expl is not None
         (target,) = item.expl.targets or ()

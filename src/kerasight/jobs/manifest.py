@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Manifest",
     "asked_of",
+    "hash_of",
     "hash_of_file",
     "hash_of_model",
     "locked",
@@ -124,10 +125,11 @@ def _plain(value: Any) -> Any:
         raise TypeError(f"a job cannot write down what {type(value).__name__} {value!r} is")
     if array.size <= 64:
         return array.tolist()
-    return f"array {array.shape}, {array.dtype}, {_hashed([array.tobytes()])}"
+    return f"array {array.shape}, {array.dtype}, {hash_of([array.tobytes()])}"
 
 
-def _hashed(pieces: Iterator[bytes] | Sequence[bytes]) -> str:
+def hash_of(pieces: Iterable[bytes]) -> str:
+    """The hash of bytes, which come in pieces: BLAKE2b of 16 bytes, in hex."""
     found = hashlib.blake2b(digest_size=16)
     for piece in pieces:
         found.update(piece)
@@ -135,13 +137,13 @@ def _hashed(pieces: Iterator[bytes] | Sequence[bytes]) -> str:
 
 
 def hash_of_file(path: str | os.PathLike[str]) -> str:
-    """The hash of a file's bytes: BLAKE2b of 16 bytes, in hex.
+    """The hash of a file, as of `hash_of`.
 
     Raises:
         OSError: If it cannot be read.
     """
     with open(path, "rb") as file:
-        return _hashed(iter(lambda: file.read(2**20), b""))
+        return hash_of(iter(lambda: file.read(2**20), b""))
 
 
 def hash_of_model(model: keras.Model) -> str:
@@ -159,7 +161,7 @@ def hash_of_model(model: keras.Model) -> str:
     told = [type(model).__qualname__, _without_names(config)]
     told += [[weight.shape, str(weight.dtype)] for weight in weights]
     text = json.dumps(told, default=lambda value: type(value).__qualname__, sort_keys=True)
-    return _hashed([text.encode(), *(weight.tobytes() for weight in weights)])
+    return hash_of([text.encode(), *(weight.tobytes() for weight in weights)])
 
 
 def _without_names(config: Any) -> Any:

@@ -40,6 +40,7 @@ _AT_ONCE = 16  # through the model
 _VALUES = 4_000_000  # in the inputs of these
 _PICTURES = 32  # being read, and as many being finished
 _PIXELS = 32_000_000  # in these
+_USUAL = 2_000_000  # in a picture of which it is not known before it is read
 
 
 @dataclass(eq=False)
@@ -74,13 +75,16 @@ class Item:
     @property
     def weight(self) -> float:
         """What it takes of memory, as a share of what all that are worked on may take."""
-        is_small = self.doc is not None and self.picture is None
-        pixels = 0 if is_small else self._pixels
-        return 1.0 if pixels is None else max(pixels / _PIXELS, 1 / _PICTURES)
+        if self.picture is not None:
+            pixels = self.picture.width * self.picture.height
+        else:
+            pixels = self._pixels if self.doc is None else 0
+        return max(pixels / _PIXELS, 1 / _PICTURES)
 
     @cached_property
-    def _pixels(self) -> int | None:
-        return self.source.pixels()
+    def _pixels(self) -> int:
+        pixels = self.source.pixels()
+        return _USUAL if pixels is None else pixels
 
     def fail(self, error: Exception) -> None:
         """Note why it could not be done."""
