@@ -78,7 +78,8 @@ def asked_of(
     targets: Sequence[int] | None = None,
     top_targets: int | None = None,
     layer: Any = None,
-    thumbnails: bool | None = None,
+    thumbnails: bool = False,
+    draft: bool = False,
 ) -> dict[str, Any]:
     """A job's question, as JSON has it.
 
@@ -92,6 +93,7 @@ def asked_of(
         top_targets: How many of the best classes to explain, if that was passed.
         layer: The layer, or several.
         thumbnails: Whether small pictures are kept.
+        draft: Whether large pictures are read at a fraction of their size.
     """
     if callable(preprocess):
         preprocess = f"{preprocess.__module__}.{preprocess.__qualname__}"
@@ -112,6 +114,7 @@ def asked_of(
         "layer": layer,
         **options,
         "thumbnails": thumbnails,
+        "draft": draft,
     }
     told = {name: value for name, value in asked.items() if value is not None}
     as_json: dict[str, Any] = json.loads(json.dumps(told, default=_plain))
@@ -236,7 +239,7 @@ def settle(
 ) -> Manifest:
     """Write the manifest of a job, or see that it asks the same as the one that is there.
 
-    Where nothing has been answered yet, another question takes the place of the first. Other
+    Where no picture has been explained yet, another question takes the place of the first. Other
     versions of packages are told, and no hindrance. Only the process that has the job's lock may
     call it.
 
@@ -250,8 +253,8 @@ def settle(
         SetupError: If it asks something else, and what is different.
         OSError: If it cannot be written.
     """
-    if (folder / _NAME).exists() and parts.paths_of(folder):
-        there = read(folder)
+    there = read(folder) if (folder / _NAME).exists() else None
+    if there is not None and parts.holds_answers(folder):
         if told := _differences(there.asked, asked):
             raise SetupError(
                 f"{folder} holds a job that was asked something else: {'; '.join(told)}; ask the "
@@ -264,8 +267,6 @@ def settle(
                 "; ".join(told),
             )
         return there
-    if (folder / _NAME).exists():
-        read(folder)  # or it is not ours to replace
     made = datetime.now().astimezone().isoformat(timespec="seconds")
     manifest = Manifest(asked, facts, now, made)
     with whole_file(folder / _NAME) as out:

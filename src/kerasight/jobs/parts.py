@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Parts",
+    "Row",
     "batches_of",
     "failed_keys",
     "failed_row",
     "finished_keys",
+    "holds_answers",
     "mend",
     "paths_of",
     "rows_of",
@@ -44,6 +46,7 @@ _BYTES = 2**26  # of heatmaps and pictures in it, or it would fill the memory
 _SECONDS = 30.0
 
 Row = dict[str, Any]
+"""A row by the names of `schema`; what it lacks is null."""
 
 
 def schema() -> pa.Schema:
@@ -325,6 +328,14 @@ def failed_keys(folder: Path) -> dict[str, str]:
     return {key: error for key, error in _keys(folder) if error is not None}
 
 
+def holds_answers(folder: Path) -> bool:
+    """Whether any picture of a job is explained, or there may be one in a part that is broken."""
+    try:
+        return any(error is None for _, error in _keys(folder))
+    except SetupError:
+        return True
+
+
 def _keys(folder: Path) -> Iterator[tuple[str, str | None]]:
     for batch in batches_of(folder, ["key", "error"]):
         yield from zip(batch["key"].to_pylist(), batch["error"].to_pylist(), strict=True)
@@ -344,11 +355,11 @@ def mend(folder: Path) -> None:
     """
     for left in (folder / _FOLDER).glob(".*.part"):
         left.unlink()
+    failed = 0
     for path in paths_of(folder):
         try:
-            errors = sum(
-                len(batch) - batch["error"].null_count for batch in _batches(path, ["error"], 4096)
-            )
+            batches = _batches(path, ["error"], 4096)
+            errors = sum(len(batch) - batch["error"].null_count for batch in batches)
             if errors:
                 _write_without_errors(path)
         except _BrokenError as error:
@@ -359,9 +370,10 @@ def mend(folder: Path) -> None:
                 error,
             )
             path.unlink()
-            continue
-        if errors:
-            _log.info("%s, which failed before, to be tried again", plural(errors, "picture"))
+        else:
+            failed += errors
+    if failed:
+        _log.info("to be tried again, as they failed before: %s", plural(failed, "picture"))
 
 
 def _write_without_errors(path: Path) -> None:

@@ -36,11 +36,13 @@ class Picture:
     Attributes:
         key: What it is called.
         read: Reads the bytes of its file, or raises OSError or `PictureError`; None if it has none.
+        path: Its file, if it is one by itself.
         doc: The model's input with its batch axis, if it comes from a dataset.
     """
 
     key: str
     read: Callable[[], bytes] | None = None
+    path: Path | None = None
     doc: Shaped[np.ndarray, "1 ..."] | None = None
 
 
@@ -147,7 +149,7 @@ def _of_folder(root: Path) -> Pictures:
     def each(wanted: Wanted) -> Iterator[Picture]:
         for path in paths:
             if wanted(key := _key(path, root)):
-                yield Picture(key, path.read_bytes)
+                yield Picture(key, path.read_bytes, path)
 
     return Pictures({"kind": "folder", "root": _text(str(root))}, each, len(paths))
 
@@ -174,7 +176,7 @@ def _of_list(paths: Sequence[Path]) -> Pictures:
             if _is_tar(path):
                 yield from _in_tar(path, f"{key}/", wanted)
             elif wanted(key):
-                yield Picture(key, path.read_bytes)
+                yield Picture(key, path.read_bytes, path)
 
     total = None if any(map(_is_tar, spread)) else len(spread)
     return Pictures({"kind": "list", "root": _text(str(root))}, each, total)
@@ -186,12 +188,12 @@ def _of_table(path: Path, column: str) -> Pictures:
 
     def each(wanted: Wanted) -> Iterator[Picture]:
         for number, name in enumerate(rows(path, column), 1):
-            if name:
-                key, read = _text(Path(name).as_posix()), Path(path.parent, name).read_bytes
-            else:
-                key, read = f"row {number}", partial(_nothing_in, column)
-            if wanted(key):
-                yield Picture(key, read)
+            if not name:
+                if wanted(key := f"row {number}"):
+                    yield Picture(key, partial(_nothing_in, column))
+            elif wanted(key := _text(Path(name).as_posix())):
+                place = Path(path.parent, name)
+                yield Picture(key, place.read_bytes, place)
 
     facts = {"kind": "table", "root": _text(str(path.parent)), "table": path.name, "column": column}
     return Pictures(facts, each)
