@@ -155,7 +155,8 @@ def _foreign(config: Any) -> Iterator[str]:
             yield from _foreign(item)
     if not isinstance(config, dict):
         return
-    if config.get("registered_name"):  # which Keras's own have not
+    is_of_keras = str(config.get("module")).split(".")[0] == "keras"
+    if config.get("registered_name") and not is_of_keras:
         is_function = config.get("class_name") == "function"
         yield str(config["config"] if is_function else config.get("class_name"))
     for key, item in config.items():
