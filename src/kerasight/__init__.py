@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         jobs,
         keras,
         metrics,
+        ray,
         targets,
     )
     from kerasight.base import Explanation, HeatmapWarning, TargetExplanation
@@ -58,6 +59,7 @@ __all__ = [
     "jobs",
     "keras",
     "metrics",
+    "ray",
     "show_prediction",
     "show_predictions",
     "targets",
@@ -77,6 +79,7 @@ _MODULES = frozenset(
         "jobs",
         "keras",
         "metrics",
+        "ray",
         "targets",
     }
 )

@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from kerasight.cam.request import check_options, takes_options
-from kerasight.checks import plural
+from kerasight.checks import one_of, plural
 from kerasight.errors import SetupError
 from kerasight.jobs import manifest, parts, sources
 from kerasight.jobs.parts import Parts, Row
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import keras
     from jaxtyping import Shaped
     from PIL import Image
+
+    from kerasight.ray import Cluster
 
 
 __all__ = ["Explain", "Finished", "Question", "carry_out", "question_of", "run"]
@@ -71,6 +74,11 @@ def run(
     unsafe: bool = False,
     part_pictures: int = 1024,
     part_seconds: float = 30,
+    engine: Literal["ray"] | None = None,
+    address: str | None = None,
+    workers: int | None = None,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
     progress: bool | None = None,
     **options: Any,
 ) -> Finished:
@@ -105,6 +113,13 @@ def run(
         unsafe: Whether Python code in a model file may run.
         part_pictures: How many pictures a part holds, at most.
         part_seconds: How many seconds an explanation waits, at most, to be written with others.
+        engine: ``"ray"`` to have workers of a cluster explain, as `kerasight.ray.explain` does, in
+            batches of ``batch_size``; this process writes what they send. None explains here.
+        address: With an engine: where the cluster is, as ``ray.init`` takes it. None is the one
+            that ``RAY_ADDRESS`` names, or one that is made here for the time being.
+        workers: With an engine: how many processes explain; None for as many as there is room for.
+        num_cpus: With an engine: how many CPUs each has.
+        num_gpus: With an engine: how many GPUs each has.
         progress: Whether to show a progress bar, by tqdm. None shows it on a terminal, and only
             after a second.
         **options: How to explain: ``method``, ``logits``, ``relu`` and the others that
@@ -114,6 +129,7 @@ def run(
         How many pictures were explained, failed, and were explained before.
 
     Raises:
+        ImportError: If the engine is not installed.
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an invalid value; if the folder holds another job, or other
             things, or another process is at work there; if pictures or model cannot be found.
@@ -121,6 +137,7 @@ def run(
     """
     check_options(options, "progress")
     check_progress(progress)
+    cluster = _cluster(engine, address, workers, num_cpus, num_gpus)
     question = question_of(
         pictures,
         model,
@@ -139,7 +156,7 @@ def run(
     return carry_out(
         Path(folder),
         question.pictures,
-        question.explain,
+        question.explain if cluster is None else partial(cluster.rows, question.explainer),
         asked=question.asked,
         facts=question.facts,
         versions=question.versions,
@@ -147,6 +164,22 @@ def run(
         part_seconds=part_seconds,
         progress=progress,
     )
+
+
+def _cluster(
+    engine: str | None, address: str | None, workers: int | None, num_cpus: float, num_gpus: float
+) -> Cluster | None:
+    """Where to explain, if it is not here."""
+    if engine is not None:
+        one_of("engine", engine, ("ray",))
+        from kerasight.ray import Cluster
+
+        return Cluster(address, workers, num_cpus, num_gpus)
+    if (address, workers, num_cpus, num_gpus) != (None, None, 1, 0):
+        raise ValueError(
+            "address, workers, num_cpus and num_gpus are for an engine: pass engine='ray' as well"
+        )
+    return None
 
 
 @dataclass(frozen=True)

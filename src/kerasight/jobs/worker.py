@@ -92,13 +92,19 @@ class BatchExplainer:
         imports: Modules and ``.py`` files that define classes and functions of the model, to be
             imported before it is loaded.
         unsafe: Whether Python code in a model, such as a ``lambda``, may run.
-        threads: How many threads read pictures beside the model; None for one for each CPU.
         **options: How to explain: ``method``, ``logits``, ``relu`` and the others that
             `kerasight.cam.request.Request` has.
 
+    Attributes:
+        threads: How many threads read pictures beside the model; None for one for each CPU.
+        request: The options, checked.
+        class_names: The names of the classes, read.
+        layers: The layers in a list, which is empty if one is to be chosen.
+        called: What the model is called: its file, its application, or its own name.
+
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has an invalid value, or no model can be loaded.
+        ValueError: If an argument has an invalid value, or there is no such model.
     """
 
     def __init__(
@@ -114,7 +120,6 @@ class BatchExplainer:
         draft: bool = False,
         imports: Sequence[str] = (),
         unsafe: bool = False,
-        threads: int | None = None,
         **options: Any,
     ) -> None:
         """Nothing is loaded yet."""
@@ -131,13 +136,13 @@ class BatchExplainer:
         self.class_names = class_names
         if isinstance(preprocess, str):
             preprocessing.by_name(preprocess)  # raises if there is none
-        self.preprocess = preprocess
+        self._preprocess = preprocess
         self.layers = [layer] if isinstance(layer, (int, str)) else list(layer or ())
-        self.thumbnails = thumbnails
+        self._thumbnails = thumbnails
         self._draft = draft
         self._imports = [_absolute(one, (".py",)) for one in imports]
         self._unsafe = unsafe
-        self._threads = threads
+        self.threads: int | None = None
         if not isinstance(model, keras.Model):
             name = None if model is None else _absolute(os.fspath(model), model_files.SUFFIXES)
             models.check_model_options("explain", self._model_options(name), [Path()])
@@ -148,7 +153,7 @@ class BatchExplainer:
 
     @property
     def request(self) -> Request:
-        """The options."""
+        """The options, checked."""
         return replace(Request.of(self._options), progress=False)
 
     def _target(self) -> Target:
@@ -160,7 +165,7 @@ class BatchExplainer:
         return classes_of(self._targets)
 
     def _model_options(self, model: str | None) -> models.ModelOptions:
-        name = self.preprocess if isinstance(self.preprocess, str) else None
+        name = self._preprocess if isinstance(self._preprocess, str) else None
         return models.ModelOptions(model, name, None, self._imports, self._unsafe)
 
     # Elsewhere
@@ -229,7 +234,7 @@ class BatchExplainer:
 
     def _load(self, of_docs: bool) -> Classifier:
         models.import_keras()
-        names, preprocess = self.class_names, self.preprocess
+        names, preprocess = self.class_names, self._preprocess
         if self._model is None or (isinstance(self._model, str) and not _is_file(self._model)):
             found = models.load(self._model_options(self._model), names)
             return replace(found, to_doc=preprocess, size=None) if callable(preprocess) else found
@@ -254,7 +259,7 @@ class BatchExplainer:
 
     @property
     def called(self) -> str:
-        """What the model is called: its file, its application, or its own name."""
+        """What the model is called."""
         if self._model is None:
             return "the demo model"
         return self._model if isinstance(self._model, str) else str(self._model.name)
@@ -287,7 +292,7 @@ class BatchExplainer:
             layers=self.layers,
             needs_pictures=False,
             is_draft=self._draft,
-            threads=self._threads,
+            threads=self.threads,
         )
 
     def _through(self, pipeline: Pipeline[_Item], items: Iterable[_Item]) -> Iterator[list[Row]]:
@@ -424,7 +429,7 @@ class BatchExplainer:
 
     def _seen(self, item: _Item, picture: Image.Image) -> Image.Image:
         """Keep a small one of a picture that was read, if it is wanted."""
-        if self.thumbnails:
+        if self._thumbnails:
             item.thumbnail = thumbnail_of(picture)
         return picture
 
@@ -438,7 +443,7 @@ class BatchExplainer:
         try:
             inputs = docs.inputs_of(anatomy, array)
             docs.check_doc(anatomy, inputs)
-            picture = docs.picture_of(anatomy, inputs) if self.thumbnails else None
+            picture = docs.picture_of(anatomy, inputs) if self._thumbnails else None
         except (TypeError, ValueError) as error:
             return replace(item, source=item.source._replace(problem=reason(error)))
         item.doc = inputs.docs
