@@ -26,7 +26,6 @@ from kerasight.progress import check_progress, progress_bar
 
 if TYPE_CHECKING:
     import keras
-    from jaxtyping import Shaped
     from PIL import Image
 
     from kerasight.classifiers.models import Classifier
@@ -66,7 +65,7 @@ def run(
     pictures: Any,
     model: keras.Model | str | os.PathLike[str] | None,
     *,
-    preprocess: str | Callable[[Image.Image], Shaped[np.ndarray, "1 ..."]] | None = None,
+    preprocess: str | Callable[[Image.Image], np.ndarray] | None = None,
     class_names: Sequence[str] | str | os.PathLike[str] | None = None,
     targets: Sequence[int] | None = None,
     top_targets: int | None = None,
@@ -348,7 +347,7 @@ def question_of(
         found = sources.find(pictures, column, rank_of_docs(Anatomy(classifier.model)))
     classes = models.number_of_classes(classifier.model)
     if targets is not None and classes is not None:  # or each picture would be answered so
-        check_classes(np.array(targets), classes, "targets")
+        check_classes(np.array(targets), classes, "target")
     layers = [layer] if isinstance(layer, (int, str)) else list(layer or ())
     kept = is_dataset if thumbnails is None else thumbnails
     asked = manifest.asked_of(
