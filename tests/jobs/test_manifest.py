@@ -163,7 +163,7 @@ def test_what_is_no_job_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is no job: it has no manifest.json"):
         manifest.read(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="manifest.json cannot be read: Not a directory"):
+    with pytest.raises(ValueError, match=r"manifest.json cannot be read: Not a directory"):
         manifest.read(tmp_path / "file")
 
 
