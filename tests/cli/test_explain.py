@@ -468,7 +468,7 @@ class TestMany:
             if path.name != "07-0.png":
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-        monkeypatch.setattr("kerasight.cli.explain.write_overlay", full)
+        monkeypatch.setattr("kerasight.cli.overlays.write_overlay", full)
         result = run("explain", *pictures, "-m", save_model(make_softmax()), "-t", "0")
         assert result.exit_code == 2
         path = Path("overlays/00-0.png")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -31,24 +29,23 @@ from kerasight.cli.console import (
     say,
     standard_output,
 )
-from kerasight.cli.files import PAGE, Guard, check_writable, is_free, write_overlay
+from kerasight.cli.files import PAGE, Guard, check_writable
+from kerasight.cli.overlays import FORMATS, draw, free_path
 from kerasight.cli.sources import sources_of
 from kerasight.cli.tables import MOST_ROWS, OverlayRow, print_overlays
-from kerasight.errors import PictureError, SetupError, reason
+from kerasight.errors import SetupError, reason
 from kerasight.escapes import printable
-from kerasight.files import is_overlay
 from kerasight.interrupts import Heard
 from kerasight.jobs.pipeline import Item, Pipeline
 
 if TYPE_CHECKING:
-    from kerasight.base import Explanation, TargetExplanation
+    from kerasight.base import Explanation
     from kerasight.cam.request import Request
     from kerasight.classifiers.models import Classifier
 
 __all__ = ["HELP", "command"]
 
 _MOST = 100  # overlays of a picture
-_FORMATS = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 
 HELP = (
     "Show where a model looked in pictures. Writes overlays of the pictures with the heatmap of a "
@@ -267,7 +264,7 @@ def command(
             "--format",
             metavar="NAME",
             show_default=False,
-            help=f"The format of the overlays: {', '.join(_FORMATS)}. jpeg is quickest and small, "
+            help=f"The format of the overlays: {', '.join(FORMATS)}. jpeg is quickest and small, "
             "and has transparent pictures on white. Default: png.",
         ),
     ] = None,
@@ -356,7 +353,7 @@ def command(
                 "--draft is for numbers alone: pass --no-overlays, and leave --html out"
             )
         if form is not None:
-            form = options.known("--format", form, list(_FORMATS))
+            form = options.known("--format", form, list(FORMATS))
         if method is not None:
             asked["method"] = options.known("--method", method, list(METHODS))
         asked["baseline"] = _number_or_name("--baseline", baseline)
@@ -368,7 +365,7 @@ def command(
             top=top if top is not None else 1 if images else 2,
             layers=options.layer_keys(layer),
             output=None if no_overlays else output or Path("overlays"),
-            suffix=_FORMATS[form or "png"],
+            suffix=FORMATS[form or "png"],
             is_draft=draft,
             html=html,
             look={
@@ -636,20 +633,18 @@ class _Run:
                 common=common and f"the heatmap is blank or nearly so: {common}",
             )
         if self.request.output is None:
-            picture.rows += [_row(picture, target) for target in targets]
+            picture.rows += [_row(picture, place) for place in range(len(targets))]
             return
+        stem = self.request.output / picture.source.stem
         for target in targets:
-            part = f"{picture.source.stem}-{_file_part(target.name, int(target.target))}"
-            picture.paths.append(
-                _free_path(self.request.output / part, self.request.suffix, self.guard)
-            )
+            picture.paths.append(free_path(stem, target, self.request.suffix, self.guard))
 
     def _write(self, picture: _Picture) -> None:
         """Write an overlay for each class; those before an error count."""
         assert picture.expl is not None
-        for target, path in zip(picture.expl.targets or (), picture.paths, strict=True):
-            _write_overlay(replace(picture.expl, targets=[target]), path, self.request)
-            picture.rows.append(_row(picture, target, path))
+        for place, path in enumerate(picture.paths):
+            draw(picture.expl, place, path, self.request.look)
+            picture.rows.append(_row(picture, place, path))
 
     def _describe(self, pictures: Sequence[_Picture]) -> None:
         name = pictures[0].source.name
@@ -674,11 +669,13 @@ def _class_index(option: str, target: str, classifier: Classifier) -> int:
 # Overlays and report
 
 
-def _row(picture: _Picture, target: TargetExplanation, path: Path | None = None) -> OverlayRow:
+def _row(picture: _Picture, place: int, path: Path | None = None) -> OverlayRow:
     """The line of a class, and of its overlay if there is one."""
     from kerasight.formatters.text import format_score
 
     assert picture.expl is not None
+    assert picture.expl.targets is not None
+    target = picture.expl.targets[place]
     assert target.score is not None
     return OverlayRow(
         image=picture.source.name,
@@ -687,44 +684,6 @@ def _row(picture: _Picture, target: TargetExplanation, path: Path | None = None)
         layer=picture.expl.layer or "",
         overlay="" if path is None else str(path),
     )
-
-
-def _file_part(name: str | None, index: int) -> str:
-    """A class as part of a file name."""
-    safe = re.sub(r"[^\w.-]+", "_", name or "").strip("_")[:80]
-    return safe or str(index)
-
-
-class _OverlayError(PictureError):
-    """An overlay cannot be written."""
-
-    def __init__(self, path: Path, error: OSError) -> None:
-        """The disk is full for all of them, and their names do not matter then."""
-        super().__init__(f"{path} cannot be written: {reason(error)}")
-        self.common = f"overlays cannot be written: {reason(error)}"
-
-
-def _write_overlay(expl: Explanation, path: Path, request: _Request) -> None:
-    from kerasight.formatters.image import format_as_image
-
-    overlay = format_as_image(expl, **request.look)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_overlay(overlay, path)
-    except OSError as error:
-        raise _OverlayError(path, error) from None
-
-
-def _free_path(path: Path, suffix: str, guard: Guard) -> Path:
-    """A file that this run has not written yet, nor the user; it is kept from now on."""
-    endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-    path = next(
-        path
-        for path in (path.with_name(f"{path.name}{ending}{suffix}") for ending in endings)
-        if guard.what(path) is None and (guard.force or is_free(path) or is_overlay(path))
-    )
-    guard.keep("an overlay of this run", path)
-    return path
 
 
 def _write_report(
