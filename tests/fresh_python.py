@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = {"jax", "keras", "matplotlib", "tensorflow", "torch", "tqdm"}
+HEAVY = {"jax", "keras", "matplotlib", "pandas", "pyarrow", "tensorflow", "torch", "tqdm"}
 
 
 def run_python(code: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:

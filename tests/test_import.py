@@ -77,6 +77,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
         "import kerasight; kerasight.format_as_image, kerasight.formatters.image.expand_heatmap",
         "import kerasight; kerasight.keras.gradcam.gradcam_backend, kerasight.install_as_eli5",
         "import kerasight; kerasight.cam.methods.METHODS, kerasight.cam.request.Request",
+        "import kerasight; kerasight.jobs.run, kerasight.jobs.read",
         "import kerasight.cli, kerasight.demo",
     ],
 )

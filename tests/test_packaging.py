@@ -35,6 +35,7 @@ def test_every_dependency_has_a_lower_bound_and_is_above_it() -> None:
         "matplotlib",
         "numpy",
         "pillow",
+        "pyarrow",
         "rich",
         "tensorflow",
         "tqdm",

@@ -12,7 +12,18 @@ TYPE_CHECKING = False  # as in typing, whose import would take most of the time 
 if TYPE_CHECKING:
     from typing import Any
 
-    from kerasight import base, cam, demo, explain, formatters, ipython, keras, metrics, targets
+    from kerasight import (
+        base,
+        cam,
+        demo,
+        explain,
+        formatters,
+        ipython,
+        jobs,
+        keras,
+        metrics,
+        targets,
+    )
     from kerasight.base import Explanation, HeatmapWarning, TargetExplanation
     from kerasight.compat import install_as_eli5
     from kerasight.explain import explain_prediction, explain_predictions
@@ -44,6 +55,7 @@ __all__ = [
     "formatters",
     "install_as_eli5",
     "ipython",
+    "jobs",
     "keras",
     "metrics",
     "show_prediction",
@@ -62,6 +74,7 @@ _MODULES = frozenset(
         "explain",
         "formatters",
         "ipython",
+        "jobs",
         "keras",
         "metrics",
         "targets",

@@ -35,6 +35,7 @@ __all__ = [
     "check_class_names",
     "check_model_options",
     "check_scores",
+    "classifier_of",
     "failing_on_the_picture",
     "find_sites",
     "import_keras",
@@ -243,14 +244,31 @@ def _load_file(path: Path, options: ModelOptions, names: Sequence[str] | None) -
     if preprocess is not None:
         preprocessing.by_name(preprocess)  # raises if the name is unknown
     model = model_files.load_file(path, options.imports, options.unsafe)
+    return classifier_of(model, names, preprocess, str(path))
+
+
+def classifier_of(
+    model: keras.Model, names: Sequence[str] | None, preprocess: str | None, called: str
+) -> Classifier:
+    """A classifier of a model that is there already.
+
+    Args:
+        model: The model.
+        names: The names of its classes, if they are known.
+        preprocess: How pixels become its input; None for what the model shows, which is logged.
+        called: What messages call the model.
+
+    Raises:
+        SetupError: If it takes no pictures, or there is no such preprocessing for them.
+    """
     form = _form(model)
     if preprocess is None:
-        preprocess = preprocessing.of_model(path, model, form.channels)
+        preprocess = preprocessing.of_model(called, model, form.channels)
     if form.channels != 3 and preprocess not in preprocessing.RANGES:
         *ranges, last = preprocessing.RANGES
         raise SetupError(
-            f"--preprocess {preprocess} is for RGB, and {path} takes {_MODES[form.channels]}; pass "
-            f"{', '.join(ranges)} or {last}"
+            f"--preprocess {preprocess} is for RGB, and {called} takes {_MODES[form.channels]}; "
+            f"pass {', '.join(ranges)} or {last}"
         )
     return Classifier(model, names, _to_doc(form, preprocessing.by_name(preprocess)), form.size)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import stat
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Found",
     "Source",
+    "is_picture",
     "pictures_in",
     "quiet_decoders",
     "read_mask",
@@ -126,7 +128,6 @@ def search(root: Path) -> Found:
     The ending of a file tells whether it is a picture: a broken picture is reported, not left out.
     A link is followed if its target was not found without it.
     """
-    suffixes = _suffixes()
     pictures: list[Path] = []
     unread: list[tuple[Path, str]] = []
     left_out: Counter[str] = Counter()
@@ -134,7 +135,7 @@ def search(root: Path) -> Found:
     folders, links = [root], list[Path]()
 
     def take(path: Path) -> None:
-        if path.suffix.lower() not in suffixes or not os.path.isfile(path):
+        if not is_picture(path) or not os.path.isfile(path):
             left_out["other"] += 1
         elif is_overlay(path):
             left_out["overlay"] += 1
@@ -190,6 +191,12 @@ def search(root: Path) -> Found:
     )
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture by its ending."""
+    return path.suffix.lower() in _suffixes()
+
+
+@functools.cache
 def _suffixes() -> set[str]:
     """The endings of the files that Pillow reads."""
     from PIL import Image, ImageFile
@@ -204,13 +211,13 @@ def _suffixes() -> set[str]:
     return {suffix for suffix, kind in Image.registered_extensions().items() if is_read(kind)}
 
 
-def read_picture(path: Path, least: tuple[int, int] | None = None) -> Image.Image:
+def read_picture(file: Path | IO[bytes], least: tuple[int, int] | None = None) -> Image.Image:
     """A picture, upright as its EXIF data say, RGB or RGBA, of 25 megapixels at most.
 
     A larger picture is reduced: each square of 2 x 2 pixels, or 3 x 3 and so on, becomes one.
 
     Args:
-        path: Its file.
+        file: Its file, or its path.
         least: A width and height that are enough. A JPEG of twice that size or more is decoded at a
             half of its size, a quarter or an eighth, which takes half the time. Its pixels differ
             a little from those of the whole picture, reduced.
@@ -218,7 +225,7 @@ def read_picture(path: Path, least: tuple[int, int] | None = None) -> Image.Imag
     Raises:
         PictureError: If it cannot be read.
     """
-    return _read(path, _reduced, may_be_reduced=True, least=least)
+    return _read(file, _reduced, may_be_reduced=True, least=least)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -244,7 +251,7 @@ def _mask_of(picture: Any) -> np.ndarray:
 
 
 def _read(
-    path: Path,
+    path: Path | IO[bytes],
     make: Callable[[Image.Image], Made],
     may_be_reduced: bool = False,
     least: tuple[int, int] | None = None,

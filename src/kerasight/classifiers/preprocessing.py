@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,11 +88,11 @@ def _modules() -> dict[str, Any]:
 # What a model tells
 
 
-def of_model(path: Path, model: keras.Model, channels: int) -> str:
+def of_model(called: str, model: keras.Model, channels: int) -> str:
     """Choose the preprocessing of a model if the user names none, and tell the user about it.
 
     Args:
-        path: The file of the model.
+        called: What messages call the model, such as its file.
         model: The model.
         channels: The number of channels of its input.
 
@@ -111,7 +110,7 @@ def of_model(path: Path, model: keras.Model, channels: int) -> str:
             _log.info(
                 "%s: by its name, %r is %s of keras.applications, so --preprocess %s is used; pass "
                 "another if it was trained with another",
-                path,
+                called,
                 name,
                 application,
                 module,
@@ -121,7 +120,7 @@ def of_model(path: Path, model: keras.Model, channels: int) -> str:
         "%s: without --preprocess, the model gets pixels of 0..255, and does not rescale them "
         "before its first convolution; pass the preprocessing of its training, such as "
         "--preprocess unit (0..1) or signed (-1..1), or none if that was 0..255",
-        path,
+        called,
     )
     return "none"
 

@@ -1,0 +1,155 @@
+"""Reads a job back: as a table, or as the explanations that it was made of."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from kerasight.base import Explanation, TargetExplanation
+from kerasight.checks import one_of
+from kerasight.classifiers.pictures import read_picture
+from kerasight.errors import PictureError
+from kerasight.jobs import manifest, parts
+from kerasight.jobs.sources import Again
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from PIL import Image
+
+__all__ = ["explanations", "read"]
+
+_FORMS = ("arrow", "pandas", "explanations")
+_KINDS = {1: "signal", 2: "picture", 3: "volume"}  # by the axes of a heatmap
+
+
+def read(
+    folder: str | os.PathLike[str],
+    form: Literal["arrow", "pandas", "explanations"] = "arrow",
+    *,
+    errors: bool = True,
+    pictures: bool = True,
+) -> Any:
+    """Read what a job has explained so far, whether it is finished, running or interrupted.
+
+    Args:
+        folder: The job's folder.
+        form: ``"arrow"`` for a ``pyarrow.Table`` with the columns of `schema`; ``"pandas"`` for a
+            ``pandas.DataFrame`` with the same; ``"explanations"`` for a stream of `Explanation`,
+            one for each picture, of which memory holds one at a time.
+        errors: Whether pictures that could not be explained are in it: rows whose ``error`` is not
+            null, explanations that have one.
+        pictures: Whether to read pictures: in tables the column ``picture``, which holds the small
+            JPEGs that the job has kept. An explanation has the picture itself, from where the job
+            had it, or else that JPEG; None if neither is there, or the file has changed.
+
+    Returns:
+        What ``form`` says.
+
+    Raises:
+        ImportError: If pandas is asked for, and is not installed.
+        ValueError: If the folder holds no job, or one of its parts is broken, or there is no such
+            form.
+    """
+    folder, form = Path(folder), one_of("form", form, _FORMS)  # type: ignore[assignment]
+    manifest.read(folder)
+    if form == "explanations":
+        found = explanations(folder, errors=errors, pictures=pictures)
+        return (expl for _, expl in found)
+    if form == "pandas":
+        try:
+            import pandas  # noqa: F401
+        except ImportError:
+            raise ImportError('form="pandas" needs pandas: pip install pandas') from None
+    table = _table(folder, errors, pictures)
+    return table.to_pandas() if form == "pandas" else table
+
+
+def _table(folder: Path, errors: bool, pictures: bool) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = [name for name in parts.schema().names if pictures or name != "picture"]
+    schema = pa.schema([parts.schema().field(name) for name in names])
+    table = pa.Table.from_batches(parts.batches_of(folder, names), schema)
+    return table if errors else table.filter(pc.is_null(table["error"]))
+
+
+def explanations(
+    folder: Path, *, errors: bool = True, pictures: bool = True
+) -> Iterator[tuple[str, Explanation]]:
+    """The explanations of a job, each after the key of its picture.
+
+    Args:
+        folder: The job's folder.
+        errors: As in `read`.
+        pictures: As in `read`.
+
+    Raises:
+        SetupError: If the folder holds no job, or one of its parts is broken.
+    """
+    found = manifest.read(folder)
+    names = [name for name in parts.schema().names if pictures or name != "picture"]
+    rows = (row for batch in parts.batches_of(folder, names, rows=256) for row in _rows(batch))
+    with closing(Again(found.asked["pictures"])) as again:
+        for key, of_key in itertools.groupby(rows, itemgetter("key")):
+            of_picture = list(of_key)
+            expl = _explanation(of_picture, str(found.facts.get("estimator", "")))
+            if expl.error and not errors:
+                continue
+            if pictures:
+                expl.image = _picture(of_picture[0], again)
+            yield key, expl
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """The rows of a batch, with heatmaps as arrays: a Python number for each cell takes long."""
+    heatmaps, others = batch["heatmap"], batch.drop_columns(["heatmap"])
+    for place, row in enumerate(others.to_pylist()):
+        values = heatmaps[place].values
+        heatmap = None if values is None else values.to_numpy(zero_copy_only=False)
+        yield {**row, "heatmap": heatmap}
+
+
+def _explanation(rows: Sequence[Mapping[str, Any]], estimator: str) -> Explanation:
+    first = rows[0]
+    if first["error"] is not None:
+        return Explanation(estimator, error=first["error"])
+    return Explanation(
+        estimator,
+        method=first["method"],
+        is_regression=first["target"] is None,
+        targets=[
+            TargetExplanation(
+                row["name"] if row["target"] is None else row["target"],
+                score=row["score"],
+                heatmap=row["heatmap"].astype(np.float64).reshape(row["shape"]),
+                name=None if row["target"] is None else row["name"],
+                signed=row["signed"],
+                is_probability=row["is_probability"],
+            )
+            for row in rows
+        ],
+        layer=first["layer"],
+        kind=_KINDS[len(first["shape"])],
+    )
+
+
+def _picture(row: Mapping[str, Any], again: Again) -> Image.Image | None:
+    """The picture of a row: as it was explained, or what the job has kept of it."""
+    data = again.read(row["key"])
+    if data is None or manifest.hash_of([data]) != row["hash"]:
+        data = row["picture"]
+    if data is None:
+        return None
+    try:
+        return read_picture(io.BytesIO(data))
+    except PictureError:  # it is of those that could not be explained
+        return None
