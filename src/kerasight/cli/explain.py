@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from kerasight.cam.baselines import BASELINES
 from kerasight.cam.methods import DEFAULT, METHODS, Method
+from kerasight.cam.request import Request
 from kerasight.checks import nearest, plain, plural
 from kerasight.classifiers import models
 from kerasight.classifiers.pictures import Source
@@ -30,18 +32,20 @@ from kerasight.cli.console import (
     standard_output,
 )
 from kerasight.cli.files import PAGE, Guard, check_writable
-from kerasight.cli.overlays import FORMATS, draw, free_path
+from kerasight.cli.overlays import FORMATS, draw, free_path, path_in_job
 from kerasight.cli.sources import sources_of
 from kerasight.cli.tables import MOST_ROWS, OverlayRow, print_overlays
-from kerasight.errors import SetupError, reason
+from kerasight.errors import PictureError, SetupError, reason
 from kerasight.escapes import printable
 from kerasight.interrupts import Heard
 from kerasight.jobs.pipeline import Item, Pipeline
 
 if TYPE_CHECKING:
     from kerasight.base import Explanation
-    from kerasight.cam.request import Request
     from kerasight.classifiers.models import Classifier
+    from kerasight.jobs.job import Question
+    from kerasight.jobs.parts import Row
+    from kerasight.jobs.sources import Picture
 
 __all__ = ["HELP", "command"]
 
@@ -258,6 +262,27 @@ def command(
             "Made if it does not exist. Default: overlays.",
         ),
     ] = None,
+    job: Annotated[
+        Path | None,
+        typer.Option(
+            "--job",
+            metavar="FOLDER",
+            show_default=False,
+            help="Keep numbers and heatmaps in this folder, as Parquet, and overlays in its folder "
+            "overlays. Run again, the command goes on where it stopped. IMAGES may also be a tar, "
+            "or a CSV or Parquet file with a column of paths.",
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            "--column",
+            metavar="NAME",
+            show_default=False,
+            help="With --job: the column of a CSV or Parquet file that has the paths. Default: "
+            "path.",
+        ),
+    ] = None,
     form: Annotated[
         str | None,
         typer.Option(
@@ -352,6 +377,10 @@ def command(
             raise SetupError(
                 "--draft is for numbers alone: pass --no-overlays, and leave --html out"
             )
+        if job is None and column is not None:
+            raise SetupError("--column is for the tables of a job: pass --job")
+        if job is not None:
+            _check_job(job, images, html, force)
         if form is not None:
             form = options.known("--format", form, list(FORMATS))
         if method is not None:
@@ -364,7 +393,7 @@ def command(
             # The embedded picture holds two objects.
             top=top if top is not None else 1 if images else 2,
             layers=options.layer_keys(layer),
-            output=None if no_overlays else output or Path("overlays"),
+            output=None if no_overlays else output or Path(job or "", "overlays"),
             suffix=FORMATS[form or "png"],
             is_draft=draft,
             html=html,
@@ -388,6 +417,26 @@ def command(
         ):
             _check_class(option, named, names, of_model)
         told = Told()
+        if job is not None:
+            if model is None:
+                _say_demo()
+            code = _go_on(
+                job,
+                images or [],
+                request,
+                Guard.of(False, [], of_model),
+                told,
+                # Of what the options leave open, the job itself says how it is settled.
+                model=model,
+                preprocess=preprocess,
+                class_names=names,
+                top_targets=top,
+                column=column or "path",
+                imports=imports or (),
+                unsafe=unsafe,
+                **{one.name: asked[one.name] for one in fields(Request) if one.name in asked},
+            )
+            raise typer.Exit(code)
         sources = sources_of(images or [], told) if images else [_demo_source()]
         guard = Guard.of(force, [source.path for source in sources if source.path], of_model)
         if html is not None:
@@ -400,11 +449,7 @@ def command(
             with log_said():
                 classifier = models.load(of_model, names)
             if model is None and images:
-                say(
-                    "Note",
-                    "cyan",
-                    "without --model, the demo model is used, which knows only toy objects",
-                )
+                _say_demo()
             code = _explain(sources, _Run(classifier, request, guard, told))
     except SetupError as error:
         say("Error", "red", as_options(str(error)))
@@ -521,6 +566,10 @@ def _index_of(option: str, target: str, names: Sequence[str] | None) -> int:
 
 
 # Explaining
+
+
+def _say_demo() -> None:
+    say("Note", "cyan", "without --model, the demo model is used, which knows only toy objects")
 
 
 def _demo_source() -> Source:
@@ -666,6 +715,127 @@ def _class_index(option: str, target: str, classifier: Classifier) -> int:
         raise SetupError(reason(error)) from None
 
 
+# Jobs
+
+
+def _check_job(job: Path, images: Sequence[Path] | None, html: Path | None, force: bool) -> None:
+    """Raise SetupError if a job cannot be asked so."""
+    if html is not None:
+        raise SetupError(
+            "--job and --html exclude each other: the page is made of a job by kerasight report "
+            f"{job} --html {html}"
+        )
+    if force:
+        raise SetupError("--job and --force exclude each other: a job replaces its own files alone")
+    if not images:
+        raise SetupError(
+            "--job needs pictures: pass a folder, a table or a tar, as in kerasight explain "
+            f"photos --job {job}"
+        )
+    check_writable("--job", job, is_folder=True)
+
+
+def _go_on(
+    folder: Path,
+    images: Sequence[Path],
+    request: _Request,
+    guard: Guard,
+    told: Told,
+    **asked: Any,
+) -> int:
+    """Explain into the folder of a job what is not explained there, and print what came of it.
+
+    Args:
+        folder: The job's folder.
+        images: The pictures, or what names them.
+        request: What the options ask for.
+        guard: What may not be written over.
+        told: What is told of pictures.
+        **asked: What the job is asked, by the names of `kerasight.jobs.run`.
+
+    Returns:
+        The exit code.
+    """
+    from kerasight.jobs.job import carry_out, question_of
+
+    pictures = images[0] if len(images) == 1 else list(images)
+    done = 0
+    common: dict[str, str] = {}  # what a picture's error shares with others
+
+    def write(item: Item) -> None:
+        assert request.output is not None
+        assert item.expl is not None
+        try:
+            for place in range(len(item.expl.targets or ())):
+                path = path_in_job(request.output, item.key, item.expl, place, request.suffix)
+                if what := guard.what(path):
+                    raise PictureError(f"{path} is {what}, and is never replaced: pass --output")
+                draw(item.expl, place, path, request.look)
+        except PictureError as error:
+            common[item.key] = getattr(error, "common", "")
+            raise
+
+    def explain(pictures: Iterator[Picture]) -> Iterator[list[Row]]:
+        nonlocal done
+        for rows in question.explain(pictures, None if request.output is None else write):
+            if error := rows[0].get("error"):
+                key = rows[0]["key"]
+                told.fail(key, as_options(error), common=common.pop(key, ""))
+            yield rows
+            done += 1
+
+    with log_said():
+        question = question_of(pictures, layer=request.layers, draft=request.is_draft, **asked)
+        question = _with_classes(question, request)
+        try:
+            finished = carry_out(
+                folder,
+                question.pictures,
+                explain,
+                asked=question.asked,
+                facts=question.facts,
+                versions=question.versions,
+            )
+        except KeyboardInterrupt:
+            told.finish()
+            say(
+                "Error",
+                "red",
+                f"interrupted: {plural(done, 'picture')} done; the same command goes on",
+            )
+            return 130
+        except OSError as error:
+            told.finish()
+            say("Error", "red", reason(error))
+            return 2
+    told.finish()
+    lines = [
+        f"{plural(finished.done, 'picture')} explained{_by(request)}, {finished.failed} failed, "
+        f"{finished.skipped} explained before",
+        f"Rows written to {folder}",
+    ]
+    if request.output is not None:
+        lines[1] += f", overlays to {request.output}"
+    with standard_output() as out:
+        for line in lines:
+            out.print(Text(printable(line)), soft_wrap=True)
+    return 2 if told.failures else 0
+
+
+def _with_classes(question: Question, request: _Request) -> Question:
+    """A job's question with the classes that the options name, of which the model knows more."""
+    asked = dict(question.asked)
+    if request.target is not None:
+        index = _class_index("--target", request.target, question.classifier)
+        asked["targets"] = [index]
+        question = replace(question, targets=[index])
+    if request.references:
+        of_classes = request.of(question.classifier)
+        asked["references"] = of_classes.references
+        question = replace(question, request=replace(of_classes, progress=False))
+    return replace(question, asked=json.loads(json.dumps(asked)))
+
+
 # Overlays and report
 
 
@@ -708,13 +878,17 @@ def _write_report(
 # What the user reads
 
 
+def _by(request: _Request) -> str:
+    """By which method; Grad-CAM as it always was goes without saying."""
+    title = request.asked.title
+    return "" if title == DEFAULT.title else f" by {title}"
+
+
 def _print(
     rows: Sequence[OverlayRow], request: _Request, number: int = 0, reported: int = 0
 ) -> None:
     """Print the table of what was explained first, and what was written where."""
-    # Grad-CAM as it always was goes without saying.
-    title = request.asked.title
-    by = "" if title == DEFAULT.title else f" by {title}"
+    by = _by(request)
     if request.output is None:
         lines = [f"{plural(number, 'heatmap')}{by}, and no overlay written"]
     elif number:

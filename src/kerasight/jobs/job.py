@@ -26,7 +26,6 @@ from kerasight.progress import check_progress, progress_bar
 
 if TYPE_CHECKING:
     import keras
-    from jaxtyping import Shaped
     from PIL import Image
 
     from kerasight.classifiers.models import Classifier
@@ -66,7 +65,7 @@ def run(
     pictures: Any,
     model: keras.Model | str | os.PathLike[str] | None,
     *,
-    preprocess: str | Callable[[Image.Image], Shaped[np.ndarray, "1 ..."]] | None = None,
+    preprocess: str | Callable[[Image.Image], np.ndarray] | None = None,
     class_names: Sequence[str] | str | os.PathLike[str] | None = None,
     targets: Sequence[int] | None = None,
     top_targets: int | None = None,
@@ -186,8 +185,14 @@ class Question:
     thumbnails: bool
     draft: bool
 
-    def explain(self, pictures: Iterator[Picture]) -> Iterator[list[Row]]:
+    def explain(
+        self, pictures: Iterator[Picture], finish: Callable[[Item], object] | None = None
+    ) -> Iterator[list[Row]]:
         """Explain pictures, in order, in this process.
+
+        Args:
+            pictures: The pictures.
+            finish: As in `Pipeline`; what needs their explanations with the pictures.
 
         Raises:
             SetupError: If the model cannot be asked so, whatever the picture.
@@ -205,8 +210,9 @@ class Question:
             self.request,
             target=target,
             layers=self.layers,
-            needs_pictures=False,
+            needs_pictures=finish is not None,
             is_draft=self.draft,
+            finish=finish,
         ) as pipeline:
             anatomy = Anatomy(self.classifier.model)
             items = (self._item(picture, anatomy) for picture in pictures)
