@@ -185,8 +185,14 @@ class Question:
     thumbnails: bool
     draft: bool
 
-    def explain(self, pictures: Iterator[Picture]) -> Iterator[list[Row]]:
+    def explain(
+        self, pictures: Iterator[Picture], finish: Callable[[Item], object] | None = None
+    ) -> Iterator[list[Row]]:
         """Explain pictures, in order, in this process.
+
+        Args:
+            pictures: The pictures.
+            finish: As in `Pipeline`; what needs their explanations with the pictures.
 
         Raises:
             SetupError: If the model cannot be asked so, whatever the picture.
@@ -204,8 +210,9 @@ class Question:
             self.request,
             target=target,
             layers=self.layers,
-            needs_pictures=False,
+            needs_pictures=finish is not None,
             is_draft=self.draft,
+            finish=finish,
         ) as pipeline:
             anatomy = Anatomy(self.classifier.model)
             items = (self._item(picture, anatomy) for picture in pictures)
