@@ -37,6 +37,7 @@ from keras import layers
 from PIL import Image, ImageOps
 
 import kerasight
+from kerasight import jobs
 from kerasight.cam.methods import METHODS
 from kerasight.cam.request import Request
 from kerasight.classifiers import models
@@ -468,7 +469,7 @@ class TestMany:
             if path.name != "07-0.png":
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-        monkeypatch.setattr("kerasight.cli.explain.write_overlay", full)
+        monkeypatch.setattr("kerasight.cli.overlays.write_overlay", full)
         result = run("explain", *pictures, "-m", save_model(make_softmax()), "-t", "0")
         assert result.exit_code == 2
         path = Path("overlays/00-0.png")
@@ -527,6 +528,123 @@ class TestNoOverlays:
         )
         assert draft != whole
         assert draft == pytest.approx(whole, abs=1)
+
+
+class TestJob:
+    @pytest.fixture
+    def arguments(self) -> list[str]:
+        for seed, name in enumerate(("a.png", "sub/b.jpg", "sub/c.png")):
+            noise_picture(f"photos/{name}", seed=seed)
+        Path("names.txt").write_text("cat\ndog\nred fox")
+        model = save_model(make_softmax())
+        return ["photos", "-m", model, "--class-names", "names.txt", "--job", "job"]
+
+    def test_keeps_rows_and_overlays_and_goes_on(self, arguments: list[str]) -> None:
+        Path("photos/broken.png").write_text("text")
+        result = run("explain", *arguments, "--target", "red fox", "--format", "webp")
+        assert result.exit_code == 2
+        assert result.stdout.splitlines() == [
+            "3 pictures explained, 1 failed, 0 explained before",
+            f"Rows written to job, overlays to {Path('job/overlays')}",
+        ]
+        assert result.stderr == "Error: broken.png: not a picture in a format that Pillow reads\n"
+        rows = jobs.read("job").to_pylist()
+        assert [(row["key"], row["name"], row["error"]) for row in rows] == [
+            ("a.png", "red fox", None),
+            ("broken.png", None, "not a picture in a format that Pillow reads"),
+            ("sub/b.jpg", "red fox", None),
+            ("sub/c.png", "red fox", None),
+        ]
+        overlays = [path for path in Path("job/overlays").rglob("*") if path.is_file()]
+        assert sorted(path.relative_to("job/overlays").as_posix() for path in overlays) == [
+            "a.png-red_fox.webp",
+            "sub/b.jpg-red_fox.webp",
+            "sub/c.png-red_fox.webp",
+        ]
+        noise_picture("photos/broken.png")
+        result = explain(*arguments, "--target", "2", "--no-overlays")
+        assert result.stdout.splitlines() == [
+            "1 picture explained, 0 failed, 3 explained before",
+            "Rows written to job",
+        ]
+        # Python goes on with the same.
+        names = ["cat", "dog", "red fox"]
+        done = jobs.run(
+            "job", "photos", arguments[2], preprocess="none", class_names=names, targets=[2]
+        )
+        assert (done.done, done.failed, done.skipped) == (0, 0, 4)
+
+    def test_has_overlays_as_without_it(self, arguments: list[str]) -> None:
+        explain(*arguments, "--top", "2", "--colormap", "magma", "-o", "of job")
+        explain(*arguments[:-2], "--top", "2", "--colormap", "magma", "-o", "plain")
+        for name in ("cat", "dog"):
+            expected = Path(f"plain/sub/b-{name}.png").read_bytes()
+            assert Path(f"of job/sub/b.jpg-{name}.png").read_bytes() == expected
+
+    def test_that_is_asked_something_else_is_refused(self, arguments: list[str]) -> None:
+        arguments += ["--method", "finer-cam", "--no-overlays", "--target", "0"]
+        explain(*arguments, "--reference", "dog")
+        assert explain(*arguments, "--reference", "1").stdout.startswith("0 pictures explained")
+        assert "references was [1], is [2]" in refused(*arguments, "--reference", "2")
+
+    def test_takes_a_table_of_paths(self, arguments: list[str]) -> None:
+        Path("table.csv").write_text("file\nphotos/sub/c.png\ngone.png\n")
+        result = run("explain", "table.csv", *arguments[1:], "--column", "file")
+        assert result.exit_code == 2
+        assert result.stderr == "Error: gone.png: no such file\n"
+        assert Path("job/overlays/photos/sub/c.png-cat.png").exists()
+        assert refused("table.csv", *arguments[1:], "--job", "other").endswith(
+            "table.csv has no column 'path', but 'file'; pass --column"
+        )
+
+    def test_never_replaces_a_file_of_the_user(self, arguments: list[str]) -> None:
+        foreign = Path(save_picture("job/overlays/a.png-cat.png"))
+        before = foreign.read_bytes()
+        arguments[-1:] = ["rows", "-o", "job/overlays"]
+        result = run("explain", *arguments)
+        assert result.exit_code == 2
+        assert result.stderr == (
+            f"Error: a.png: {foreign} exists, and was not made by this command: pass --output\n"
+        )
+        assert foreign.read_bytes() == before
+
+    def test_is_one_line_where_the_disk_is_full(
+        self, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(picture: Image.Image, path: Path) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("kerasight.cli.overlays.write_overlay", full)
+            result = run("explain", *arguments)
+        assert result.stderr.splitlines()[1:] == [
+            "Error: 2 more pictures: overlays cannot be written: No space left on device"
+        ]
+        assert explain(*arguments).stdout.startswith("3 pictures explained")
+
+    def test_goes_on_after_an_interrupt(
+        self, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(expl: Any, place: int, path: Path, look: Any) -> None:
+            if path.name == "b.jpg-cat.png":
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("kerasight.cli.explain.draw", interrupted)
+            result = run("explain", *arguments)
+        assert result.exit_code == 130
+        assert re.fullmatch(
+            r"Error: interrupted: [12] pictures? done; the same command goes on\n", result.stderr
+        )
+        assert "a.png" in jobs.read("job")["key"].to_pylist()
+        explain(*arguments)
+        keys = jobs.read("job")["key"].to_pylist()
+        assert sorted(keys) == ["a.png", "sub/b.jpg", "sub/c.png"]
+
+    def test_without_a_model_is_of_the_demo_model(self, arguments: list[str]) -> None:
+        result = explain("photos", *arguments[-2:], "--no-overlays")
+        assert result.stderr.startswith("Note: without --model, the demo model is used")
+        assert {row["layer"] for row in jobs.read("job").to_pylist()} == {"features"}
 
 
 class TestStandardOutput:
@@ -727,6 +845,19 @@ class TestOptions:
         line = "--draft is for numbers alone: pass --no-overlays, and leave --html out"
         assert refused("--draft") == line
         assert refused("--draft", "--no-overlays", "--html", "page.html") == line
+
+    def test_a_job_needs_pictures_and_replaces_nothing_of_others(self) -> None:
+        assert refused("--job", "job").startswith("--job needs pictures: pass a folder, a table")
+        assert refused("photos", "--job", "job", "--html", "page.html") == (
+            "--job and --html exclude each other: the page is made of a job by kerasight report "
+            "job --html page.html"
+        )
+        assert refused("photos", "--job", "job", "--force") == (
+            "--job and --force exclude each other: a job replaces its own files alone"
+        )
+        Path("file").touch()
+        assert refused("photos", "--job", "file") == "--job must be a folder, and file is a file"
+        assert refused("--column", "file") == "--column is for the tables of a job: pass --job"
 
     def test_method_is_known(self) -> None:
         assert refused("--method", "layrcam") == (

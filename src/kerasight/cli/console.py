@@ -192,6 +192,7 @@ _OPTIONS = {
     "relu=False": "--signed",
     "counterfactual=True": "--counterfactual",
     "references holds": "--reference names",
+    "pass column=": "pass --column",
 }
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from rich.text import Text
 
 from kerasight.cam.baselines import BASELINES
 from kerasight.cam.methods import DEFAULT, METHODS, Method
+from kerasight.cam.request import Request
 from kerasight.checks import nearest, plain, plural
 from kerasight.classifiers import models
 from kerasight.classifiers.pictures import Source
@@ -31,24 +31,25 @@ from kerasight.cli.console import (
     say,
     standard_output,
 )
-from kerasight.cli.files import PAGE, Guard, check_writable, is_free, write_overlay
+from kerasight.cli.files import PAGE, Guard, check_writable
+from kerasight.cli.overlays import FORMATS, draw, free_path, path_in_job
 from kerasight.cli.sources import sources_of
 from kerasight.cli.tables import MOST_ROWS, OverlayRow, print_overlays
 from kerasight.errors import PictureError, SetupError, reason
 from kerasight.escapes import printable
-from kerasight.files import is_overlay
 from kerasight.interrupts import Heard
 from kerasight.jobs.pipeline import Item, Pipeline
 
 if TYPE_CHECKING:
-    from kerasight.base import Explanation, TargetExplanation
-    from kerasight.cam.request import Request
+    from kerasight.base import Explanation
     from kerasight.classifiers.models import Classifier
+    from kerasight.jobs.job import Question
+    from kerasight.jobs.parts import Row
+    from kerasight.jobs.sources import Picture
 
 __all__ = ["HELP", "command"]
 
 _MOST = 100  # overlays of a picture
-_FORMATS = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 
 HELP = (
     "Show where a model looked in pictures. Writes overlays of the pictures with the heatmap of a "
@@ -261,13 +262,34 @@ def command(
             "Made if it does not exist. Default: overlays.",
         ),
     ] = None,
+    job: Annotated[
+        Path | None,
+        typer.Option(
+            "--job",
+            metavar="FOLDER",
+            show_default=False,
+            help="Keep numbers and heatmaps in this folder, as Parquet, and overlays in its folder "
+            "overlays. Run again, the command goes on where it stopped. IMAGES may also be a tar, "
+            "or a CSV or Parquet file with a column of paths.",
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            "--column",
+            metavar="NAME",
+            show_default=False,
+            help="With --job: the column of a CSV or Parquet file that has the paths. Default: "
+            "path.",
+        ),
+    ] = None,
     form: Annotated[
         str | None,
         typer.Option(
             "--format",
             metavar="NAME",
             show_default=False,
-            help=f"The format of the overlays: {', '.join(_FORMATS)}. jpeg is quickest and small, "
+            help=f"The format of the overlays: {', '.join(FORMATS)}. jpeg is quickest and small, "
             "and has transparent pictures on white. Default: png.",
         ),
     ] = None,
@@ -355,8 +377,12 @@ def command(
             raise SetupError(
                 "--draft is for numbers alone: pass --no-overlays, and leave --html out"
             )
+        if job is None and column is not None:
+            raise SetupError("--column is for the tables of a job: pass --job")
+        if job is not None:
+            _check_job(job, images, html, force)
         if form is not None:
-            form = options.known("--format", form, list(_FORMATS))
+            form = options.known("--format", form, list(FORMATS))
         if method is not None:
             asked["method"] = options.known("--method", method, list(METHODS))
         asked["baseline"] = _number_or_name("--baseline", baseline)
@@ -367,8 +393,8 @@ def command(
             # The embedded picture holds two objects.
             top=top if top is not None else 1 if images else 2,
             layers=options.layer_keys(layer),
-            output=None if no_overlays else output or Path("overlays"),
-            suffix=_FORMATS[form or "png"],
+            output=None if no_overlays else output or Path(job or "", "overlays"),
+            suffix=FORMATS[form or "png"],
             is_draft=draft,
             html=html,
             look={
@@ -391,6 +417,26 @@ def command(
         ):
             _check_class(option, named, names, of_model)
         told = Told()
+        if job is not None:
+            if model is None:
+                _say_demo()
+            code = _go_on(
+                job,
+                images or [],
+                request,
+                Guard.of(False, [], of_model),
+                told,
+                # Of what the options leave open, the job itself says how it is settled.
+                model=model,
+                preprocess=preprocess,
+                class_names=names,
+                top_targets=top,
+                column=column or "path",
+                imports=imports or (),
+                unsafe=unsafe,
+                **{one.name: asked[one.name] for one in fields(Request) if one.name in asked},
+            )
+            raise typer.Exit(code)
         sources = sources_of(images or [], told) if images else [_demo_source()]
         guard = Guard.of(force, [source.path for source in sources if source.path], of_model)
         if html is not None:
@@ -403,11 +449,7 @@ def command(
             with log_said():
                 classifier = models.load(of_model, names)
             if model is None and images:
-                say(
-                    "Note",
-                    "cyan",
-                    "without --model, the demo model is used, which knows only toy objects",
-                )
+                _say_demo()
             code = _explain(sources, _Run(classifier, request, guard, told))
     except SetupError as error:
         say("Error", "red", as_options(str(error)))
@@ -526,6 +568,10 @@ def _index_of(option: str, target: str, names: Sequence[str] | None) -> int:
 # Explaining
 
 
+def _say_demo() -> None:
+    say("Note", "cyan", "without --model, the demo model is used, which knows only toy objects")
+
+
 def _demo_source() -> Source:
     from kerasight import demo
 
@@ -636,20 +682,18 @@ class _Run:
                 common=common and f"the heatmap is blank or nearly so: {common}",
             )
         if self.request.output is None:
-            picture.rows += [_row(picture, target) for target in targets]
+            picture.rows += [_row(picture, place) for place in range(len(targets))]
             return
+        stem = self.request.output / picture.source.stem
         for target in targets:
-            part = f"{picture.source.stem}-{_file_part(target.name, int(target.target))}"
-            picture.paths.append(
-                _free_path(self.request.output / part, self.request.suffix, self.guard)
-            )
+            picture.paths.append(free_path(stem, target, self.request.suffix, self.guard))
 
     def _write(self, picture: _Picture) -> None:
         """Write an overlay for each class; those before an error count."""
         assert picture.expl is not None
-        for target, path in zip(picture.expl.targets or (), picture.paths, strict=True):
-            _write_overlay(replace(picture.expl, targets=[target]), path, self.request)
-            picture.rows.append(_row(picture, target, path))
+        for place, path in enumerate(picture.paths):
+            draw(picture.expl, place, path, self.request.look)
+            picture.rows.append(_row(picture, place, path))
 
     def _describe(self, pictures: Sequence[_Picture]) -> None:
         name = pictures[0].source.name
@@ -671,14 +715,137 @@ def _class_index(option: str, target: str, classifier: Classifier) -> int:
         raise SetupError(reason(error)) from None
 
 
+# Jobs
+
+
+def _check_job(job: Path, images: Sequence[Path] | None, html: Path | None, force: bool) -> None:
+    """Raise SetupError if a job cannot be asked so."""
+    if html is not None:
+        raise SetupError(
+            "--job and --html exclude each other: the page is made of a job by kerasight report "
+            f"{job} --html {html}"
+        )
+    if force:
+        raise SetupError("--job and --force exclude each other: a job replaces its own files alone")
+    if not images:
+        raise SetupError(
+            "--job needs pictures: pass a folder, a table or a tar, as in kerasight explain "
+            f"photos --job {job}"
+        )
+    check_writable("--job", job, is_folder=True)
+
+
+def _go_on(
+    folder: Path,
+    images: Sequence[Path],
+    request: _Request,
+    guard: Guard,
+    told: Told,
+    **asked: Any,
+) -> int:
+    """Explain into the folder of a job what is not explained there, and print what came of it.
+
+    Args:
+        folder: The job's folder.
+        images: The pictures, or what names them.
+        request: What the options ask for.
+        guard: What may not be written over.
+        told: What is told of pictures.
+        **asked: What the job is asked, by the names of `kerasight.jobs.run`.
+
+    Returns:
+        The exit code.
+    """
+    from kerasight.jobs.job import carry_out, question_of
+
+    pictures = images[0] if len(images) == 1 else list(images)
+    done = 0
+    common: dict[str, str] = {}  # what a picture's error shares with others
+
+    def write(item: Item) -> None:
+        assert request.output is not None
+        assert item.expl is not None
+        try:
+            for place in range(len(item.expl.targets or ())):
+                path = path_in_job(request.output, item.key, item.expl, place, request.suffix)
+                if what := guard.what(path):
+                    raise PictureError(f"{path} is {what}, and is never replaced: pass --output")
+                draw(item.expl, place, path, request.look)
+        except PictureError as error:
+            common[item.key] = getattr(error, "common", "")
+            raise
+
+    def explain(pictures: Iterator[Picture]) -> Iterator[list[Row]]:
+        nonlocal done
+        for rows in question.explain(pictures, None if request.output is None else write):
+            if error := rows[0].get("error"):
+                key = rows[0]["key"]
+                told.fail(key, as_options(error), common=common.pop(key, ""))
+            yield rows
+            done += 1
+
+    with log_said():
+        question = question_of(pictures, layer=request.layers, draft=request.is_draft, **asked)
+        question = _with_classes(question, request)
+        try:
+            finished = carry_out(
+                folder,
+                question.pictures,
+                explain,
+                asked=question.asked,
+                facts=question.facts,
+                versions=question.versions,
+            )
+        except KeyboardInterrupt:
+            told.finish()
+            say(
+                "Error",
+                "red",
+                f"interrupted: {plural(done, 'picture')} done; the same command goes on",
+            )
+            return 130
+        except OSError as error:
+            told.finish()
+            say("Error", "red", reason(error))
+            return 2
+    told.finish()
+    lines = [
+        f"{plural(finished.done, 'picture')} explained{_by(request)}, {finished.failed} failed, "
+        f"{finished.skipped} explained before",
+        f"Rows written to {folder}",
+    ]
+    if request.output is not None:
+        lines[1] += f", overlays to {request.output}"
+    with standard_output() as out:
+        for line in lines:
+            out.print(Text(printable(line)), soft_wrap=True)
+    return 2 if told.failures else 0
+
+
+def _with_classes(question: Question, request: _Request) -> Question:
+    """A job's question with the classes that the options name, of which the model knows more."""
+    asked, explainer = dict(question.asked), question.explainer
+    if request.target is not None:
+        index = _class_index("--target", request.target, explainer.classifier())
+        asked["targets"] = [index]
+        explainer = explainer.asked(targets=[index])
+    if request.references:
+        asked["references"] = request.of(explainer.classifier()).references
+        explainer = explainer.asked(references=asked["references"])
+    asked = json.loads(json.dumps(asked))
+    return replace(question, asked=asked, explainer=explainer)
+
+
 # Overlays and report
 
 
-def _row(picture: _Picture, target: TargetExplanation, path: Path | None = None) -> OverlayRow:
+def _row(picture: _Picture, place: int, path: Path | None = None) -> OverlayRow:
     """The line of a class, and of its overlay if there is one."""
     from kerasight.formatters.text import format_score
 
     assert picture.expl is not None
+    assert picture.expl.targets is not None
+    target = picture.expl.targets[place]
     assert target.score is not None
     return OverlayRow(
         image=picture.source.name,
@@ -687,44 +854,6 @@ def _row(picture: _Picture, target: TargetExplanation, path: Path | None = None)
         layer=picture.expl.layer or "",
         overlay="" if path is None else str(path),
     )
-
-
-def _file_part(name: str | None, index: int) -> str:
-    """A class as part of a file name."""
-    safe = re.sub(r"[^\w.-]+", "_", name or "").strip("_")[:80]
-    return safe or str(index)
-
-
-class _OverlayError(PictureError):
-    """An overlay cannot be written."""
-
-    def __init__(self, path: Path, error: OSError) -> None:
-        """The disk is full for all of them, and their names do not matter then."""
-        super().__init__(f"{path} cannot be written: {reason(error)}")
-        self.common = f"overlays cannot be written: {reason(error)}"
-
-
-def _write_overlay(expl: Explanation, path: Path, request: _Request) -> None:
-    from kerasight.formatters.image import format_as_image
-
-    overlay = format_as_image(expl, **request.look)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_overlay(overlay, path)
-    except OSError as error:
-        raise _OverlayError(path, error) from None
-
-
-def _free_path(path: Path, suffix: str, guard: Guard) -> Path:
-    """A file that this run has not written yet, nor the user; it is kept from now on."""
-    endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-    path = next(
-        path
-        for path in (path.with_name(f"{path.name}{ending}{suffix}") for ending in endings)
-        if guard.what(path) is None and (guard.force or is_free(path) or is_overlay(path))
-    )
-    guard.keep("an overlay of this run", path)
-    return path
 
 
 def _write_report(
@@ -749,13 +878,17 @@ def _write_report(
 # What the user reads
 
 
+def _by(request: _Request) -> str:
+    """By which method; Grad-CAM as it always was goes without saying."""
+    title = request.asked.title
+    return "" if title == DEFAULT.title else f" by {title}"
+
+
 def _print(
     rows: Sequence[OverlayRow], request: _Request, number: int = 0, reported: int = 0
 ) -> None:
     """Print the table of what was explained first, and what was written where."""
-    # Grad-CAM as it always was goes without saying.
-    title = request.asked.title
-    by = "" if title == DEFAULT.title else f" by {title}"
+    by = _by(request)
     if request.output is None:
         lines = [f"{plural(number, 'heatmap')}{by}, and no overlay written"]
     elif number:

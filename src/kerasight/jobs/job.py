@@ -24,11 +24,10 @@ from kerasight.progress import check_progress, progress_bar
 
 if TYPE_CHECKING:
     import keras
-    from jaxtyping import Shaped
     from PIL import Image
 
+    from kerasight.jobs.pipeline import Item
     from kerasight.ray import Cluster
-
 
 __all__ = ["Explain", "Finished", "Question", "carry_out", "question_of", "run"]
 
@@ -62,7 +61,7 @@ def run(
     pictures: Any,
     model: keras.Model | str | os.PathLike[str] | None,
     *,
-    preprocess: str | Callable[[Image.Image], Shaped[np.ndarray, "1 ..."]] | None = None,
+    preprocess: str | Callable[[Image.Image], np.ndarray] | None = None,
     class_names: Sequence[str] | str | os.PathLike[str] | None = None,
     targets: Sequence[int] | None = None,
     top_targets: int | None = None,
@@ -200,13 +199,20 @@ class Question:
     facts: Mapping[str, Any]
     versions: Mapping[str, str]
 
-    def explain(self, pictures: Iterator[Picture]) -> Iterator[list[Row]]:
+    def explain(
+        self, pictures: Iterator[Picture], finish: Callable[[Item], object] | None = None
+    ) -> Iterator[list[Row]]:
         """Explain pictures, in order, in this process.
+
+        Args:
+            pictures: The pictures.
+            finish: As in `Pipeline`; what needs their explanations with the pictures.
 
         Raises:
             SetupError: If the model cannot be asked so, whatever the picture.
         """
-        return self.explainer.rows(pictures, self.pictures.facts["kind"] == "dataset")
+        is_dataset = self.pictures.facts["kind"] == "dataset"
+        return self.explainer.rows(pictures, of_docs=is_dataset, finish=finish)
 
 
 def question_of(

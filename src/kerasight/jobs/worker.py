@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import os
@@ -111,7 +112,7 @@ class BatchExplainer:
         self,
         model: keras.Model | str | os.PathLike[str] | None,
         *,
-        preprocess: str | Callable[[Image.Image], Shaped[np.ndarray, "1 ..."]] | None = None,
+        preprocess: str | Callable[[Image.Image], np.ndarray] | None = None,
         class_names: Sequence[str] | str | os.PathLike[str] | None = None,
         targets: Sequence[int] | None = None,
         top_targets: int | None = None,
@@ -125,14 +126,13 @@ class BatchExplainer:
         """Nothing is loaded yet."""
         check_options(options, "progress")
         self._options = options
-        self.request  # noqa: B018, which checks them
         if isinstance(class_names, (str, os.PathLike)):
             class_names = models.read_class_names(Path(class_names))
         models.import_keras()
         import keras
 
         self._targets, self._top_targets = targets, top_targets
-        self._target()  # checks them
+        self._check()
         self.class_names = class_names
         if isinstance(preprocess, str):
             preprocessing.by_name(preprocess)  # raises if there is none
@@ -163,6 +163,29 @@ class BatchExplainer:
             top = 1 if self._top_targets is None else self._top_targets
             return top_classes(self._targets, top)
         return classes_of(self._targets)
+
+    def asked(
+        self, *, targets: Sequence[int] | None = None, references: Sequence[int] | None = None
+    ) -> BatchExplainer:
+        """The same model with other classes to explain, or to compare with; None leaves them.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If an argument has an invalid value.
+        """
+        other = copy.copy(self)
+        if targets is not None:
+            other._targets = targets
+        if references is not None:
+            other._options = {**self._options, "references": references}
+        other._check()
+        other._id = uuid.uuid4().hex
+        other._here = _Here(model=self._here.model, classifiers=self._here.classifiers)
+        return other
+
+    def _check(self) -> None:
+        """Raise what is wrong with the options, or with the classes."""
+        self.request, self._target()
 
     def _model_options(self, model: str | None) -> models.ModelOptions:
         name = self._preprocess if isinstance(self._preprocess, str) else None
@@ -229,8 +252,21 @@ class BatchExplainer:
         """
         with self._here.lock:
             if of_docs not in self._here.classifiers:
-                self._here.classifiers[of_docs] = self._load(of_docs)
+                found = self._load(of_docs)
+                self._check_classes(found.model)
+                self._here.classifiers[of_docs] = found
             return self._here.classifiers[of_docs]
+
+    def _check_classes(self, model: keras.Model) -> None:
+        """Raise SetupError if a class is none of the model's: each picture would be answered so."""
+        from kerasight.keras.targets import check_classes
+
+        classes = models.number_of_classes(model)
+        if self._targets is not None and classes is not None:
+            try:
+                check_classes(np.array(self._targets), classes, "target")
+            except ValueError as error:
+                raise SetupError(str(error)) from None
 
     def _load(self, of_docs: bool) -> Classifier:
         models.import_keras()
@@ -264,12 +300,19 @@ class BatchExplainer:
             return "the demo model"
         return self._model if isinstance(self._model, str) else str(self._model.name)
 
-    def rows(self, pictures: Iterable[Picture], of_docs: bool = False) -> Iterator[list[Row]]:
+    def rows(
+        self,
+        pictures: Iterable[Picture],
+        *,
+        of_docs: bool = False,
+        finish: Callable[[Item], object] | None = None,
+    ) -> Iterator[list[Row]]:
         """Explain any number of pictures, in order, each as if by itself.
 
         Args:
             pictures: The pictures; each is taken only once there is room for it.
             of_docs: Whether they come with their docs.
+            finish: As in `Pipeline`; what needs their explanations with the pictures.
 
         Yields:
             The rows of each. Interrupted by Ctrl-C, those that are explained come before it ends.
@@ -277,22 +320,25 @@ class BatchExplainer:
         Raises:
             SetupError: If the model cannot be loaded, or asked so, whatever the picture.
         """
-        with self._pipeline(of_docs) as pipeline:
+        with self._pipeline(of_docs, finish) as pipeline:
             try:
                 yield from self._through(pipeline, map(self._item, pictures))
             except KeyboardInterrupt:
                 yield from map(_rows, pipeline.rest())
                 raise
 
-    def _pipeline(self, of_docs: bool) -> Pipeline[_Item]:
+    def _pipeline(
+        self, of_docs: bool, finish: Callable[[Item], object] | None = None
+    ) -> Pipeline[_Item]:
         return Pipeline[_Item](
             self.classifier(of_docs),
             self.request,
             target=self._target(),
             layers=self.layers,
-            needs_pictures=False,
+            needs_pictures=finish is not None,
             is_draft=self._draft,
             threads=self.threads,
+            finish=finish,
         )
 
     def _through(self, pipeline: Pipeline[_Item], items: Iterable[_Item]) -> Iterator[list[Row]]:
