@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Cluster", "explain"]
 
 _PICTURES = "pictures"  # the column of those that are sent as they are found
-_TRIES = 3  # workers that a batch may end
+_TRIES = 3  # times that a batch may end the process of a worker
 
 
 def explain(
@@ -251,12 +251,12 @@ class _Worker:
         """The rows of a batch."""
         ray = _ray()
         first = pickle.dumps(next(iter(batch.values()))[0])
-        # A task that is tried again is the same task.
-        mark = f"{ray.get_runtime_context().get_task_id()} {manifest.hash_of([first])}"
+        # Ray starts the process of an actor again, and tries with the same one again.
+        mark = f"{ray.get_runtime_context().get_actor_id()} {manifest.hash_of([first])}"
         if ray.get(self._tries.begin.remote(mark)) >= _TRIES:
             size = len(next(iter(batch.values())))
             raise SetupError(
-                f"{_TRIES} workers ended, one after the other, as they explained the same "
+                f"a worker ended {_TRIES} times as it explained the same "
                 f"{plural(size, 'picture')}; most often, memory runs out: pass a smaller "
                 "batch_size, or fewer workers, or give each more memory"
             )
@@ -270,13 +270,13 @@ class _Worker:
 
 
 class _Tries:
-    """Counts how many workers have begun a batch that none has finished."""
+    """Counts how often a worker has begun a batch that it has not finished."""
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
 
     def begin(self, batch: str) -> int:
-        """How many have begun a batch before, now that one more does."""
+        """How often a batch was begun before."""
         self._begun[batch] += 1
         return self._begun[batch] - 1
 
