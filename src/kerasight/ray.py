@@ -204,16 +204,19 @@ class Cluster:
         with self.connected():
             dataset = self.explained(explainer, itertools.chain([first], each))
             dataset.context.enable_progress_bars = False
-            tables = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-            with _as_setup_errors():
-                of_all = (
-                    row
-                    for table in tables
-                    for batch in table.to_batches()
-                    for row in parts.rows_in(batch)
-                )
+            dataset.context.raise_original_map_exception = True
+            of_all = (
+                row
+                for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+                for batch in table.to_batches()
+                for row in parts.rows_in(batch)
+            )
+            try:
                 for _, rows in itertools.groupby(of_all, itemgetter("key")):
                     yield list(rows)
+            except SetupError as error:  # by a worker, and as Ray tells it, of several lines
+                told = str(getattr(error, "cause", error))
+                raise SetupError(told.partition("\n")[0]) from None
 
 
 def _ray() -> Any:
@@ -223,20 +226,6 @@ def _ray() -> Any:
     except ImportError:
         raise ImportError('Ray is not installed: pip install "kerasight[ray]"') from None
     return ray
-
-
-@contextmanager
-def _as_setup_errors() -> Iterator[None]:
-    """Raise what a worker found to be wrong with all pictures, and not what Ray tells of it."""
-    try:
-        yield
-    except Exception as error:
-        found: Any = error
-        while found is not None and not isinstance(found, SetupError):
-            found = getattr(found, "cause", None) or found.__cause__
-        if found is None:
-            raise
-        raise SetupError(str(found)) from None
 
 
 class _Worker:
