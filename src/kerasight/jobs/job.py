@@ -354,7 +354,7 @@ def question_of(
         found = sources.find(pictures, column, rank_of_docs(Anatomy(classifier.model)))
     classes = models.number_of_classes(classifier.model)
     if targets is not None and classes is not None:  # or each picture would be answered so
-        check_classes(np.array(targets), classes, "targets")
+        check_classes(np.array(targets), classes, "target")
     layers = [layer] if isinstance(layer, (int, str)) else list(layer or ())
     kept = is_dataset if thumbnails is None else thumbnails
     asked = manifest.asked_of(
