@@ -12,7 +12,18 @@ TYPE_CHECKING = False  # as in typing, whose import would take most of the time 
 if TYPE_CHECKING:
     from typing import Any
 
-    from kerasight import base, cam, demo, explain, formatters, ipython, keras, metrics, targets
+    from kerasight import (
+        base,
+        callbacks,
+        cam,
+        demo,
+        explain,
+        formatters,
+        ipython,
+        keras,
+        metrics,
+        targets,
+    )
     from kerasight.base import Explanation, HeatmapWarning, TargetExplanation
     from kerasight.compat import install_as_eli5
     from kerasight.explain import explain_prediction, explain_predictions
@@ -30,6 +41,7 @@ __all__ = [
     "HeatmapWarning",
     "TargetExplanation",
     "base",
+    "callbacks",
     "cam",
     "compare",
     "demo",
@@ -56,6 +68,7 @@ __all__ = [
 _MODULES = frozenset(
     {
         "base",
+        "callbacks",
         "cam",
         "compat",
         "demo",
