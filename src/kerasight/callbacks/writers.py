@@ -147,7 +147,7 @@ class MlflowWriter:
         with _installed("mlflow"):
             import mlflow
         for number, picture in enumerate(pictures):
-            mlflow.log_image(picture, key=f"{tag}/{number:02}", step=step)
+            mlflow.log_image(picture, key=f"{tag}/{number:02}", step=step, synchronous=True)
 
 
 def _png_of(picture: Image.Image) -> bytes:
