@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,6 +84,7 @@ def write(written: Written) -> Callable[..., None]:
 @pytest.mark.parametrize("every", ["epoch", 3])
 def test_a_training_is_bit_for_bit_what_it_is_without(every: Any, tmp_path: Path) -> None:
     def trained(*callbacks: Any) -> tuple[list[np.ndarray], Any, int]:
+        keras.utils.clear_session()  # an older Keras seeds its own generator once
         calls = 0
 
         def loss(true: Any, found: Any) -> Any:
@@ -169,6 +171,8 @@ def test_batches_that_run_together_are_counted_one_by_one(
 ) -> None:
     if keras.config.backend() == "torch":
         pytest.skip("Keras on PyTorch runs batches one by one")
+    if os.environ.get("KERASIGHT_LOWEST"):
+        pytest.skip("this Keras tells the first of the batches that ran together")
     model = classifier(steps_per_execution=2)
     fit(model, ExplainPredictions(DOCS[:1], write, every=3))
     assert [step for _, _, step, _ in written] == [0, 4, 6]
