@@ -63,11 +63,6 @@ class ExplainPredictions(keras.callbacks.Callback):  # type: ignore[misc]
         TypeError: If an argument is unknown or has the wrong type. What only the model can tell,
             such as that it has no such layer, is told before the first batch.
         ValueError: If an argument has a value that it cannot have.
-
-    Example:
-        >>> from kerasight.callbacks import ExplainPredictions
-        >>> watch = ExplainPredictions(docs, "explanations", top_targets=2)
-        >>> model.fit(x, y, epochs=10, callbacks=[watch])
     """
 
     def __init__(
