@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from kerasight import (
         base,
+        callbacks,
         cam,
         demo,
         explain,
@@ -41,6 +42,7 @@ __all__ = [
     "HeatmapWarning",
     "TargetExplanation",
     "base",
+    "callbacks",
     "cam",
     "compare",
     "demo",
@@ -68,6 +70,7 @@ __all__ = [
 _MODULES = frozenset(
     {
         "base",
+        "callbacks",
         "cam",
         "compat",
         "demo",
