@@ -449,6 +449,7 @@ def test_other_versions_are_told_and_stand_in_the_parts(caplog: pytest.LogCaptur
     assert second.metadata[b"version of numpy"] == b"3"
 
 
+@on_tensorflow  # or rather, on none
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are forked, and killed by a signal")
 def test_killed_at_fifty_random_moments_each_picture_stands_once() -> None:
     number = 45
