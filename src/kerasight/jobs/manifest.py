@@ -27,12 +27,14 @@ from kerasight.jobs import parts
 
 if TYPE_CHECKING:
     import keras
+    from jaxtyping import Shaped
 
 __all__ = [
     "NAME",
     "Manifest",
     "asked_of",
     "hash_of",
+    "hash_of_doc",
     "hash_of_file",
     "hash_of_model",
     "locked",
@@ -139,6 +141,12 @@ def hash_of(pieces: Iterable[bytes]) -> str:
     for piece in pieces:
         found.update(piece)
     return found.hexdigest()
+
+
+def hash_of_doc(doc: Shaped[np.ndarray, "1 ..."]) -> str:
+    """The hash of an array, its shape and its type, as of `hash_of`."""
+    array = np.ascontiguousarray(doc)
+    return hash_of([f"{array.shape} {array.dtype}".encode(), array.tobytes()])
 
 
 def hash_of_file(path: str | os.PathLike[str]) -> str:
