@@ -391,7 +391,6 @@ def command(
                 job,
                 images or [],
                 request,
-                Guard.of(False, [], of_model),
                 told,
                 # Of what the options leave open, the job itself says how it is settled.
                 model=model,
@@ -688,7 +687,6 @@ def _go_on(
     folder: Path,
     images: Sequence[Path],
     request: _Request,
-    guard: Guard,
     told: Told,
     **asked: Any,
 ) -> int:
@@ -698,7 +696,6 @@ def _go_on(
         folder: The job's folder.
         images: The pictures, or what names them.
         request: What the options ask for.
-        guard: What may not be written over.
         told: What is told of pictures.
         **asked: What the job is asked, by the names of `kerasight.jobs.run`.
 
@@ -717,8 +714,6 @@ def _go_on(
         try:
             for place in range(len(item.expl.targets or ())):
                 path = path_in_job(request.output, item.key, item.expl, place, request.suffix)
-                if what := guard.what(path):
-                    raise PictureError(f"{path} is {what}, and is never replaced: pass --output")
                 draw(item.expl, place, path, request.look)
         except PictureError as error:
             common[item.key] = getattr(error, "common", "")
