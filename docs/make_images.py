@@ -1,7 +1,8 @@
 """Make the pictures of the documentation: ``python docs/make_images.py``.
 
 Most of them are of the embedded picture, explained by the embedded model. For what that model
-cannot do, small ones are trained here, on data that is drawn here. The pictures are written to
+cannot do, small ones are trained here, on data that is drawn here, and so is the same model again
+to show how it learns. The pictures are written to
 ``docs/images``. A stored picture that looks the same is left as it is, so that files change only
 where the pictures do. What is trained comes out a little different on other machines.
 """
@@ -21,8 +22,17 @@ from PIL import Image, ImageChops
 
 import kerasight
 from kerasight import targets
+from kerasight.callbacks import ExplainPredictions
 from kerasight.cam.methods import CAMS, METHODS
-from kerasight.demo import CLASS_NAMES, draw_pair, load_model, load_picture, preprocess
+from kerasight.demo import (
+    CLASS_NAMES,
+    draw_pair,
+    draw_picture,
+    load_model,
+    load_picture,
+    preprocess,
+)
+from kerasight.demo.classifier import build_model
 from kerasight.formatters.sheet import Panel, sheet
 
 FOLDER = Path(__file__).parent / "images"
@@ -271,6 +281,44 @@ def draw_heads(demo: keras.Model, picture: Image.Image) -> None:
         save(kerasight.show_prediction(model, doc, **asked), f"transformer-{name}")
 
 
+def draw_training(picture: Image.Image) -> None:
+    """How the classifier learns where to look, from its first weights on, epoch by epoch."""
+    keras.utils.set_random_seed(0)
+    drawn = [draw_picture(seed, size=96) for seed in range(800)]
+    drawn += [draw_pair(seed, size=96) for seed in range(1000)]
+    docs = np.concatenate([preprocess(one.image) for one in drawn])
+    answers = np.full((len(drawn), len(CLASS_NAMES)), 0.1 / len(CLASS_NAMES), np.float32)
+    for row, one in zip(answers, drawn, strict=True):
+        row[list(one.labels)] += 0.9 / len(one.labels)
+    frames = []
+
+    def write(tag: str, pictures: Any, step: int, captions: Any) -> None:
+        title = f"after epoch {step}" if step else "before training"
+        frames.append(sheet([[Panel(pictures[0], title, is_chart=True)]]))
+
+    watch = ExplainPredictions(
+        preprocess(picture),
+        write,
+        images=[picture.resize(SMALL)],
+        targets=[CLASS_NAMES.index("rocket"), CLASS_NAMES.index("house")],
+        target_names=CLASS_NAMES,
+    )
+    epochs = 14
+    steps = epochs * len(docs) // 32
+    rate = keras.optimizers.schedules.CosineDecay(
+        1e-4, steps, warmup_target=4e-3, warmup_steps=steps // 20
+    )
+    asked = {"epochs": epochs, "rate": rate, "callbacks": [watch]}
+    trained(build_model(), docs, answers, "categorical_crossentropy", **asked)
+    path = FOLDER / "training.webp"
+    first, *others = [frame.convert("RGB") for frame in frames]
+    durations = [1500, *[600] * (epochs - 1), 3000]
+    first.save(
+        path, save_all=True, append_images=others, duration=durations, loop=0, quality=80, method=6
+    )
+    print(f"{path.relative_to(FOLDER.parents[1])}: {len(frames)} frames")
+
+
 def main() -> None:
     """Make all pictures."""
     FOLDER.mkdir(exist_ok=True)
@@ -365,6 +413,8 @@ def main() -> None:
     draw_volume()
     draw_text()
     draw_heads(model, picture)
+
+    draw_training(picture)
 
 
 if __name__ == "__main__":

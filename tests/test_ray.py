@@ -132,7 +132,7 @@ def test_pictures_that_end_each_worker_end_the_job_and_nothing_else(mean: keras.
     make_pictures(6)
     Image.new("RGB", (9, 7)).save("photos/05.png")
     asked: dict[str, Any] = {"preprocess": deadly(9), "progress": False, "part_pictures": 2}
-    with pytest.raises(ValueError, match="ended 3 times .*the same 2 pictures.*batch_size"):
+    with pytest.raises(ValueError, match=r"ended 3 times .*the same 2 pictures.*batch_size"):
         run("job", "photos", mean, engine="ray", workers=1, batch_size=2, **asked)
     assert Path("tally").read_text() == "xxx"
     times = Counter(row["key"] for row in table_of("job"))

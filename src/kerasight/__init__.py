@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from kerasight import (
         base,
+        callbacks,
         cam,
         demo,
         explain,
@@ -42,6 +43,7 @@ __all__ = [
     "HeatmapWarning",
     "TargetExplanation",
     "base",
+    "callbacks",
     "cam",
     "compare",
     "demo",
@@ -70,6 +72,7 @@ __all__ = [
 _MODULES = frozenset(
     {
         "base",
+        "callbacks",
         "cam",
         "compat",
         "demo",

@@ -48,12 +48,12 @@ def measure(folder: Path, workers: int) -> None:
     from kerasight.jobs.worker import BatchExplainer
     from kerasight.ray import Cluster
 
-    explainer = BatchExplainer(
-        folder / "model.keras", preprocess="mobilenet_v2", batch_size=BATCH
-    )
+    explainer = BatchExplainer(folder / "model.keras", preprocess="mobilenet_v2", batch_size=BATCH)
     pictures = find(folder / "photos").each(lambda _: True)
     start = time.perf_counter()
-    rows = Cluster(workers=workers).rows(explainer, pictures) if workers else explainer.rows(pictures)
+    rows = (
+        Cluster(workers=workers).rows(explainer, pictures) if workers else explainer.rows(pictures)
+    )
     times = [time.perf_counter() - start for _ in rows]
     # By the first batch of each worker, not all of which are there from the start.
     begun = times[max(workers, 1) * BATCH - 1]

@@ -164,6 +164,11 @@ def rows(few: int, many: int, options: Sequence[str]) -> Iterator[str]:
         f"`{words}`, {SIZE[0]} x {SIZE[1]}, a photograph / {slowest} alone "
         f"({1e3 * taken:.1f} ms / {listed} ms) | at most 1.25 | {taken / alone[slowest][0]:.2f}"
     )
+    both = sum(seconds for seconds, _ in alone.values())
+    yield (
+        f"the same / the sum of its parts alone ({1e3 * taken:.1f} / {1e3 * both:.1f} ms) | | "
+        f"{taken / both:.2f}"
+    )
     yield (
         f"the same / what the parts take of {cores} cores, were they always busy "
         f"({1e3 * taken:.1f} / {1e3 * busy:.1f} ms) | | {taken / busy:.2f}"

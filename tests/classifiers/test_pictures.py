@@ -282,6 +282,32 @@ class TestLargePictures:
             np.asarray(read.convert("RGB"), dtype=int), np.asarray(expected, dtype=int), atol=6
         )
 
+    @pytest.mark.parametrize(
+        ("name", "least", "expected"),
+        [
+            ("large.jpg", (10, 8), (20, 15)),
+            ("large.jpg", (15, 5), (20, 15)),
+            ("large.jpg", (21, 16), (40, 30)),
+            ("large.jpg", (41, 31), (80, 60)),
+            ("large.png", (10, 8), (80, 60)),
+        ],
+    )
+    def test_may_be_as_small_as_is_wanted(
+        self,
+        name: str,
+        least: tuple[int, int],
+        expected: tuple[int, int],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(pictures, "_LARGEST", 80 * 60)
+        rows, columns = np.indices((60, 80))
+        picture = Image.fromarray((2 * rows + columns).astype(np.uint8)).convert("RGB")
+        picture.save(name, quality=95)
+        read = pictures.read_picture(Path(name), least)
+        assert read.size == expected
+        expected_pixels = np.asarray(picture.reduce(80 // expected[0]), dtype=int)
+        np.testing.assert_allclose(np.asarray(read.convert("RGB"), int), expected_pixels, atol=6)
+
     def test_have_overlays_of_that_size(self) -> None:
         name = save_picture("large.png", size=(30, 20))
         ((*_, overlay),) = rows_of(explain(name, "-m", save_model(make_mean())))

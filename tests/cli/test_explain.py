@@ -611,7 +611,7 @@ class TestJob:
     def test_is_one_line_where_the_disk_is_full(
         self, arguments: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def full(picture: Image.Image, path: Path) -> None:
+        def full(_: Any, path: Path) -> None:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
         with monkeypatch.context() as patch:
@@ -620,6 +620,15 @@ class TestJob:
         assert result.stderr.splitlines()[1:] == [
             "Error: 2 more pictures: overlays cannot be written: No space left on device"
         ]
+        with monkeypatch.context() as patch:
+            patch.setattr("kerasight.jobs.parts.whole_file", lambda path, mode: full(path, path))
+            result = run("explain", *arguments)
+        assert result.exit_code == 2
+        note, line = result.stderr.splitlines()
+        assert note == "Note: to be tried again, as they failed before: 3 pictures"
+        assert line.startswith(
+            "Error: the job's part cannot be written: No space left on device; make room, and "
+        )
         assert explain(*arguments).stdout.startswith("3 pictures explained")
 
     def test_goes_on_after_an_interrupt(

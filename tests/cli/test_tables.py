@@ -55,6 +55,27 @@ class TestOverlays:
             "Layer: block/out",
         ]
 
+    @pytest.mark.parametrize("width", [75, 10])
+    def test_that_were_not_written_have_no_column(self, width: int) -> None:
+        lines = lines_of(width, *(row._replace(overlay="") for row in (CAT, DOG)))
+        if width == 75:
+            assert lines[0].split() == ["Image", "Class", "Score", "Layer"]
+            assert re.split(r" {2,}", lines[2]) == [*CAT[:4]]
+        else:
+            assert lines == [
+                "pictures/cat.png",
+                "  61.2%  tabby cat (281)",
+                "pictures/dog.png",
+                "   6.1%  boxer (242)",
+                "",
+                "Layer: block/out",
+            ]
+
+    def test_that_are_too_many_are_counted(self) -> None:
+        console = Console(width=75, record=True, file=io.StringIO())
+        print_overlays(console, [CAT], 12_345)
+        assert console.export_text().splitlines()[-1] == "... and 12,345 more"
+
     def test_keep_layers_that_differ(self) -> None:
         assert lines_of(74, CAT, DOG._replace(layer="stem")) == [
             "pictures/cat.png",

@@ -141,6 +141,8 @@ def test_datasets_are_explained_by_their_numbers_and_keep_their_pictures(
     assert explain_of_folder.done == 5
     assert read("folder")["heatmap"] == read("job")["heatmap"]
     assert told(explain(mean, batches, preprocess=None)) == (0, 0, 5)
+    with pytest.raises(ValueError, match="doc 000000 of the dataset is another than when the job"):
+        explain(mean, docs[::-1], preprocess=None)
     docs[1, 0, 0, 0] = np.nan
     finished = run("nan", docs, mean, progress=False)
     assert told(finished) == (4, 1, 0)
@@ -279,7 +281,7 @@ def test_wrong_arguments_are_refused_and_leave_no_folder(mean: keras.Model) -> N
 
 
 def test_a_source_without_pictures_is_told(mean: keras.Model) -> None:
-    with pytest.raises(ValueError, match="there is no picture in list"):
+    with pytest.raises(ValueError, match="there is no picture in the dataset"):
         explain(mean, [np.zeros((0, 4, 4, 3))], preprocess=None)
 
 
@@ -449,6 +451,7 @@ def test_other_versions_are_told_and_stand_in_the_parts(caplog: pytest.LogCaptur
     assert second.metadata[b"version of numpy"] == b"3"
 
 
+@on_tensorflow  # or rather, on none
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are forked, and killed by a signal")
 def test_killed_at_fifty_random_moments_each_picture_stands_once() -> None:
     number = 45

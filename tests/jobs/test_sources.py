@@ -30,7 +30,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def find(pictures: Any, *, done: Sequence[str] = (), **options: Any) -> list[Picture]:
     found = sources.find(pictures, **options)
-    return list(found.each(lambda key: key not in done))
+    return list(found.each(lambda key, *_: key not in done))
 
 
 def keys(pictures: Any, **options: Any) -> list[str]:

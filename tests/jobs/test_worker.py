@@ -137,7 +137,9 @@ def test_a_list_of_dicts_goes_in_and_out_as_beam_has_it(
 
 def test_each_class_asked_for_is_a_row(mean: keras.Model) -> None:
     paths = made(2)
-    found = BatchExplainer(mean, preprocess="none", targets=[2, 0], thumbnails=True)({"path": paths})
+    found = BatchExplainer(mean, preprocess="none", targets=[2, 0], thumbnails=True)(
+        {"path": paths}
+    )
     assert list(found["place"]) == [0, 1, 0, 1]
     assert list(found["target"]) == [2, 0, 2, 0]
     assert [one is None for one in found["picture"]] == [False, True, False, True]
@@ -250,7 +252,7 @@ def test_a_model_that_others_cannot_load_is_told_when_it_is_sent(mean: keras.Mod
         return keras.Sequential([keras.Input((4, 4, 3)), mean, layer], name="net")
 
     lambdas = with_last(keras.layers.Lambda(lambda inputs: 2 * inputs, name="twice"))
-    with pytest.raises(ValueError, match="'net' .* Python code, in 'twice'; pass unsafe=True"):
+    with pytest.raises(ValueError, match=r"'net' .* Python code, in 'twice'; pass unsafe=True"):
         pickle.dumps(BatchExplainer(lambdas))
     paths = made(1)
     asked: dict[str, Any] = {"preprocess": "none", "targets": [0]}
@@ -260,7 +262,7 @@ def test_a_model_that_others_cannot_load_is_told_when_it_is_sent(mean: keras.Mod
 
     for last in (Twice(), keras.layers.Activation(doc_of)):
         custom = with_last(last)
-        with pytest.raises(ValueError, match="'net' .* do not know '(Twice|doc_of)'; pass imports"):
+        with pytest.raises(ValueError, match=r"'net' .* do not know '(Twice|doc_of)'; pass imports"):
             pickle.dumps(BatchExplainer(custom))
     Path("layers.py").write_text(
         "import keras\n\n\nclass Twice(keras.layers.Layer):\n"
@@ -313,7 +315,7 @@ def test_wrong_arguments_are_refused_where_it_is_made(mean: keras.Model) -> None
         BatchExplainer("nowhere.keras")
     with pytest.raises(ValueError, match="unknown --preprocess 'nothing'"):
         BatchExplainer(mean, preprocess="nothing")
-    with pytest.raises(ValueError, match="neither a .keras or .h5 file nor a model"):
+    with pytest.raises(ValueError, match=r"neither a \.keras or \.h5 file nor a model"):
         BatchExplainer("MobilNet")({"path": []})
     with pytest.raises(ValueError, match=r"target.* 3"):
         BatchExplainer(mean, preprocess="none", targets=[3])({"path": []})

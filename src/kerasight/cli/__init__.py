@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from kerasight.classifiers.models import QUIET
-from kerasight.cli import evaluate, explain
+from kerasight.cli import evaluate, explain, report
 from kerasight.cli.console import say, standard_output
 from kerasight.errors import SetupError, reason
 
@@ -59,7 +59,7 @@ class _Command(_PlainHelp, TyperCommand):
 
 
 class _Group(_PlainHelp, TyperGroup):
-    """Both commands; an interrupt that neither handles prints one line, instead of typer's."""
+    """All commands; an interrupt that none handles prints one line, instead of typer's."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """Read the options of the group."""
@@ -91,6 +91,7 @@ app = typer.Typer(
 for name, module, short in (
     ("explain", explain, "Show where a model looked in pictures."),
     ("evaluate", evaluate, "Compare methods by metrics."),
+    ("report", report, "Make a page of what a job has explained."),
 ):
     app.command(name, cls=_Command, help=module.HELP, short_help=short)(module.command)
 

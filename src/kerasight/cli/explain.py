@@ -37,7 +37,6 @@ from kerasight.cli.sources import sources_of
 from kerasight.cli.tables import MOST_ROWS, OverlayRow, print_overlays
 from kerasight.errors import PictureError, SetupError, reason
 from kerasight.escapes import printable
-from kerasight.interrupts import Heard
 from kerasight.jobs.pipeline import Item, Pipeline
 
 if TYPE_CHECKING:
@@ -315,43 +314,11 @@ def command(
             "is one file that needs no other.",
         ),
     ] = None,
-    colormap: Annotated[
-        str | None,
-        typer.Option(
-            "--colormap",
-            metavar="NAME",
-            show_default=False,
-            help="A Matplotlib colormap. Default: viridis; with --signed, from blue (against the "
-            "class) to red (for it).",
-        ),
-    ] = None,
-    alpha: Annotated[
-        float,
-        typer.Option("--alpha", metavar="0..1", help="Opacity of the heatmap where it is hottest."),
-    ] = 0.65,
-    outliers: Annotated[
-        float | None,
-        typer.Option(
-            "--outliers",
-            metavar="0..100",
-            show_default=False,
-            help="How many cells, in per cent, are drawn as hot as the hottest, so that a few do "
-            "not darken the rest. Default: 1 for heatmaps of more than 64 x 64 cells, else 0.",
-        ),
-    ] = None,
-    absolute: Annotated[
-        bool,
-        typer.Option("--absolute", help="With --signed: draw the size of the heat alone."),
-    ] = False,
-    blur: Annotated[
-        float,
-        typer.Option(
-            "--blur",
-            metavar="0..100",
-            help="Smooth the heatmap by a Gaussian. Its standard deviation, in per cent of the "
-            "heatmap's longer side.",
-        ),
-    ] = 0,
+    colormap: options.Colormap = None,
+    alpha: options.Alpha = 0.65,
+    outliers: options.Outliers = None,
+    absolute: options.Absolute = False,
+    blur: options.Blur = 0,
     preprocess: options.Preprocess = None,
     class_names: options.ClassNames = None,
     imports: options.Imports = None,
@@ -424,7 +391,6 @@ def command(
                 job,
                 images or [],
                 request,
-                Guard.of(False, [], of_model),
                 told,
                 # Of what the options leave open, the job itself says how it is settled.
                 model=model,
@@ -469,29 +435,11 @@ def _check(request: _Request) -> None:
             f"--top may be at most {_MOST}, got {request.top}: each class is an overlay of its "
             "own; in Python, explain_prediction takes any number as top_targets"
         )
-    alpha = request.look["alpha_limit"]
-    if not 0 <= alpha <= 1:  # also False for NaN
-        raise SetupError(f"--alpha must lie between 0 and 1, got {alpha:g}")
-    for name in ("outliers", "blur"):
-        share = request.look[name]
-        if share is not None and not 0 <= share <= 100:
-            raise SetupError(f"--{name} must lie between 0 and 100 per cent, got {share:g}")
     if request.output is not None:
         check_writable("--output", request.output, is_folder=True)
     if request.html is not None:
         check_writable("--html", request.html)
-    colormap = request.look["colormap"]
-    if colormap is None:
-        return
-    with Heard():
-        from matplotlib import colormaps
-
-    if colormap not in colormaps:
-        near = nearest(colormap, list(colormaps))
-        raise SetupError(
-            f"unknown --colormap {colormap!r}"
-            f"{near or '; Matplotlib lists the names in matplotlib.colormaps'}"
-        )
+    options.check_look(request.look)
 
 
 def _number_or_name(option: str, baseline: str | None) -> str | float | None:
@@ -739,7 +687,6 @@ def _go_on(
     folder: Path,
     images: Sequence[Path],
     request: _Request,
-    guard: Guard,
     told: Told,
     **asked: Any,
 ) -> int:
@@ -749,7 +696,6 @@ def _go_on(
         folder: The job's folder.
         images: The pictures, or what names them.
         request: What the options ask for.
-        guard: What may not be written over.
         told: What is told of pictures.
         **asked: What the job is asked, by the names of `kerasight.jobs.run`.
 
@@ -768,8 +714,6 @@ def _go_on(
         try:
             for place in range(len(item.expl.targets or ())):
                 path = path_in_job(request.output, item.key, item.expl, place, request.suffix)
-                if what := guard.what(path):
-                    raise PictureError(f"{path} is {what}, and is never replaced: pass --output")
                 draw(item.expl, place, path, request.look)
         except PictureError as error:
             common[item.key] = getattr(error, "common", "")

@@ -10,20 +10,27 @@ import typer
 
 from kerasight.cam.methods import METHODS
 from kerasight.cam.request import Request
-from kerasight.checks import one_of
+from kerasight.checks import nearest, one_of
 from kerasight.classifiers.models import is_integer
 from kerasight.errors import SetupError
+from kerasight.interrupts import Heard
 
 __all__ = [
     "METHOD_NAMES",
+    "Absolute",
+    "Alpha",
+    "Blur",
     "ClassNames",
+    "Colormap",
     "Force",
     "Images",
     "Imports",
     "Layers",
     "Model",
+    "Outliers",
     "Preprocess",
     "Unsafe",
+    "check_look",
     "known",
     "layer_keys",
     "request_of",
@@ -110,6 +117,44 @@ Force = Annotated[
     ),
 ]
 
+Colormap = Annotated[
+    str | None,
+    typer.Option(
+        "--colormap",
+        metavar="NAME",
+        show_default=False,
+        help="A Matplotlib colormap. Default: viridis; with --signed, from blue (against the "
+        "class) to red (for it).",
+    ),
+]
+Alpha = Annotated[
+    float,
+    typer.Option("--alpha", metavar="0..1", help="Opacity of the heatmap where it is hottest."),
+]
+Outliers = Annotated[
+    float | None,
+    typer.Option(
+        "--outliers",
+        metavar="0..100",
+        show_default=False,
+        help="How many cells, in per cent, are drawn as hot as the hottest, so that a few do "
+        "not darken the rest. Default: 1 for heatmaps of more than 64 x 64 cells, else 0.",
+    ),
+]
+Absolute = Annotated[
+    bool,
+    typer.Option("--absolute", help="With --signed: draw the size of the heat alone."),
+]
+Blur = Annotated[
+    float,
+    typer.Option(
+        "--blur",
+        metavar="0..100",
+        help="Smooth the heatmap by a Gaussian. Its standard deviation, in per cent of the "
+        "heatmap's longer side.",
+    ),
+]
+
 METHOD_NAMES = ", ".join(METHODS)
 
 
@@ -148,3 +193,30 @@ def known(option: str, name: str, names: Sequence[str]) -> str:
         return one_of(option, name, names)
     except ValueError as error:
         raise SetupError(str(error)) from None
+
+
+def check_look(look: Mapping[str, Any]) -> None:
+    """Raise SetupError if heatmaps cannot be drawn so.
+
+    Args:
+        look: How they are drawn, as arguments of `kerasight.format_as_image`.
+    """
+    alpha = look["alpha_limit"]
+    if not 0 <= alpha <= 1:  # also False for NaN
+        raise SetupError(f"--alpha must lie between 0 and 1, got {alpha:g}")
+    for name in ("outliers", "blur"):
+        share = look[name]
+        if share is not None and not 0 <= share <= 100:
+            raise SetupError(f"--{name} must lie between 0 and 100 per cent, got {share:g}")
+    colormap = look["colormap"]
+    if colormap is None:
+        return
+    with Heard():
+        from matplotlib import colormaps
+
+    if colormap not in colormaps:
+        near = nearest(colormap, list(colormaps))
+        raise SetupError(
+            f"unknown --colormap {colormap!r}"
+            f"{near or '; Matplotlib lists the names in matplotlib.colormaps'}"
+        )

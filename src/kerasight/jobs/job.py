@@ -327,7 +327,11 @@ def carry_out(
         bar = progress_bar(
             progress=progress, total=pictures.total, desc="explaining", unit="picture"
         )
-        wanted = _Wanted(parts.finished_keys(folder), bar)
+        if pictures.facts["kind"] == "dataset":
+            hashes = parts.finished_hashes(folder)
+            wanted = _Wanted(hashes, bar, hashes)
+        else:
+            wanted = _Wanted(parts.finished_keys(folder), bar)
         metadata = {f"version of {name}": one for name, one in versions.items()}
         with (
             closing(bar),
@@ -346,15 +350,29 @@ def carry_out(
 
 
 class _Wanted:
-    """Which pictures are still to be explained."""
+    """Which pictures are still to be explained.
 
-    def __init__(self, done: Container[str], bar: Any) -> None:
+    Attributes:
+        seen: The keys that were asked for.
+        skipped: How many are explained already.
+        again: How many keys came once more.
+    """
+
+    def __init__(
+        self, done: Container[str], bar: Any, hashes: Mapping[str, str | None] | None = None
+    ) -> None:
         self.seen: set[str] = set()
         self.skipped = self.again = 0
         self._done = done
         self._bar = bar
+        self._hashes = hashes or {}
 
-    def __call__(self, key: str) -> bool:
+    def __call__(self, key: str, doc: Any = None) -> bool:
+        """Whether a picture is to be explained.
+
+        Raises:
+            SetupError: If it is explained already, and was another doc then.
+        """
         if key in self.seen:
             self.again += 1
             self._bar.update()
@@ -362,6 +380,11 @@ class _Wanted:
         self.seen.add(key)
         if key not in self._done:
             return True
+        if doc is not None and self._hashes[key] != manifest.hash_of_doc(doc):
+            raise SetupError(
+                f"doc {key} of the dataset is another than when the job explained it; a dataset "
+                "must come in the same order each time: turn its shuffling off"
+            )
         self.skipped += 1
         self._bar.update()
         return False

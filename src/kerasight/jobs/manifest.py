@@ -27,11 +27,14 @@ from kerasight.jobs import parts
 
 if TYPE_CHECKING:
     import keras
+    from jaxtyping import Shaped
 
 __all__ = [
+    "NAME",
     "Manifest",
     "asked_of",
     "hash_of",
+    "hash_of_doc",
     "hash_of_file",
     "hash_of_model",
     "locked",
@@ -42,7 +45,8 @@ __all__ = [
 
 _log = logging.getLogger("kerasight")
 
-_NAME = "manifest.json"
+NAME = "manifest.json"
+"""The file in a job's folder that says what it was asked."""
 _LOCK = ".lock"
 _KIND = "job of kerasight"
 _FORMAT = 1
@@ -139,6 +143,12 @@ def hash_of(pieces: Iterable[bytes]) -> str:
     return found.hexdigest()
 
 
+def hash_of_doc(doc: Shaped[np.ndarray, "1 ..."]) -> str:
+    """The hash of an array, its shape and its type, as of `hash_of`."""
+    array = np.ascontiguousarray(doc)
+    return hash_of([f"{array.shape} {array.dtype}".encode(), array.tobytes()])
+
+
 def hash_of_file(path: str | os.PathLike[str]) -> str:
     """The hash of a file, as of `hash_of`.
 
@@ -208,11 +218,11 @@ def read(folder: Path) -> Manifest:
     Raises:
         SetupError: If there is none, or this version of kerasight cannot read it.
     """
-    path = folder / _NAME
+    path = folder / NAME
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        what = f"it has no {_NAME}" if folder.is_dir() else "there is no such folder"
+        what = f"it has no {NAME}" if folder.is_dir() else "there is no such folder"
         raise SetupError(f"{folder} is no job: {what}") from None
     except (OSError, NotADirectoryError) as error:
         raise SetupError(f"{path} cannot be read: {reason(error)}") from None
@@ -253,7 +263,7 @@ def settle(
         SetupError: If it asks something else, and what is different.
         OSError: If it cannot be written.
     """
-    there = read(folder) if (folder / _NAME).exists() else None
+    there = read(folder) if (folder / NAME).exists() else None
     if there is not None and parts.holds_answers(folder):
         if told := _differences(there.asked, asked):
             raise SetupError(
@@ -269,7 +279,7 @@ def settle(
         return there
     made = datetime.now().astimezone().isoformat(timespec="seconds")
     manifest = Manifest(asked, facts, now, made)
-    with whole_file(folder / _NAME) as out:
+    with whole_file(folder / NAME) as out:
         content = {"kind": _KIND, "format": _FORMAT, **vars(manifest)}
         json.dump(content, out, indent=2, ensure_ascii=True)
         out.flush()
@@ -317,9 +327,9 @@ def locked(folder: Path) -> Iterator[None]:
         others = sorted(
             path.name
             for path in folder.iterdir()
-            if path.name != _LOCK and not re.fullmatch(rf"\.{_NAME}\.\w+\.part", path.name)
+            if path.name != _LOCK and not re.fullmatch(rf"\.{NAME}\.\w+\.part", path.name)
         )
-        if others and _NAME not in others:
+        if others and NAME not in others:
             raise SetupError(
                 f"{folder} is no folder of a job, and not empty: it holds {others[0]}; pass another"
             )
@@ -335,7 +345,7 @@ def locked(folder: Path) -> Iterator[None]:
             raise SetupError(
                 f"another process is at work on the job in {folder}; wait for it, or end it"
             ) from None
-        for left in folder.glob(f".{_NAME}.*.part"):
+        for left in folder.glob(f".{NAME}.*.part"):
             left.unlink()
         yield
 

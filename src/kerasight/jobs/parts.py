@@ -29,6 +29,7 @@ __all__ = [
     "batches_of",
     "failed_keys",
     "failed_row",
+    "finished_hashes",
     "finished_keys",
     "holds_answers",
     "mend",
@@ -331,6 +332,15 @@ def _batches(path: Path, columns: Sequence[str] | None, rows: int) -> Iterator[p
 def finished_keys(folder: Path) -> set[str]:
     """The pictures of a job that are explained."""
     return {key for key, error in _keys(folder) if error is None}
+
+
+def finished_hashes(folder: Path) -> dict[str, str | None]:
+    """The pictures of a job that are explained, with the hashes of their files or docs."""
+    found: dict[str, str | None] = {}
+    for batch in batches_of(folder, ["key", "hash", "error"]):
+        columns = (batch[name].to_pylist() for name in ("key", "hash", "error"))
+        found.update((key, one) for key, one, error in zip(*columns, strict=True) if error is None)
+    return found
 
 
 def failed_keys(folder: Path) -> dict[str, str]:

@@ -83,7 +83,11 @@ def _table(folder: Path, errors: bool, pictures: bool) -> pa.Table:
 
 
 def explanations(
-    folder: Path, *, errors: bool = True, pictures: bool = True
+    folder: Path,
+    *,
+    errors: bool = True,
+    pictures: bool = True,
+    least: tuple[int, int] | None = None,
 ) -> Iterator[tuple[str, Explanation]]:
     """The explanations of a job, each after the key of its picture.
 
@@ -91,6 +95,8 @@ def explanations(
         folder: The job's folder.
         errors: As in `read`.
         pictures: As in `read`.
+        least: A width and height of pictures that are enough, to read JPEGs that are far larger in
+            less time; None reads pictures as they are.
 
     Raises:
         SetupError: If the folder holds no job, or one of its parts is broken.
@@ -107,7 +113,7 @@ def explanations(
             if expl.error and not errors:
                 continue
             if pictures:
-                expl.image = _picture(of_picture[0], again)
+                expl.image = _picture(of_picture[0], again, least)
             yield key, expl
 
 
@@ -135,7 +141,9 @@ def _explanation(rows: Sequence[Mapping[str, Any]], estimator: str) -> Explanati
     )
 
 
-def _picture(row: Mapping[str, Any], again: Again) -> Image.Image | None:
+def _picture(
+    row: Mapping[str, Any], again: Again, least: tuple[int, int] | None
+) -> Image.Image | None:
     """The picture of a row: as it was explained, or what the job has kept of it."""
     data = again.read(row["key"])
     if data is None or manifest.hash_of([data]) != row["hash"]:
@@ -143,6 +151,6 @@ def _picture(row: Mapping[str, Any], again: Again) -> Image.Image | None:
     if data is None:
         return None
     try:
-        return read_picture(io.BytesIO(data))
+        return read_picture(io.BytesIO(data), least)
     except PictureError:  # it is of those that could not be explained
         return None

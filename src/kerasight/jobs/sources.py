@@ -26,7 +26,8 @@ __all__ = ["Again", "Picture", "Pictures", "find"]
 _TABLES = (".csv", ".parquet")
 _TARS = (".tar", ".tar.gz", ".tgz")
 
-Wanted = Callable[[str], bool]
+Wanted = Callable[..., bool]
+"""Whether a picture is wanted, by its key; of a dataset, its doc comes second."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,7 @@ def find(pictures: Any, column: str = "path", rank: int = 4) -> Pictures:
             "pictures must be the path of a folder, a table or a tar, a list of paths, or a "
             f"dataset, got {type(pictures).__name__}"
         )
-    facts = {"kind": "dataset", "root": type(pictures).__name__}
+    facts = {"kind": "dataset", "root": "the dataset"}
     return Pictures(facts, lambda wanted: _in_dataset(pictures, rank, wanted))
 
 
@@ -276,7 +277,7 @@ def _in_dataset(dataset: Any, rank: int, wanted: Wanted) -> Iterator[Picture]:
     number = 0
     for given in _given(dataset):
         for doc in _docs(given, rank):
-            if wanted(key := f"{number:06d}"):
+            if wanted(key := f"{number:06d}", doc):
                 yield Picture(key, doc=doc)
             number += 1
 

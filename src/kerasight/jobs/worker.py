@@ -29,7 +29,6 @@ from kerasight.jobs.sources import Picture
 
 if TYPE_CHECKING:
     import keras
-    from jaxtyping import Shaped
     from PIL import Image
 
     from kerasight.classifiers.models import Classifier
@@ -456,7 +455,7 @@ class BatchExplainer:
 
     def _item_of_image(self, key: str, array: Any) -> _Item:
         def read() -> Image.Image:
-            item.hash = _hash_of(pixels)
+            item.hash = manifest.hash_of_doc(pixels[np.newaxis])
             return self._seen(item, Image.fromarray(pixels))
 
         from PIL import Image
@@ -484,7 +483,7 @@ class BatchExplainer:
         from kerasight.keras.anatomy import Anatomy
 
         array = np.ascontiguousarray(doc)[np.newaxis]
-        item = _Item(Source(key, "", _nothing), key, is_doc=True, hash=_hash_of(array))
+        item = _Item(Source(key, "", _nothing), key, is_doc=True, hash=manifest.hash_of_doc(array))
         anatomy = Anatomy(self.classifier(of_docs=True).model)
         try:
             inputs = docs.inputs_of(anatomy, array)
@@ -559,11 +558,6 @@ def _absolute(name: str, endings: tuple[str, ...]) -> str:
 
 def _is_file(model: str) -> bool:
     return model.lower().endswith(model_files.SUFFIXES)
-
-
-def _hash_of(array: Shaped[np.ndarray, " ..."]) -> str:
-    told = f"{array.shape} {array.dtype}"
-    return manifest.hash_of([told.encode(), np.ascontiguousarray(array).tobytes()])
 
 
 def _rows(item: _Item) -> list[Row]:
