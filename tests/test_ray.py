@@ -13,7 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cli.commands import doc_of, make_mean, noise_picture
+from cli.commands import doc_of, make_mean, noise_picture, save_model
+from cli.commands import run as command
 from frameworks import on_tensorflow_as_long
 from PIL import Image
 
@@ -125,6 +126,21 @@ def test_a_dataset_of_arrays_answers_as_explain_predictions_does(mean: keras.Mod
         assert target.heatmap is not None
         heatmap = np.reshape(row["heatmap"], row["shape"])
         np.testing.assert_allclose(heatmap, target.heatmap, atol=1e-3)
+
+
+def test_the_command_goes_on_with_a_job_by_workers(mean: keras.Model) -> None:
+    make_pictures(3)
+    model = save_model(mean)
+    job = ["photos", "-m", model, "--preprocess", "none", "--job", "job", "--no-overlays"]
+    result = command("explain", *job, "--engine", "ray", "--workers", "1", "--target", "1")
+    assert result.stdout.splitlines() == [
+        "3 pictures explained, 0 failed, 0 explained before",
+        "Rows written to job",
+    ]
+    noise_picture("photos/new.png")
+    result = command("explain", *job, "--target", "1")
+    assert result.stdout.startswith("1 picture explained, 0 failed, 3 explained before")
+    assert [row["target"] for row in table_of("job")] == [1] * 4
 
 
 @on_tensorflow_as_long

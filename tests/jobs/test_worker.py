@@ -262,7 +262,7 @@ def test_a_model_that_others_cannot_load_is_told_when_it_is_sent(mean: keras.Mod
 
     for last in (Twice(), keras.layers.Activation(doc_of)):
         custom = with_last(last)
-        with pytest.raises(ValueError, match=r"'net' .* do not know '(Twice|doc_of)'; pass imports"):
+        with pytest.raises(ValueError, match=r"'net' .* do not know '(Twice|doc_of)'; pass"):
             pickle.dumps(BatchExplainer(custom))
     Path("layers.py").write_text(
         "import keras\n\n\nclass Twice(keras.layers.Layer):\n"
