@@ -22,6 +22,7 @@ from cli.commands import (
     Subclassed,
     doc_of,
     explain,
+    forbid_keras,
     make_hidden,
     make_mean,
     make_softmax,

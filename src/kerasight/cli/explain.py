@@ -290,8 +290,8 @@ def command(
             "--engine",
             metavar="NAME",
             show_default=False,
-            help="With --job and --no-overlays: have workers of a cluster explain, by ray. Default: "
-            "this process.",
+            help="With --job and --no-overlays: have workers of a cluster explain, by ray. "
+            "Default: this process.",
         ),
     ] = None,
     address: Annotated[
@@ -300,8 +300,8 @@ def command(
             "--address",
             metavar="ADDRESS",
             show_default=False,
-            help="With --engine: where the cluster is. Default: RAY_ADDRESS, or one that is started "
-            "here.",
+            help="With --engine: where the cluster is. Default: RAY_ADDRESS, or one that is "
+            "started here.",
         ),
     ] = None,
     workers: Annotated[
