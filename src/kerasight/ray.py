@@ -137,7 +137,7 @@ class Cluster:
                 raise SetupError(
                     f"there is no cluster at {self.address}: {reason(error)}"
                 ) from None
-            logging.getLogger("ray.data").setLevel(logging.WARNING)
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
             yield
         finally:
