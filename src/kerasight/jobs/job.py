@@ -21,7 +21,7 @@ from kerasight.errors import PictureError, SetupError, reason
 from kerasight.jobs import manifest, parts, sources
 from kerasight.jobs.parts import Parts, Row
 from kerasight.jobs.pipeline import Item, Pipeline
-from kerasight.jobs.sources import Picture, Pictures
+from kerasight.jobs.sources import Entry, Pictures
 from kerasight.progress import check_progress, progress_bar
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ __all__ = ["Explain", "Finished", "Question", "carry_out", "question_of", "run",
 
 _log = logging.getLogger("kerasight")
 
-Explain = Callable[[Iterator[Picture]], Iterator[list[Row]]]
+Explain = Callable[[Iterator[Entry]], Iterator[list[Row]]]
 """Explains pictures: gives the rows of each, in any order, while it takes others."""
 
 _THUMBNAIL = (160, 160)
@@ -186,7 +186,7 @@ class Question:
     draft: bool
 
     def explain(
-        self, pictures: Iterator[Picture], finish: Callable[[Item], object] | None = None
+        self, pictures: Iterator[Entry], finish: Callable[[Item], object] | None = None
     ) -> Iterator[list[Row]]:
         """Explain pictures, in order, in this process.
 
@@ -228,7 +228,7 @@ class Question:
         if blank > 1:
             _log.warning("heatmaps of %s are blank or nearly so", plural(blank, "picture"))
 
-    def _item(self, picture: Picture, anatomy: Anatomy) -> _Item:
+    def _item(self, picture: Entry, anatomy: Anatomy) -> _Item:
         """A picture for the pipeline."""
         if picture.read is None:
             return self._item_of_doc(picture, anatomy)
@@ -250,7 +250,7 @@ class Question:
         item = _Item(Source(picture.key, "", read, picture.path, draft=read), picture.key)
         return item
 
-    def _item_of_doc(self, picture: Picture, anatomy: Anatomy) -> _Item:
+    def _item_of_doc(self, picture: Entry, anatomy: Anatomy) -> _Item:
         from kerasight.keras import docs
 
         assert picture.doc is not None
