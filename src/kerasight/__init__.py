@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         jobs,
         keras,
         metrics,
+        ray,
         targets,
     )
     from kerasight.base import Explanation, HeatmapWarning, TargetExplanation
@@ -60,6 +61,7 @@ __all__ = [
     "jobs",
     "keras",
     "metrics",
+    "ray",
     "show_prediction",
     "show_predictions",
     "targets",
@@ -80,6 +82,7 @@ _MODULES = frozenset(
         "jobs",
         "keras",
         "metrics",
+        "ray",
         "targets",
     }
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import html
+import importlib.util
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from cli.commands import (
     Subclassed,
     doc_of,
     explain,
+    forbid_keras,
     make_hidden,
     make_mean,
     make_softmax,
@@ -580,6 +582,25 @@ class TestJob:
         for name in ("cat", "dog"):
             expected = Path(f"plain/sub/b-{name}.png").read_bytes()
             assert Path(f"of job/sub/b.jpg-{name}.png").read_bytes() == expected
+
+    def test_on_a_cluster_is_of_numbers_alone(
+        self, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        forbid_keras(monkeypatch)
+        told = "--engine is for the numbers of a job: pass --job and --no-overlays"
+        assert refused(*arguments, "--workers", "2") == (
+            "--workers is for an engine: pass --engine ray"
+        )
+        assert "known are ray" in refused(*arguments, "--engine", "spark")
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+        assert 'pip install "kerasight[ray]"' in refused(*arguments, "--engine", "ray")
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: "there")
+        assert refused(*arguments, "--engine", "ray") == told
+        assert refused(*arguments[:-2], "--no-overlays", "--engine", "ray") == told
+        assert "--workers must be at least 1" in refused(
+            *arguments, "--engine", "ray", "--workers", "0"
+        )
+        assert not Path("job").exists()
 
     def test_that_is_asked_something_else_is_refused(self, arguments: list[str]) -> None:
         arguments += ["--method", "finer-cam", "--no-overlays", "--target", "0"]

@@ -24,7 +24,7 @@ from jobs import killing
 from PIL import Image
 
 import kerasight
-from kerasight.jobs import Finished, job, manifest, parts, read, run, sources
+from kerasight.jobs import Finished, job, manifest, parts, read, run, sources, worker
 from kerasight.jobs.sources import Entry
 
 
@@ -102,7 +102,7 @@ def test_pictures_may_be_kept_small(mean: keras.Model) -> None:
 
 
 def test_what_is_transparent_is_white_in_a_thumbnail() -> None:
-    data = job.thumbnail_of(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))
+    data = worker.thumbnail_of(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))
     with Image.open(pa.BufferReader(data)) as picture:
         assert picture.getpixel((1, 1)) == (255, 255, 255)
 
@@ -331,7 +331,7 @@ def test_an_interrupt_in_the_model_keeps_what_came_out_of_it(
 ) -> None:
     make_pictures(30)
     question = job.question_of("photos", mean, preprocess="none")
-    pipeline = job.Pipeline[Any]
+    pipeline = worker.Pipeline[Any]
     looked = iter(range(100))
 
     def begin(_: Any) -> None:
@@ -339,9 +339,9 @@ def test_an_interrupt_in_the_model_keeps_what_came_out_of_it(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(
-        job,
+        worker,
         "Pipeline",
-        {job._Item: lambda *given, **options: pipeline(*given, begin=begin, **options)},
+        {worker._Item: lambda *given, **options: pipeline(*given, begin=begin, **options)},
     )
     with pytest.raises(KeyboardInterrupt):
         carry_out(question.explain)

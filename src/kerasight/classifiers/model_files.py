@@ -19,7 +19,7 @@ from kerasight.errors import SetupError, reason
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["SUFFIXES", "check", "load_file"]
+__all__ = ["SUFFIXES", "check", "load_file", "not_of_keras"]
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
@@ -51,6 +51,16 @@ def check(path: Path, unsafe: bool) -> None:
     layers = list(dict.fromkeys(_with_code(_contents(path).config)))
     if layers and not unsafe:
         raise SetupError(_of_code(path, f", in {', '.join(map(repr, layers))}"))
+
+
+def not_of_keras(path: Path) -> tuple[list[str], list[str]]:
+    """What a file needs beside Keras: its layers with Python code, and classes and functions.
+
+    Raises:
+        SetupError: If it holds no model.
+    """
+    config = _contents(path).config
+    return list(dict.fromkeys(_with_code(config))), list(dict.fromkeys(_foreign(config)))
 
 
 def _of_code(path: Path, where: str = "") -> str:
@@ -136,6 +146,22 @@ def _with_code(config: Any, name: str = "the model") -> Iterator[str]:
         yield name
     for item in config.values():
         yield from _with_code(item, name)
+
+
+def _foreign(config: Any) -> Iterator[str]:
+    """The names of the classes and functions that are not Keras's."""
+    if isinstance(config, list):
+        for item in config:
+            yield from _foreign(item)
+    if not isinstance(config, dict):
+        return
+    is_of_keras = str(config.get("module")).split(".")[0] == "keras"
+    if config.get("registered_name") and not is_of_keras:
+        is_function = config.get("class_name") == "function"
+        yield str(config["config"] if is_function else config.get("class_name"))
+    for key, item in config.items():
+        if key != "compile_config":  # a model is loaded without
+            yield from _foreign(item)
 
 
 # Loading

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from kerasight.jobs.job import Question
     from kerasight.jobs.parts import Row
     from kerasight.jobs.sources import Entry
+    from kerasight.ray import Cluster
 
 __all__ = ["HELP", "command"]
 
@@ -282,6 +284,36 @@ def command(
             "path.",
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            show_default=False,
+            help="With --job and --no-overlays: have workers of a cluster explain, by ray. "
+            "Default: this process.",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="ADDRESS",
+            show_default=False,
+            help="With --engine: where the cluster is. Default: RAY_ADDRESS, or one that is "
+            "started here.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            show_default=False,
+            help="With --engine: how many processes explain, of a CPU each. Default: as many as "
+            "there is room for.",
+        ),
+    ] = None,
     form: Annotated[
         str | None,
         typer.Option(
@@ -348,6 +380,9 @@ def command(
             raise SetupError("--column is for the tables of a job: pass --job")
         if job is not None:
             _check_job(job, images, html, force)
+        cluster = _cluster(engine, address, workers)
+        if cluster is not None and (job is None or not no_overlays):
+            raise SetupError("--engine is for the numbers of a job: pass --job and --no-overlays")
         if form is not None:
             form = options.known("--format", form, list(FORMATS))
         if method is not None:
@@ -392,6 +427,7 @@ def command(
                 images or [],
                 request,
                 told,
+                cluster,
                 # Of what the options leave open, the job itself says how it is settled.
                 model=model,
                 preprocess=preprocess,
@@ -683,11 +719,30 @@ def _check_job(job: Path, images: Sequence[Path] | None, html: Path | None, forc
     check_writable("--job", job, is_folder=True)
 
 
+def _cluster(engine: str | None, address: str | None, workers: int | None) -> Cluster | None:
+    """What explains, if it is not this process."""
+    if engine is None:
+        for option, value in (("--address", address), ("--workers", workers)):
+            if value is not None:
+                raise SetupError(f"{option} is for an engine: pass --engine ray")
+        return None
+    options.known("--engine", engine, ["ray"])
+    if importlib.util.find_spec("ray") is None:
+        raise SetupError('--engine ray: Ray is not installed: pip install "kerasight[ray]"')
+    from kerasight.ray import Cluster
+
+    try:
+        return Cluster(address, workers)
+    except ValueError as error:
+        raise SetupError(f"--{error}") from None
+
+
 def _go_on(
     folder: Path,
     images: Sequence[Path],
     request: _Request,
     told: Told,
+    cluster: Cluster | None,
     **asked: Any,
 ) -> int:
     """Explain into the folder of a job what is not explained there, and print what came of it.
@@ -697,6 +752,7 @@ def _go_on(
         images: The pictures, or what names them.
         request: What the options ask for.
         told: What is told of pictures.
+        cluster: What explains, if it is not this process.
         **asked: What the job is asked, by the names of `kerasight.jobs.run`.
 
     Returns:
@@ -721,7 +777,11 @@ def _go_on(
 
     def explain(pictures: Iterator[Entry]) -> Iterator[list[Row]]:
         nonlocal done
-        for rows in question.explain(pictures, None if request.output is None else write):
+        if cluster is not None:
+            found = cluster.rows(question.explainer, pictures)
+        else:
+            found = question.explain(pictures, None if request.output is None else write)
+        for rows in found:
             if error := rows[0].get("error"):
                 key = rows[0]["key"]
                 told.fail(key, as_options(error), common=common.pop(key, ""))
@@ -768,16 +828,16 @@ def _go_on(
 
 def _with_classes(question: Question, request: _Request) -> Question:
     """A job's question with the classes that the options name, of which the model knows more."""
-    asked = dict(question.asked)
+    asked, explainer = dict(question.asked), question.explainer
     if request.target is not None:
-        index = _class_index("--target", request.target, question.classifier)
+        index = _class_index("--target", request.target, explainer.classifier())
         asked["targets"] = [index]
-        question = replace(question, targets=[index])
+        explainer = explainer.asked(targets=[index])
     if request.references:
-        of_classes = request.of(question.classifier)
-        asked["references"] = of_classes.references
-        question = replace(question, request=replace(of_classes, progress=False))
-    return replace(question, asked=json.loads(json.dumps(asked)))
+        asked["references"] = request.of(explainer.classifier()).references
+        explainer = explainer.asked(references=asked["references"])
+    asked = json.loads(json.dumps(asked))
+    return replace(question, asked=asked, explainer=explainer)
 
 
 # Overlays and report

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kerasight.cam.request import Request, check_options, takes_options
-from kerasight.checks import plural
-from kerasight.classifiers import models
-from kerasight.classifiers.pictures import Source, read_picture
-from kerasight.errors import PictureError, SetupError, reason
+from kerasight.cam.request import check_options, takes_options
+from kerasight.checks import one_of, plural
+from kerasight.errors import SetupError
 from kerasight.jobs import manifest, parts, sources
 from kerasight.jobs.parts import Parts, Row
-from kerasight.jobs.pipeline import Item, Pipeline
 from kerasight.jobs.sources import Entry, Pictures
+from kerasight.jobs.worker import BatchExplainer
 from kerasight.progress import check_progress, progress_bar
 
 if TYPE_CHECKING:
     import keras
     from PIL import Image
 
-    from kerasight.classifiers.models import Classifier
-    from kerasight.keras.anatomy import Anatomy
+    from kerasight.jobs.pipeline import Item
+    from kerasight.ray import Cluster
 
-__all__ = ["Explain", "Finished", "Question", "carry_out", "question_of", "run", "thumbnail_of"]
+__all__ = ["Explain", "Finished", "Question", "carry_out", "question_of", "run"]
 
 _log = logging.getLogger("kerasight")
 
 Explain = Callable[[Iterator[Entry]], Iterator[list[Row]]]
 """Explains pictures: gives the rows of each, in any order, while it takes others."""
-
-_THUMBNAIL = (160, 160)
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,11 @@ def run(
     unsafe: bool = False,
     part_pictures: int = 1024,
     part_seconds: float = 30,
+    engine: Literal["ray"] | None = None,
+    address: str | None = None,
+    workers: int | None = None,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
     progress: bool | None = None,
     **options: Any,
 ) -> Finished:
@@ -111,6 +112,13 @@ def run(
         unsafe: Whether Python code in a model file may run.
         part_pictures: How many pictures a part holds, at most.
         part_seconds: How many seconds an explanation waits, at most, to be written with others.
+        engine: ``"ray"`` to have workers of a cluster explain, as `kerasight.ray.explain` does, in
+            batches of ``batch_size``; this process writes what they send. None explains here.
+        address: With an engine: where the cluster is, as ``ray.init`` takes it. None is the one
+            that ``RAY_ADDRESS`` names, or one that is made here for the time being.
+        workers: With an engine: how many processes explain; None for as many as there is room for.
+        num_cpus: With an engine: how many CPUs each has.
+        num_gpus: With an engine: how many GPUs each has.
         progress: Whether to show a progress bar, by tqdm. None shows it on a terminal, and only
             after a second.
         **options: How to explain: ``method``, ``logits``, ``relu`` and the others that
@@ -120,6 +128,7 @@ def run(
         How many pictures were explained, failed, and were explained before.
 
     Raises:
+        ImportError: If the engine is not installed.
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an invalid value; if the folder holds another job, or other
             things, or another process is at work there; if pictures or model cannot be found.
@@ -127,6 +136,7 @@ def run(
     """
     check_options(options, "progress")
     check_progress(progress)
+    cluster = _cluster(engine, address, workers, num_cpus, num_gpus)
     question = question_of(
         pictures,
         model,
@@ -145,7 +155,7 @@ def run(
     return carry_out(
         Path(folder),
         question.pictures,
-        question.explain,
+        question.explain if cluster is None else partial(cluster.rows, question.explainer),
         asked=question.asked,
         facts=question.facts,
         versions=question.versions,
@@ -155,35 +165,39 @@ def run(
     )
 
 
+def _cluster(
+    engine: str | None, address: str | None, workers: int | None, num_cpus: float, num_gpus: float
+) -> Cluster | None:
+    """Where to explain, if it is not here."""
+    if engine is not None:
+        one_of("engine", engine, ("ray",))
+        from kerasight.ray import Cluster
+
+        return Cluster(address, workers, num_cpus, num_gpus)
+    if (address, workers, num_cpus, num_gpus) != (None, None, 1, 0):
+        raise ValueError(
+            "address, workers, num_cpus and num_gpus are for an engine: pass engine='ray' as well"
+        )
+    return None
+
+
 @dataclass(frozen=True)
 class Question:
     """All that a job is asked, checked, with the model loaded.
 
     Attributes:
         pictures: The pictures.
+        explainer: The model, and how to explain.
         asked: The question as the manifest has it.
         facts: What else the manifest tells.
         versions: Of the packages that answer it.
-        classifier: The model.
-        request: The options.
-        targets: The classes to explain.
-        top_targets: How many of the best, if no classes are named.
-        layers: Where to look; none to have the layer chosen.
-        thumbnails: Whether to keep small pictures.
-        draft: Whether to read large ones at a fraction of their size.
     """
 
     pictures: Pictures
+    explainer: BatchExplainer
     asked: Mapping[str, Any]
     facts: Mapping[str, Any]
     versions: Mapping[str, str]
-    classifier: Classifier
-    request: Request
-    targets: Sequence[int] | None
-    top_targets: int | None
-    layers: Sequence[int | str]
-    thumbnails: bool
-    draft: bool
 
     def explain(
         self, pictures: Iterator[Entry], finish: Callable[[Item], object] | None = None
@@ -197,107 +211,8 @@ class Question:
         Raises:
             SetupError: If the model cannot be asked so, whatever the picture.
         """
-        from kerasight.keras.anatomy import Anatomy
-        from kerasight.keras.wanted import classes_of, top_classes
-
-        if self.targets is None:
-            target = top_classes(None, 1 if self.top_targets is None else self.top_targets)
-        else:
-            target = classes_of(self.targets)
-        blank = 0
-        with Pipeline[_Item](
-            self.classifier,
-            self.request,
-            target=target,
-            layers=self.layers,
-            needs_pictures=finish is not None,
-            is_draft=self.draft,
-            finish=finish,
-        ) as pipeline:
-            anatomy = Anatomy(self.classifier.model)
-            items = (self._item(picture, anatomy) for picture in pictures)
-            try:
-                for item in pipeline.run(items):
-                    blank += bool(item.warnings)
-                    if blank == 1 and item.warnings:
-                        _log.warning("%s: %s", item.key, item.warnings[0])
-                    yield _rows(item)
-            except KeyboardInterrupt:
-                yield from map(_rows, pipeline.rest())
-                raise
-        if blank > 1:
-            _log.warning("heatmaps of %s are blank or nearly so", plural(blank, "picture"))
-
-    def _item(self, picture: Entry, anatomy: Anatomy) -> _Item:
-        """A picture for the pipeline."""
-        if picture.read is None:
-            return self._item_of_doc(picture, anatomy)
-        read_bytes = picture.read
-
-        def read(least: tuple[int, int] | None = None) -> Image.Image:
-            try:
-                data = read_bytes()
-            except FileNotFoundError:
-                raise PictureError("no such file") from None
-            except OSError as error:
-                raise PictureError(f"cannot be read: {reason(error)}") from None
-            item.hash = manifest.hash_of([data])
-            image = read_picture(io.BytesIO(data), least)
-            if self.thumbnails:
-                item.thumbnail = thumbnail_of(image)
-            return image
-
-        item = _Item(Source(picture.key, "", read, picture.path, draft=read), picture.key)
-        return item
-
-    def _item_of_doc(self, picture: Entry, anatomy: Anatomy) -> _Item:
-        from kerasight.keras import docs
-
-        assert picture.doc is not None
-        item = _Item(Source(picture.key, "", _nothing), picture.key)
-        item.hash = manifest.hash_of_doc(picture.doc)
-        try:
-            inputs = docs.inputs_of(anatomy, picture.doc)
-            docs.check_doc(anatomy, inputs)
-            image = docs.picture_of(anatomy, inputs) if self.thumbnails else None
-        except (TypeError, ValueError) as error:
-            return replace(item, source=item.source._replace(problem=reason(error)))
-        item.doc = inputs.docs
-        if image is not None:
-            item.thumbnail = thumbnail_of(image)
-        return item
-
-
-@dataclass(eq=False)
-class _Item(Item):
-    """A picture of a job on its way."""
-
-    hash: str | None = None
-    thumbnail: bytes | None = None
-
-
-def _nothing(*_: Any) -> Any:
-    raise AssertionError("what has no file has a doc")
-
-
-def _rows(item: _Item) -> list[Row]:
-    assert item.expl is not None
-    return parts.rows_of(item.key, item.hash, item.expl, item.thumbnail)
-
-
-def thumbnail_of(picture: Image.Image) -> bytes:
-    """A small JPEG of a picture, what is transparent in it on white."""
-    from PIL import Image
-
-    small = picture.convert("RGBA") if picture.mode != "RGB" else picture.copy()
-    small.thumbnail(_THUMBNAIL)
-    if small.mode == "RGBA":
-        white = Image.new("RGBA", small.size, "white")
-        white.alpha_composite(small)
-        small = white.convert("RGB")
-    data = io.BytesIO()
-    small.save(data, "JPEG", quality=85)
-    return data.getvalue()
+        is_dataset = self.pictures.facts["kind"] == "dataset"
+        return self.explainer.rows(pictures, of_docs=is_dataset, finish=finish)
 
 
 def question_of(
@@ -322,88 +237,55 @@ def question_of(
         TypeError: As from `run`.
         ValueError: As from `run`.
     """
-    request = replace(Request.of(options), progress=False)
-    if targets is not None and top_targets is not None:
-        raise ValueError("pass either targets or top_targets, not both")
     found = sources.find(pictures, column)
     is_dataset = found.facts["kind"] == "dataset"
     if is_dataset and preprocess is not None:
         raise SetupError("preprocess is for pictures, and a dataset holds the model's inputs")
-    names = class_names
-    if isinstance(names, (str, os.PathLike)):
-        names = models.read_class_names(Path(names))
-    models.import_keras()
-    import keras
-
-    from kerasight.keras.targets import check_classes
-
-    if isinstance(model, keras.Model):
-        called, hash_of_model = model.name, manifest.hash_of_model(model)
-        classifier = _in_memory(model, names, preprocess, is_dataset)
-    else:
-        called = "the demo model" if model is None else os.fspath(model)
-        is_file = os.path.isfile(called)
-        classifier = _loaded(model, names, preprocess, imports, unsafe)
-        hash_of_model = manifest.hash_of_file(called) if is_file else called
+    kept = is_dataset if thumbnails is None else thumbnails
+    explainer = BatchExplainer(
+        model,
+        preprocess=preprocess,
+        class_names=class_names,
+        targets=targets,
+        top_targets=top_targets,
+        layer=layer,
+        thumbnails=kept,
+        draft=draft,
+        imports=imports,
+        unsafe=unsafe,
+        **options,
+    )
+    loaded, request = explainer.classifier(is_dataset).model, explainer.request
     if is_dataset:
         from kerasight.keras.anatomy import Anatomy
         from kerasight.keras.docs import rank_of_docs
 
-        found = sources.find(pictures, column, rank_of_docs(Anatomy(classifier.model)))
-    classes = models.number_of_classes(classifier.model)
-    if targets is not None and classes is not None:  # or each picture would be answered so
-        check_classes(np.array(targets), classes, "target")
-    layers = [layer] if isinstance(layer, (int, str)) else list(layer or ())
-    kept = is_dataset if thumbnails is None else thumbnails
+        found = sources.find(pictures, column, rank_of_docs(Anatomy(loaded)))
+    if loaded is model:
+        hash_of_model = manifest.hash_of_model(model)
+    elif os.path.isfile(explainer.called):
+        hash_of_model = manifest.hash_of_file(explainer.called)
+    else:
+        hash_of_model = explainer.called
     asked = manifest.asked_of(
         request,
         model=hash_of_model,
         pictures=found.facts,
         preprocess=preprocess,
-        class_names=names,
+        class_names=explainer.class_names,
         targets=targets,
         top_targets=top_targets,
-        layer=layers or None,
+        layer=explainer.layers or None,
         thumbnails=kept,
         draft=draft,
     )
     return Question(
         pictures=found,
+        explainer=explainer,
         asked=asked,
-        facts={"model": called, "estimator": classifier.model.name, "title": request.title},
+        facts={"model": explainer.called, "estimator": loaded.name, "title": request.title},
         versions=manifest.versions(),
-        classifier=classifier,
-        request=request,
-        targets=targets,
-        top_targets=top_targets,
-        layers=layers,
-        thumbnails=kept,
-        draft=draft,
     )
-
-
-def _in_memory(
-    model: keras.Model, names: Any, preprocess: Any, is_dataset: bool
-) -> models.Classifier:
-    if is_dataset:
-        return models.Classifier(model, names, _nothing)
-    if callable(preprocess):
-        return models.Classifier(model, names, preprocess)
-    return models.classifier_of(model, names, preprocess, model.name)
-
-
-def _loaded(
-    model: Any, names: Any, preprocess: Any, imports: Sequence[str], unsafe: bool
-) -> models.Classifier:
-    name = preprocess if isinstance(preprocess, str) else None
-    of_model = models.ModelOptions(
-        None if model is None else os.fspath(model), name, None, imports, unsafe
-    )
-    models.check_model_options("explain", of_model, [Path()])
-    classifier = models.load(of_model, names)
-    if callable(preprocess):
-        return replace(classifier, to_doc=preprocess, size=None)
-    return classifier
 
 
 # Going on

@@ -34,6 +34,7 @@ __all__ = [
     "holds_answers",
     "mend",
     "paths_of",
+    "rows_in",
     "rows_of",
     "schema",
     "table_of",
@@ -129,6 +130,15 @@ def table_of(rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, str] | No
     columns, rows = schema().with_metadata(metadata), list(rows)
     arrays = [pa.array([row.get(one.name) for row in rows], type=one.type) for one in columns]
     return pa.Table.from_arrays(arrays, schema=columns)
+
+
+def rows_in(batch: pa.RecordBatch) -> Iterator[Row]:
+    """The rows of a batch, with heatmaps as arrays: a Python number for each cell takes long."""
+    heatmaps, others = batch["heatmap"], batch.drop_columns(["heatmap"])
+    for place, row in enumerate(others.to_pylist()):
+        values = heatmaps[place].values
+        heatmap = None if values is None else values.to_numpy(zero_copy_only=False)
+        yield {**row, "heatmap": heatmap}
 
 
 @dataclass

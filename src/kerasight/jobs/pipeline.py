@@ -17,7 +17,7 @@ import numpy as np
 
 from kerasight.classifiers import models
 from kerasight.classifiers.pictures import Source, quiet_decoders
-from kerasight.errors import PictureError, reason
+from kerasight.errors import PictureError, SetupError, reason
 from kerasight.jobs.ahead import ahead
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ class Pipeline(Generic[Made]):
         is_draft: Whether a JPEG of four times the size of the input or more is decoded at a
             fraction of its size, not below twice that of the input. It takes half the time, and
             scores differ by some 0.01.
+        threads: How many threads read and finish; None for one for each CPU, 16 at most.
         begin: Called with each batch just before it goes through the model.
         explained: Called with each item, in order, once it is explained. Like ``begin`` it runs in
             the thread that takes the items.
@@ -130,6 +131,7 @@ class Pipeline(Generic[Made]):
         layers: Sequence[int | str] = (),
         needs_pictures: bool = True,
         is_draft: bool = False,
+        threads: int | None = None,
         begin: Callable[[Sequence[Made]], object] | None = None,
         explained: Callable[[Made], object] | None = None,
         finish: Callable[[Made], object] | None = None,
@@ -154,7 +156,7 @@ class Pipeline(Generic[Made]):
         self._is_over = False
         self._is_checked = False
         self._finishing: deque[Made] = deque()
-        self._pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
+        self._pool = ThreadPoolExecutor(threads or min(_THREADS, os.cpu_count() or 1))
         self._quiet = ExitStack()
 
     def __enter__(self) -> Pipeline[Made]:
@@ -271,6 +273,11 @@ class Pipeline(Generic[Made]):
                 look = self._looks.look(docs, self._target)
         except PictureError as error:
             if len(items) == 1:
+                if isinstance(error.__context__, MemoryError):  # no other would do better
+                    raise SetupError(
+                        f"memory ran out at {items[0].source.name}, by itself; have fewer "
+                        f"processes or workers run at a time, or give each more memory ({error})"
+                    ) from None
                 items[0].fail(error)
                 return
         if look is None:

@@ -103,7 +103,9 @@ def explanations(
     """
     found = manifest.manifest_of(folder)
     names = [name for name in parts.schema().names if pictures or name != "picture"]
-    rows = (row for batch in parts.batches_of(folder, names, rows=256) for row in _rows(batch))
+    rows = (
+        row for batch in parts.batches_of(folder, names, rows=256) for row in parts.rows_in(batch)
+    )
     with closing(Again(found.asked["pictures"])) as again:
         for key, of_key in itertools.groupby(rows, itemgetter("key")):
             of_picture = list(of_key)
@@ -113,15 +115,6 @@ def explanations(
             if pictures:
                 expl.image = _picture(of_picture[0], again, least)
             yield key, expl
-
-
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """The rows of a batch, with heatmaps as arrays: a Python number for each cell takes long."""
-    heatmaps, others = batch["heatmap"], batch.drop_columns(["heatmap"])
-    for place, row in enumerate(others.to_pylist()):
-        values = heatmaps[place].values
-        heatmap = None if values is None else values.to_numpy(zero_copy_only=False)
-        yield {**row, "heatmap": heatmap}
 
 
 def _explanation(rows: Sequence[Mapping[str, Any]], estimator: str) -> Explanation:

@@ -24,6 +24,7 @@ __all__ = [
     "Reading",
     "Watch",
     "current",
+    "environment",
     "keeps_variables_alone",
     "names",
     "no_settings",
@@ -171,6 +172,17 @@ def current() -> Backend:
             "keras"
         )
     return cast(Backend, importlib.import_module(f"{__name__}.{name}"))
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What another process must have in its environment to run Keras as this one does.
+
+    Args:
+        threads: How many threads the framework then has on the CPU.
+    """
+    # Of PyTorch and NumPy; of TensorFlow; of JAX, which has no other way to tell it.
+    limits = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC")
+    return {"KERAS_BACKEND": keras.config.backend(), **dict.fromkeys(limits, str(threads))}
 
 
 names = ("tensorflow", "jax", "torch")
