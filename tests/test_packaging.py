@@ -17,7 +17,9 @@ def lower_bounds(extra: str = "") -> dict[str, str]:
     """The least version of each dependency, or of those of an extra, from the metadata."""
     bounds = {}
     for requirement in metadata.requires("kerasight") or ():
-        match = re.fullmatch(r"([\w.-]+)>=([\d.]+)(?:; extra == ['\"](\w+)['\"])?", requirement)
+        match = re.fullmatch(
+            r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)(?:; extra == ['\"](\w+)['\"])?", requirement
+        )
         assert match, f"{requirement} has no lower bound alone"
         if extra == (match[3] or ""):
             bounds[match[1]] = match[2]
@@ -58,8 +60,8 @@ def test_tox_installs_exactly_the_lower_bounds() -> None:
     assert pins == lower_bounds()
 
 
-def test_each_framework_beside_tensorflow_is_an_extra() -> None:
-    assert all(set(lower_bounds(name)) == {name} for name in ("jax", "torch"))
+def test_each_framework_beside_tensorflow_is_an_extra_and_so_is_ray() -> None:
+    assert all(set(lower_bounds(name)) == {name} for name in ("jax", "ray", "torch"))
 
 
 def test_types_and_data_are_part_of_the_package() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import pickle
 from collections import Counter
@@ -84,7 +85,7 @@ def explain(
             f"list of paths, got {type(pictures).__name__}; ray.data has functions that make "
             "datasets, such as ray.data.from_numpy"
         )
-    return cluster.explained(explainer, found.each(lambda _: True))
+    return cluster.explained(explainer, found.each(lambda *_: True))
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ class Cluster:
         for name in ("num_cpus", "num_gpus"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not self.num_cpus and not self.num_gpus:
+            raise ValueError("num_cpus and num_gpus cannot both be 0")
 
     @property
     def threads(self) -> int:
@@ -134,6 +137,7 @@ class Cluster:
                 raise SetupError(
                     f"there is no cluster at {self.address}: {reason(error)}"
                 ) from None
+            logging.getLogger("ray.data").setLevel(logging.WARNING)
         try:
             yield
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import os
@@ -172,7 +171,8 @@ class BatchExplainer:
             TypeError: If an argument has the wrong type.
             ValueError: If an argument has an invalid value.
         """
-        other = copy.copy(self)
+        other = object.__new__(BatchExplainer)  # to copy it would save a model in memory
+        vars(other).update(vars(self))
         if targets is not None:
             other._targets = targets
         if references is not None:
