@@ -117,5 +117,5 @@ def test_a_public_name_stands_for_one_thing() -> None:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
                 places.setdefault(node.name, []).append(module)
     twice = {name for name, modules in places.items() if len(modules) > 1}
-    # Each of the two commands is called so by `cli`.
+    # Each of the commands is called so by `cli`.
     assert {name for name in twice if not name.startswith("_")} == {"command"}

@@ -101,11 +101,14 @@ def test_the_reference_has_every_public_name_once_under_its_shortest_path() -> N
     public = {f"kerasight.{name}" for name in short}
     public |= {f"kerasight.keras.gradcam.{name}" for name in ("gradcam", "gradcam_backend")}
     public |= {"kerasight.cam.maps.normalised", "kerasight.cam.request.Request"}
+    public |= {"kerasight.jobs.sources.find"}
     public |= {"kerasight.metrics.result.Evaluation", "kerasight.metrics.statistics.Estimate"}
     public |= {f"kerasight.metrics.columns.{name}" for name in ("METRICS", "Metric")}
     public |= {f"kerasight.metrics.comparison.{name}" for name in ("RANDOM", "Row")}
     for module in (
+        kerasight.callbacks,
         kerasight.demo,
+        kerasight.jobs,
         kerasight.metrics,
         kerasight.metrics.evaluation,
         kerasight.cam.attention,

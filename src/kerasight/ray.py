@@ -19,7 +19,7 @@ from kerasight.checks import integer, plural
 from kerasight.errors import SetupError, reason
 from kerasight.jobs import manifest, parts, sources
 from kerasight.jobs.parts import Row
-from kerasight.jobs.sources import Picture
+from kerasight.jobs.sources import Entry
 from kerasight.jobs.worker import BatchExplainer
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Cluster:
             if is_ours:
                 ray.shutdown()
 
-    def explained(self, explainer: BatchExplainer, pictures: Iterable[Picture]) -> ray.data.Dataset:
+    def explained(self, explainer: BatchExplainer, pictures: Iterable[Entry]) -> ray.data.Dataset:
         """The rows of pictures, as a dataset that is still to be run.
 
         Args:
@@ -191,7 +191,7 @@ class Cluster:
         wanted = {"CPU": self.num_cpus, "GPU": self.num_gpus}
         return max(1, min(int(there.get(kind, 0) / each) for kind, each in wanted.items() if each))
 
-    def rows(self, explainer: BatchExplainer, pictures: Iterable[Picture]) -> Iterator[list[Row]]:
+    def rows(self, explainer: BatchExplainer, pictures: Iterable[Entry]) -> Iterator[list[Row]]:
         """The rows of each picture, as they come, in no order.
 
         Args:

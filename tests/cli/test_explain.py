@@ -660,7 +660,7 @@ class TestJob:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("kerasight.cli.explain.draw", interrupted)
+            patch.setattr("kerasight.cli.explain.draw_overlay", interrupted)
             result = run("explain", *arguments)
         assert result.exit_code == 130
         assert re.fullmatch(

@@ -25,13 +25,13 @@ from PIL import Image
 from kerasight.base import Explanation, TargetExplanation
 from kerasight.jobs import parts, sources
 from kerasight.jobs.job import carry_out
-from kerasight.jobs.sources import Picture
+from kerasight.jobs.sources import Entry
 from kerasight.progress import progress_bar
 
 BROKEN = b"broken"
 
 
-def explain(pictures: Iterator[Picture]) -> Iterator[list[parts.Row]]:
+def explain(pictures: Iterator[Entry]) -> Iterator[list[parts.Row]]:
     """The red of a picture's first pixel is its score, and fills two heatmaps."""
     for picture in pictures:
         assert picture.read is not None

@@ -25,7 +25,7 @@ from PIL import Image
 
 import kerasight
 from kerasight.jobs import Finished, job, manifest, parts, read, run, sources, worker
-from kerasight.jobs.sources import Picture
+from kerasight.jobs.sources import Entry
 
 
 @pytest.fixture(autouse=True)
@@ -313,7 +313,7 @@ def carry_out(explain: job.Explain = killing.explain, **options: Any) -> Finishe
 def test_an_interrupt_keeps_what_is_explained() -> None:
     make_pictures(9)
 
-    def interrupted(pictures: Iterator[Picture]) -> Iterator[list[parts.Row]]:
+    def interrupted(pictures: Iterator[Entry]) -> Iterator[list[parts.Row]]:
         for number, found in enumerate(killing.explain(pictures)):
             if number == 5:
                 raise KeyboardInterrupt
@@ -438,7 +438,7 @@ def test_other_versions_are_told_and_stand_in_the_parts(caplog: pytest.LogCaptur
         Path("job"),
         sources.find("photos"),
         killing.explain,
-        asked=manifest.read(Path("job")).asked,
+        asked=manifest.manifest_of(Path("job")).asked,
         facts={},
         versions={"numpy": "3"},
         progress=False,

@@ -97,7 +97,7 @@ def test_layers_count_where_weights_are_the_same() -> None:
 def test_a_manifest_is_written_and_read(tmp_path: Path) -> None:
     asked = asked_of()
     written = settle(tmp_path, asked)
-    assert manifest.read(tmp_path) == written
+    assert manifest.manifest_of(tmp_path) == written
     assert (written.asked, written.facts, written.versions) == (
         asked,
         {"model": "cats.keras"},
@@ -151,7 +151,7 @@ def test_a_manifest_of_a_later_version_or_a_broken_one_is_refused(
     path = tmp_path / "manifest.json"
     path.write_text(change(json.loads(path.read_text())))
     before = path.read_text()
-    for look in (manifest.read, lambda folder: settle(folder, asked_of())):
+    for look in (manifest.manifest_of, lambda folder: settle(folder, asked_of())):
         with pytest.raises(ValueError, match=problem):
             look(tmp_path)
     assert path.read_text() == before
@@ -159,12 +159,12 @@ def test_a_manifest_of_a_later_version_or_a_broken_one_is_refused(
 
 def test_what_is_no_job_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no job: there is no such folder"):
-        manifest.read(tmp_path / "nowhere")
+        manifest.manifest_of(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"is no job: it has no manifest.json"):
-        manifest.read(tmp_path)
+        manifest.manifest_of(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"manifest.json cannot be read: Not a directory"):
-        manifest.read(tmp_path / "file")
+        manifest.manifest_of(tmp_path / "file")
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 from cli.commands import save_picture
 
 from kerasight.jobs import sources
-from kerasight.jobs.sources import Again, Picture
+from kerasight.jobs.sources import Again, Entry
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def find(pictures: Any, *, done: Sequence[str] = (), **options: Any) -> list[Picture]:
+def find(pictures: Any, *, done: Sequence[str] = (), **options: Any) -> list[Entry]:
     found = sources.find(pictures, **options)
     return list(found.each(lambda key, *_: key not in done))
 

@@ -33,7 +33,7 @@ from kerasight.cli.console import (
     standard_output,
 )
 from kerasight.cli.files import PAGE, Guard, check_writable
-from kerasight.cli.overlays import FORMATS, draw, free_path, path_in_job
+from kerasight.cli.overlays import FORMATS, draw_overlay, free_path, path_in_job
 from kerasight.cli.sources import sources_of
 from kerasight.cli.tables import MOST_ROWS, OverlayRow, print_overlays
 from kerasight.errors import PictureError, SetupError, reason
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from kerasight.classifiers.models import Classifier
     from kerasight.jobs.job import Question
     from kerasight.jobs.parts import Row
-    from kerasight.jobs.sources import Picture
+    from kerasight.jobs.sources import Entry
     from kerasight.ray import Cluster
 
 __all__ = ["HELP", "command"]
@@ -676,7 +676,7 @@ class _Run:
         """Write an overlay for each class; those before an error count."""
         assert picture.expl is not None
         for place, path in enumerate(picture.paths):
-            draw(picture.expl, place, path, self.request.look)
+            draw_overlay(picture.expl, place, path, self.request.look)
             picture.rows.append(_row(picture, place, path))
 
     def _describe(self, pictures: Sequence[_Picture]) -> None:
@@ -770,12 +770,12 @@ def _go_on(
         try:
             for place in range(len(item.expl.targets or ())):
                 path = path_in_job(request.output, item.key, item.expl, place, request.suffix)
-                draw(item.expl, place, path, request.look)
+                draw_overlay(item.expl, place, path, request.look)
         except PictureError as error:
             common[item.key] = getattr(error, "common", "")
             raise
 
-    def explain(pictures: Iterator[Picture]) -> Iterator[list[Row]]:
+    def explain(pictures: Iterator[Entry]) -> Iterator[list[Row]]:
         nonlocal done
         if cluster is not None:
             found = cluster.rows(question.explainer, pictures)

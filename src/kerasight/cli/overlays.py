@@ -17,7 +17,7 @@ from kerasight.files import is_overlay
 if TYPE_CHECKING:
     from kerasight.base import Explanation, TargetExplanation
 
-__all__ = ["FORMATS", "draw", "free_path", "path_in_job"]
+__all__ = ["FORMATS", "draw_overlay", "free_path", "path_in_job"]
 
 FORMATS = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 """The formats of overlays, with the endings of their names."""
@@ -88,7 +88,7 @@ class _OverlayError(PictureError):
         self.common = f"overlays cannot be written: {reason(error)}"
 
 
-def draw(expl: Explanation, place: int, path: Path, look: Mapping[str, Any]) -> None:
+def draw_overlay(expl: Explanation, place: int, path: Path, look: Mapping[str, Any]) -> None:
     """Draw and write the overlay of one of the classes of an explanation.
 
     Args:

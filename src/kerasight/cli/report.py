@@ -83,7 +83,7 @@ def command(
         if pictures < 1:
             raise SetupError(f"--pictures must be at least 1, got {pictures}")
         options.check_look(look)
-        found = manifest.read(job)
+        found = manifest.manifest_of(job)
         check_writable("--html", html)
         guard = Guard(force)
         guard.keep("a file of the job", job / manifest.NAME, *parts.paths_of(job))

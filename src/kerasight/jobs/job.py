@@ -18,7 +18,7 @@ from kerasight.checks import one_of, plural
 from kerasight.errors import SetupError
 from kerasight.jobs import manifest, parts, sources
 from kerasight.jobs.parts import Parts, Row
-from kerasight.jobs.sources import Picture, Pictures
+from kerasight.jobs.sources import Entry, Pictures
 from kerasight.jobs.worker import BatchExplainer
 from kerasight.progress import check_progress, progress_bar
 
@@ -33,7 +33,7 @@ __all__ = ["Explain", "Finished", "Question", "carry_out", "question_of", "run"]
 
 _log = logging.getLogger("kerasight")
 
-Explain = Callable[[Iterator[Picture]], Iterator[list[Row]]]
+Explain = Callable[[Iterator[Entry]], Iterator[list[Row]]]
 """Explains pictures: gives the rows of each, in any order, while it takes others."""
 
 
@@ -200,7 +200,7 @@ class Question:
     versions: Mapping[str, str]
 
     def explain(
-        self, pictures: Iterator[Picture], finish: Callable[[Item], object] | None = None
+        self, pictures: Iterator[Entry], finish: Callable[[Item], object] | None = None
     ) -> Iterator[list[Row]]:
         """Explain pictures, in order, in this process.
 

@@ -38,7 +38,7 @@ __all__ = [
     "hash_of_file",
     "hash_of_model",
     "locked",
-    "read",
+    "manifest_of",
     "settle",
     "versions",
 ]
@@ -212,7 +212,7 @@ def versions() -> dict[str, str]:
 # The file
 
 
-def read(folder: Path) -> Manifest:
+def manifest_of(folder: Path) -> Manifest:
     """The manifest of a job.
 
     Raises:
@@ -263,7 +263,7 @@ def settle(
         SetupError: If it asks something else, and what is different.
         OSError: If it cannot be written.
     """
-    there = read(folder) if (folder / NAME).exists() else None
+    there = manifest_of(folder) if (folder / NAME).exists() else None
     if there is not None and parts.holds_answers(folder):
         if told := _differences(there.asked, asked):
             raise SetupError(

@@ -59,7 +59,7 @@ def read(
             form.
     """
     folder, form = Path(folder), one_of("form", form, _FORMS)  # type: ignore[assignment]
-    manifest.read(folder)
+    manifest.manifest_of(folder)
     if form == "explanations":
         found = explanations(folder, errors=errors, pictures=pictures)
         return (expl for _, expl in found)
@@ -101,7 +101,7 @@ def explanations(
     Raises:
         SetupError: If the folder holds no job, or one of its parts is broken.
     """
-    found = manifest.read(folder)
+    found = manifest.manifest_of(folder)
     names = [name for name in parts.schema().names if pictures or name != "picture"]
     rows = (
         row for batch in parts.batches_of(folder, names, rows=256) for row in parts.rows_in(batch)

@@ -21,7 +21,7 @@ from kerasight.errors import PictureError, SetupError, reason
 if TYPE_CHECKING:
     from jaxtyping import Shaped
 
-__all__ = ["Again", "Picture", "Pictures", "find"]
+__all__ = ["Again", "Entry", "Pictures", "find"]
 
 _TABLES = (".csv", ".parquet")
 _TARS = (".tar", ".tar.gz", ".tgz")
@@ -31,7 +31,7 @@ Wanted = Callable[..., bool]
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class Entry:
     """A picture of a job.
 
     Attributes:
@@ -59,7 +59,7 @@ class Pictures:
     """
 
     facts: Mapping[str, Any]
-    each: Callable[[Wanted], Iterator[Picture]]
+    each: Callable[[Wanted], Iterator[Entry]]
     total: int | None = None
 
 
@@ -147,10 +147,10 @@ def _is_tar(path: Path) -> bool:
 def _of_folder(root: Path) -> Pictures:
     paths = _in_folder(root)
 
-    def each(wanted: Wanted) -> Iterator[Picture]:
+    def each(wanted: Wanted) -> Iterator[Entry]:
         for path in paths:
             if wanted(key := _key(path, root)):
-                yield Picture(key, path.read_bytes, path)
+                yield Entry(key, path.read_bytes, path)
 
     return Pictures({"kind": "folder", "root": _text(str(root))}, each, len(paths))
 
@@ -171,13 +171,13 @@ def _of_list(paths: Sequence[Path]) -> Pictures:
         raise SetupError("there are no pictures: the list of paths is empty")
     spread = [one for path in paths for one in (_in_folder(path) if path.is_dir() else [path])]
 
-    def each(wanted: Wanted) -> Iterator[Picture]:
+    def each(wanted: Wanted) -> Iterator[Entry]:
         for path in spread:
             key = _key(path, root)
             if _is_tar(path):
                 yield from _in_tar(path, f"{key}/", wanted)
             elif wanted(key):
-                yield Picture(key, path.read_bytes, path)
+                yield Entry(key, path.read_bytes, path)
 
     total = None if any(map(_is_tar, spread)) else len(spread)
     return Pictures({"kind": "list", "root": _text(str(root))}, each, total)
@@ -187,14 +187,14 @@ def _of_table(path: Path, column: str) -> Pictures:
     rows = _in_csv if path.name.lower().endswith(".csv") else _in_parquet
     next(rows(path, column), None)  # raises now what is wrong with it
 
-    def each(wanted: Wanted) -> Iterator[Picture]:
+    def each(wanted: Wanted) -> Iterator[Entry]:
         for number, name in enumerate(rows(path, column), 1):
             if not name:
                 if wanted(key := f"row {number}"):
-                    yield Picture(key, partial(_nothing_in, column))
+                    yield Entry(key, partial(_nothing_in, column))
             elif wanted(key := _text(Path(name).as_posix())):
                 place = Path(path.parent, name)
-                yield Picture(key, place.read_bytes, place)
+                yield Entry(key, place.read_bytes, place)
 
     facts = {"kind": "table", "root": _text(str(path.parent)), "table": path.name, "column": column}
     return Pictures(facts, each)
@@ -235,14 +235,14 @@ def _check_column(path: Path, column: str, columns: Sequence[str]) -> None:
         raise SetupError(f"{path} has no column {column!r}, but {there}; pass column=")
 
 
-def _in_tar(path: Path, prefix: str, wanted: Wanted) -> Iterator[Picture]:
+def _in_tar(path: Path, prefix: str, wanted: Wanted) -> Iterator[Entry]:
     with _tar(path) as tar:
         for member in tar:
             name = _name_in_tar(member)
             if name is not None and wanted(key := prefix + name):
                 # Now, as the tar is read from its beginning to its end, and not by several threads.
                 data = _of_member(tar, member)
-                yield Picture(key, partial(bytes, data))
+                yield Entry(key, partial(bytes, data))
 
 
 @contextmanager
@@ -273,12 +273,12 @@ def _name_in_tar(member: tarfile.TarInfo) -> str | None:
     return _text(Path(member.name).with_suffix("").as_posix())
 
 
-def _in_dataset(dataset: Any, rank: int, wanted: Wanted) -> Iterator[Picture]:
+def _in_dataset(dataset: Any, rank: int, wanted: Wanted) -> Iterator[Entry]:
     number = 0
     for given in _given(dataset):
         for doc in _docs(given, rank):
             if wanted(key := f"{number:06d}", doc):
-                yield Picture(key, doc=doc)
+                yield Entry(key, doc=doc)
             number += 1
 
 

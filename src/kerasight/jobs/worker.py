@@ -24,7 +24,7 @@ from kerasight.errors import PictureError, SetupError, reason
 from kerasight.jobs import manifest, parts
 from kerasight.jobs.parts import Row
 from kerasight.jobs.pipeline import Item, Pipeline
-from kerasight.jobs.sources import Picture
+from kerasight.jobs.sources import Entry
 
 if TYPE_CHECKING:
     import keras
@@ -301,7 +301,7 @@ class BatchExplainer:
 
     def rows(
         self,
-        pictures: Iterable[Picture],
+        pictures: Iterable[Entry],
         *,
         of_docs: bool = False,
         finish: Callable[[Item], object] | None = None,
@@ -351,7 +351,7 @@ class BatchExplainer:
         if blank > 1:
             _log.warning("heatmaps of %s are blank or nearly so", plural(blank, "picture"))
 
-    def explain(self, pictures: Sequence[Picture]) -> list[list[Row]]:
+    def explain(self, pictures: Sequence[Entry]) -> list[list[Row]]:
         """Explain a batch of pictures: the rows of each. What runs them is kept for the next.
 
         Raises:
@@ -421,7 +421,7 @@ class BatchExplainer:
 
     # Pictures on their way
 
-    def _item(self, picture: Picture) -> _Item:
+    def _item(self, picture: Entry) -> _Item:
         if picture.doc is not None:
             return self._item_of_doc(picture.key, picture.doc[0])
         assert picture.read is not None

@@ -33,9 +33,9 @@ __all__ = [
     "input_shape",
     "inputs_of",
     "kind_of",
+    "number_of_docs",
     "picture_of",
     "rank_of_docs",
-    "rows_of",
 ]
 
 
@@ -227,7 +227,7 @@ def check_batch(anatomy: Anatomy, shape: tuple[int, ...]) -> None:
     raise ValueError(f"docs must have shape (docs, {axes}), got {tuple(shape)}{advice}")
 
 
-def rows_of(inputs: Inputs) -> int:
+def number_of_docs(inputs: Inputs) -> int:
     """How many docs there are; raises ValueError if inputs differ in that."""
     rows = {len(leaf) for leaf in inputs.leaves}
     if len(rows) > 1:

@@ -383,7 +383,7 @@ class _Door:
         try:
             as_arrays = Inputs(given).packed([np.asarray(leaf) for leaf in Inputs(given).leaves])
             whole = doors.batch_of(self.anatomy, as_arrays, self.seen)
-            doors.rows_of(whole)
+            doors.number_of_docs(whole)
         except (TypeError, ValueError) as error:
             yield _Item(error=error)
             return

@@ -220,13 +220,13 @@ def docs_of(model: keras.Model, docs: Any, seen: str | int | None = None) -> Doc
     check_model(model)
     # Imported only now, as they need Keras.
     from kerasight.keras.anatomy import Anatomy
-    from kerasight.keras.docs import check_shape, inputs_of, rows_of
+    from kerasight.keras.docs import check_shape, inputs_of, number_of_docs
 
     anatomy = Anatomy(model)
     inputs = docs if isinstance(docs, Inputs) else None
     if isinstance(docs, (dict, list, tuple)) and len(anatomy.inputs) != 1:
         inputs = inputs_of(anatomy, docs, seen)
-        rows_of(inputs)
+        number_of_docs(inputs)
     docs = docs if inputs is None else inputs.docs
     if not isinstance(docs, np.ndarray):
         raise TypeError(

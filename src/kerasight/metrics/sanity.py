@@ -290,7 +290,7 @@ def sanity_check(
     check_model(model)
     # Imported only now, as they need Keras.
     from kerasight.keras.anatomy import Anatomy
-    from kerasight.keras.docs import check_shape, inputs_of, rows_of
+    from kerasight.keras.docs import check_shape, inputs_of, number_of_docs
     from kerasight.keras.traces import lasting_scope
     from kerasight.metrics.random_weights import groups_of
 
@@ -302,7 +302,7 @@ def sanity_check(
             f"{type(docs).__name__}"
         )
     inputs = inputs_of(anatomy, docs, explain_kwargs.get("seen"))
-    number = rows_of(inputs)
+    number = number_of_docs(inputs)
     check_shape(anatomy, inputs, number=None)
     each = [inputs[place : place + 1].structure for place in range(number)]
     explain_kwargs["progress"] = False  # the bar that counts steps is enough
