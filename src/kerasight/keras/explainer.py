@@ -249,8 +249,10 @@ class Explainer:
             RunError: As in `record_batch`.
         """
         request = self.request
-        if request.method.at == "outside":
-            return record_from_outside(self.anatomy, inputs, target, logits=request.logits)
+        is_at_doc = request.method.at == "doc" and site is not None and site.layer is self.model
+        # What takes the gradients of changed docs has no use for those of the doc.
+        if request.method.at == "outside" or (is_at_doc and not request.method.takes_gradients):
+            return record_from_outside(self.anatomy, inputs, target, site, logits=request.logits)
         if request.method.at == "blocks":
             return record_blocks(
                 self.anatomy,

@@ -295,7 +295,12 @@ def record_batch(
 
 
 def record_from_outside(
-    anatomy: Anatomy, inputs: Inputs, target: Target, *, logits: bool = False
+    anatomy: Anatomy,
+    inputs: Inputs,
+    target: Target,
+    site: Site | None = None,
+    *,
+    logits: bool = False,
 ) -> Record:
     """Run a model forward once, and see its scores alone; nothing needs to be differentiable.
 
@@ -303,6 +308,7 @@ def record_from_outside(
         anatomy: The model.
         inputs: Its inputs.
         target: What to explain.
+        site: The docs, where their gradients will be asked for; None if they will not.
         logits: Whether the scores are to be those before the final softmax or sigmoid.
 
     Returns:
@@ -321,7 +327,7 @@ def record_from_outside(
     if not is_real(docs):
         docs = np.ones((len(docs), 1), np.float32)
     places = anatomy.places_of(as_floats(docs))
-    site = Site(anatomy.model, at_input=True, layout=CHANNELS_LAST)
+    site = site or Site(anatomy.model, at_input=True, layout=CHANNELS_LAST)
     return Record(
         site=site,
         path=anatomy.name_of(site),

@@ -25,8 +25,10 @@ def along_path(subject: Subject) -> list[Evidence]:
     middles = ((np.arange(steps) + 0.5) / steps).astype(difference.dtype)
     total = np.zeros((len(subject.terms), *difference.shape))
     for some in _parts(subject):
-        shares = middles[some].reshape(-1, *[1] * difference.ndim)
-        total += subject.gradients_at(baseline + shares * difference).sum(axis=1, dtype=np.float64)
+        path = np.multiply.outer(middles[some], difference)
+        path += baseline
+        for gradients in np.moveaxis(subject.gradients_at(path), 1, 0):
+            total += gradients
     totals = subject.score - subject.scores_at(baseline[np.newaxis])[0]
     formula = subject.request.method.formula
     return [
@@ -64,10 +66,11 @@ def under_noise(subject: Subject) -> list[Evidence]:
     shape = (len(subject.terms), *values.shape)
     means, squares = np.zeros(shape), np.zeros(shape)
     for some in _parts(subject):
-        noise = subject.noise(random, (some.stop - some.start, *values.shape))
-        gradients = subject.gradients_at(values + noise)
-        means += gradients.sum(axis=1, dtype=np.float64)
-        squares += np.square(gradients, dtype=np.float64).sum(axis=1)
+        noisy = subject.noise(random, (some.stop - some.start, *values.shape))
+        noisy += values
+        for gradients in np.moveaxis(subject.gradients_at(noisy), 1, 0):
+            means += gradients
+            squares += np.square(gradients, dtype=np.float64)
     formula, number = subject.request.method.formula, subject.samples
     return [
         Evidence(formula(mean, square))
