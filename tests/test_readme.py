@@ -101,7 +101,8 @@ def test_the_reference_has_every_public_name_once_under_its_shortest_path() -> N
     public = {f"kerasight.{name}" for name in short}
     public |= {f"kerasight.keras.gradcam.{name}" for name in ("gradcam", "gradcam_backend")}
     public |= {"kerasight.cam.maps.normalised", "kerasight.cam.request.Request"}
-    public |= {"kerasight.jobs.sources.find"}
+    public |= {"kerasight.jobs.sources.find", "kerasight.jobs.worker.BatchExplainer"}
+    public |= {"kerasight.ray.Cluster", "kerasight.ray.explain"}
     public |= {"kerasight.metrics.result.Evaluation", "kerasight.metrics.statistics.Estimate"}
     public |= {f"kerasight.metrics.columns.{name}" for name in ("METRICS", "Metric")}
     public |= {f"kerasight.metrics.comparison.{name}" for name in ("RANDOM", "Row")}
