@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cli.commands import doc_of, make_mean, noise_picture, save_model
+from cli.commands import doc_of, make_mean, noise_picture, noise_pictures, save_model
 from cli.commands import run as command
 from frameworks import on_tensorflow_as_long
 from PIL import Image
@@ -52,11 +52,6 @@ def mean() -> keras.Model:
     return make_mean()
 
 
-def make_pictures(number: int) -> None:
-    for one in range(number):
-        noise_picture(f"photos/{one:02}.png", seed=one)
-
-
 def deadly(times: int) -> Any:
     """Preprocessing that ends its process at a black picture, so many times."""
     tally = Path("tally").absolute()
@@ -79,7 +74,7 @@ def table_of(folder: str) -> list[dict[str, Any]]:
 
 
 def test_a_job_answers_as_in_one_process_though_a_worker_is_killed(mean: keras.Model) -> None:
-    make_pictures(20)
+    noise_pictures(20)
     Image.new("RGB", (9, 7)).save("photos/10.png")
     Path("photos/bad.png").write_bytes(b"broken")
     prepare = deadly(1)
@@ -103,7 +98,7 @@ def test_a_job_answers_as_in_one_process_though_a_worker_is_killed(mean: keras.M
 
 
 def test_a_dataset_of_arrays_answers_as_explain_predictions_does(mean: keras.Model) -> None:
-    make_pictures(8)
+    noise_pictures(8)
     docs = np.concatenate([doc_of(f"photos/{one:02}.png") for one in range(8)])
     names = np.array([f"number {one}" for one in range(8)])
 
@@ -128,7 +123,7 @@ def test_a_dataset_of_arrays_answers_as_explain_predictions_does(mean: keras.Mod
 
 
 def test_the_command_goes_on_with_a_job_by_workers(mean: keras.Model) -> None:
-    make_pictures(3)
+    noise_pictures(3)
     model = save_model(mean)
     job = ["photos", "-m", model, "--preprocess", "none", "--job", "job", "--no-overlays"]
     result = command("explain", *job, "--engine", "ray", "--workers", "1", "--target", "1")
@@ -144,7 +139,7 @@ def test_the_command_goes_on_with_a_job_by_workers(mean: keras.Model) -> None:
 
 @on_tensorflow_as_long
 def test_pictures_that_end_each_worker_end_the_job_and_nothing_else(mean: keras.Model) -> None:
-    make_pictures(6)
+    noise_pictures(6)
     Image.new("RGB", (9, 7)).save("photos/05.png")
     asked: dict[str, Any] = {"preprocess": deadly(9), "progress": False, "part_pictures": 2}
     with pytest.raises(ValueError, match=r"ended 3 times .*the same 2 pictures.*batch_size"):
@@ -159,7 +154,7 @@ def test_pictures_that_end_each_worker_end_the_job_and_nothing_else(mean: keras.
 
 
 def test_what_a_cluster_cannot_do_is_told_before_anything_is_sent(mean: keras.Model) -> None:
-    make_pictures(1)
+    noise_pictures(1)
     with pytest.raises(ValueError, match="workers must be at least 1"):
         kerasight.ray.explain("photos", mean, workers=0)
     with pytest.raises(ValueError, match="num_gpus must be at least 0"):

@@ -163,6 +163,12 @@ def noise_picture(name: str = "noise.png", size: tuple[int, int] = (9, 7), seed:
     return name
 
 
+def noise_pictures(number: int, folder: str = "photos") -> None:
+    """Pictures of noise, ``00.png`` and so on, each of its own seed."""
+    for one in range(number):
+        noise_picture(f"{folder}/{one:02}.png", seed=one)
+
+
 def doc_of(name: str, side: int = 4) -> np.ndarray:
     """What the models here see of a picture, without preprocessing."""
     with Image.open(name) as picture:

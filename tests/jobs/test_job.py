@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import pyarrow as pa
 import pytest
-from cli.commands import doc_of, make_mean, noise_picture, save_model
+from cli.commands import doc_of, make_mean, noise_picture, noise_pictures, save_model
 from frameworks import on_tensorflow, tf
 from jobs import killing
 from PIL import Image
@@ -37,11 +37,6 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def mean() -> keras.Model:
     """Its scores are the means of red, green and blue."""
     return make_mean()
-
-
-def make_pictures(number: int = 7, folder: str = "photos") -> None:
-    for one in range(number):
-        noise_picture(f"{folder}/{one:02}.png", seed=one)
 
 
 def explain(model: Any, pictures: Any = "photos", **options: Any) -> Finished:
@@ -65,7 +60,7 @@ def times() -> Counter[str]:
 
 
 def test_a_job_answers_as_explain_prediction_does(mean: keras.Model) -> None:
-    make_pictures(20)
+    noise_pictures(20)
     names = ["red", "green", "blue"]
     finished = explain(mean, class_names=names, top_targets=2, part_pictures=6)
     assert finished == Finished(20, 0, 0, Path("job"))
@@ -110,7 +105,7 @@ def test_what_is_transparent_is_white_in_a_thumbnail() -> None:
 def test_models_are_given_as_files_as_the_demo_and_with_a_function_of_their_own(
     mean: keras.Model,
 ) -> None:
-    make_pictures(3)
+    noise_pictures(3)
     explain(mean)
     expected = read("job")
     file = save_model(mean)
@@ -131,7 +126,7 @@ def test_models_are_given_as_files_as_the_demo_and_with_a_function_of_their_own(
 def test_datasets_are_explained_by_their_numbers_and_keep_their_pictures(
     mean: keras.Model,
 ) -> None:
-    make_pictures(5)
+    noise_pictures(5)
     docs = np.concatenate([doc_of(f"photos/{one:02}.png") for one in range(5)])
     batches = [(docs[:3], np.zeros(3)), (docs[3:], np.zeros(2))]
     assert told(explain(mean, batches, preprocess=None)) == (5, 0, 0)
@@ -161,7 +156,7 @@ def test_a_tf_data_dataset_is_one(mean: keras.Model) -> None:
 def test_a_job_goes_on_with_what_is_new_or_failed_before(
     mean: keras.Model, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_pictures(4)
+    noise_pictures(4)
     Path("photos/bad.png").write_bytes(b"broken")
     Path("photos/cut.png").write_bytes(Path("photos/00.png").read_bytes()[:60])
     assert told(explain(mean, part_pictures=2)) == (4, 2, 0)
@@ -180,7 +175,7 @@ def test_a_job_goes_on_with_what_is_new_or_failed_before(
 
 
 def test_finished_pictures_are_not_opened(mean: keras.Model) -> None:
-    make_pictures(3)
+    noise_pictures(3)
     explain(mean)
     before = Path("job/parts", *os.listdir("job/parts")).read_bytes()
     for path in Path("photos").iterdir():
@@ -192,7 +187,7 @@ def test_finished_pictures_are_not_opened(mean: keras.Model) -> None:
 def test_the_same_picture_twice_is_explained_once(
     mean: keras.Model, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_pictures(2)
+    noise_pictures(2)
     paths = ["photos/00.png", "photos/01.png", Path("photos/../photos/00.png").resolve()]
     assert told(explain(mean, paths)) == (2, 0, 0)
     assert "1 picture came more than once" in caplog.text
@@ -200,7 +195,7 @@ def test_the_same_picture_twice_is_explained_once(
 
 
 def test_names_may_hold_newlines_and_bytes_that_are_no_text(mean: keras.Model) -> None:
-    make_pictures(1)
+    noise_pictures(1)
     names = {b"a\nb.png": "a\nb.png"}
     if sys.platform == "linux":
         names[b"c\xff.png"] = "c\\xff.png"
@@ -212,7 +207,7 @@ def test_names_may_hold_newlines_and_bytes_that_are_no_text(mean: keras.Model) -
 
 
 def test_another_question_is_refused_with_each_difference(mean: keras.Model) -> None:
-    make_pictures(2)
+    noise_pictures(2)
     explain(mean)
     before = read("job")
     with pytest.raises(ValueError, match=re.escape("method was 'grad-cam', is 'layercam'; ask")):
@@ -244,7 +239,7 @@ def test_where_nothing_is_explained_yet_another_question_may_be_asked(mean: kera
 def test_a_part_that_was_cut_is_made_again(
     mean: keras.Model, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_pictures(6)
+    noise_pictures(6)
     explain(mean, part_pictures=2)
     whole = read("job")
     path = parts.paths_of(Path("job"))[1]
@@ -259,7 +254,7 @@ def test_a_part_that_was_cut_is_made_again(
 
 
 def test_wrong_arguments_are_refused_and_leave_no_folder(mean: keras.Model) -> None:
-    make_pictures(1)
+    noise_pictures(1)
     for problem, options in {
         "there is no option 'mehtod'; the nearest name is method": {"mehtod": "layercam"},
         "unknown method 'x'": {"method": "x"},
@@ -311,7 +306,7 @@ def carry_out(explain: job.Explain = killing.explain, **options: Any) -> Finishe
 
 
 def test_an_interrupt_keeps_what_is_explained() -> None:
-    make_pictures(9)
+    noise_pictures(9)
 
     def interrupted(pictures: Iterator[Entry]) -> Iterator[list[parts.Row]]:
         for number, found in enumerate(killing.explain(pictures)):
@@ -329,7 +324,7 @@ def test_an_interrupt_keeps_what_is_explained() -> None:
 def test_an_interrupt_in_the_model_keeps_what_came_out_of_it(
     mean: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_pictures(30)
+    noise_pictures(30)
     question = job.question_of("photos", mean, preprocess="none")
     pipeline = worker.Pipeline[Any]
     looked = iter(range(100))
@@ -386,7 +381,7 @@ class _Writer:
 
 
 def test_a_full_disk_is_told_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_pictures(9)
+    noise_pictures(9)
     Path("photos/bad.png").write_bytes(killing.BROKEN)
     with monkeypatch.context() as patch:
         patch.setattr("kerasight.files.open", FullDisk(9000), raising=False)
@@ -421,7 +416,7 @@ def test_a_full_disk_is_asked_again_as_the_job_ends(tmp_path: Path) -> None:
 
 
 def test_two_runs_never_write_to_one_folder(mean: keras.Model) -> None:
-    make_pictures(1)
+    noise_pictures(1)
     with (
         manifest.locked(Path("job")),
         pytest.raises(ValueError, match="another process is at work on the job in job; wait"),
@@ -431,7 +426,7 @@ def test_two_runs_never_write_to_one_folder(mean: keras.Model) -> None:
 
 
 def test_other_versions_are_told_and_stand_in_the_parts(caplog: pytest.LogCaptureFixture) -> None:
-    make_pictures(2)
+    noise_pictures(2)
     carry_out()
     noise_picture("photos/new.png")
     job.carry_out(
@@ -491,7 +486,7 @@ def test_killed_at_fifty_random_moments_each_picture_stands_once() -> None:
 def test_a_real_job_that_is_killed_twice_goes_on_and_answers_as_one_that_is_not(
     mean: keras.Model,
 ) -> None:
-    make_pictures(60)
+    noise_pictures(60)
     file = save_model(mean)
     code = (
         "from kerasight.jobs import run; "

@@ -39,6 +39,7 @@ __all__ = [
     "failing_on_the_picture",
     "find_sites",
     "import_keras",
+    "is_file_name",
     "is_integer",
     "load",
     "number_of_classes",
@@ -118,7 +119,7 @@ def check_model_options(command: str, options: ModelOptions, images: Sequence[Pa
             f"--model needs pictures to {command}: pass their files, as in "
             f"kerasight {command} --model {model} cat.jpg"
         )
-    if model is not None and _is_file_name(model):
+    if model is not None and is_file_name(model):
         model_files.check(Path(model), options.unsafe)
         return
     owner = "the demo model" if model is None else f"the application {model}"
@@ -132,7 +133,8 @@ def check_model_options(command: str, options: ModelOptions, images: Sequence[Pa
             raise SetupError(f"{option} is for model files; {owner} {does}")
 
 
-def _is_file_name(model: str) -> bool:
+def is_file_name(model: str) -> bool:
+    """Whether what a model is called is the name of a file, and not of an application."""
     return Path(model).suffix.lower() in model_files.SUFFIXES
 
 
@@ -227,7 +229,7 @@ def load(options: ModelOptions, names: Sequence[str] | None) -> Classifier:
     with contextlib.redirect_stdout(sys.stderr):
         if options.model is None:
             return _load_demo()
-        if _is_file_name(options.model):
+        if is_file_name(options.model):
             return _load_file(Path(options.model), options, names)
         return _load_application(options.model)
 

@@ -27,7 +27,6 @@ __all__ = [
     "Parts",
     "Row",
     "batches_of",
-    "failed_keys",
     "failed_row",
     "finished_hashes",
     "finished_keys",
@@ -341,11 +340,6 @@ def finished_hashes(folder: Path) -> dict[str, str | None]:
         columns = (batch[name].to_pylist() for name in ("key", "hash", "error"))
         found.update((key, one) for key, one, error in zip(*columns, strict=True) if error is None)
     return found
-
-
-def failed_keys(folder: Path) -> dict[str, str]:
-    """The pictures of a job that could not be explained, with their errors."""
-    return {key: error for key, error in _keys(folder) if error is not None}
 
 
 def holds_answers(folder: Path) -> bool:

@@ -270,8 +270,9 @@ class BatchExplainer:
     def _load(self, of_docs: bool) -> Classifier:
         models.import_keras()
         names, preprocess = self.class_names, self._preprocess
-        if self._model is None or (isinstance(self._model, str) and not _is_file(self._model)):
-            found = models.load(self._model_options(self._model), names)
+        given = self._model
+        if given is None or (isinstance(given, str) and not models.is_file_name(given)):
+            found = models.load(self._model_options(given), names)
             return replace(found, to_doc=preprocess, size=None) if callable(preprocess) else found
         if self._here.model is None:
             self._here.model = self._load_model()
@@ -554,10 +555,6 @@ def _nothing(*_: Any) -> Any:
 def _absolute(name: str, endings: tuple[str, ...]) -> str:
     """The path of a file from the root, as others work in other folders; else the name."""
     return os.path.abspath(name) if name.lower().endswith(endings) else name
-
-
-def _is_file(model: str) -> bool:
-    return model.lower().endswith(model_files.SUFFIXES)
 
 
 def _rows(item: _Item) -> list[Row]:
