@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,14 @@ def test_a_batch_without_pictures_or_with_two_kinds_of_them_is_refused(
     with pytest.raises(ValueError, match="it has 'path', 'bytes'"):
         explainer({"path": ["a"], "bytes": [b"a"]})
     assert all(len(column) == 0 for column in explainer({"path": []}).values())
+
+
+def test_what_is_kept_for_the_next_batch_does_not_silence_warnings(
+    explainer: BatchExplainer,
+) -> None:
+    filters = list(warnings.filters)
+    explainer({"path": made()})
+    assert warnings.filters == filters
 
 
 def test_threads_may_share_it(mean: keras.Model, explainer: BatchExplainer) -> None:

@@ -21,7 +21,7 @@ from kerasight.cam.methods import DEFAULT, METHODS, Method
 from kerasight.cam.request import Request
 from kerasight.checks import nearest, plain, plural
 from kerasight.classifiers import models
-from kerasight.classifiers.pictures import Source
+from kerasight.classifiers.pictures import Source, quiet_decoders
 from kerasight.cli import options
 from kerasight.cli.console import (
     Told,
@@ -569,7 +569,7 @@ def _explain(sources: Sequence[Source], run: _Run) -> int:
         The exit code.
     """
     code = reported = 0
-    with run.pipeline, closing(progress(len(sources))) as run.bar:
+    with quiet_decoders(), run.pipeline, closing(progress(len(sources))) as run.bar:
         try:
             found = run.explanations(map(_Picture, sources))
             if run.request.html is not None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from kerasight.cam.request import check_options, takes_options
 from kerasight.checks import one_of, plural
+from kerasight.classifiers.pictures import quiet_decoders
 from kerasight.errors import SetupError
 from kerasight.jobs import manifest, parts, sources
 from kerasight.jobs.parts import Parts, Row
@@ -334,6 +335,7 @@ def carry_out(
             wanted = _Wanted(parts.finished_keys(folder), bar)
         metadata = {f"version of {name}": one for name, one in versions.items()}
         with (
+            quiet_decoders(),
             closing(bar),
             Parts(folder, metadata, pictures=part_pictures, seconds=part_seconds) as written,
         ):

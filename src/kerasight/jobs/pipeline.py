@@ -8,7 +8,6 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 
 from kerasight.classifiers import models
-from kerasight.classifiers.pictures import Source, quiet_decoders
+from kerasight.classifiers.pictures import Source
 from kerasight.errors import PictureError, SetupError, reason
 from kerasight.jobs.ahead import ahead
 
@@ -157,18 +156,15 @@ class Pipeline(Generic[Made]):
         self._is_checked = False
         self._finishing: deque[Made] = deque()
         self._pool = ThreadPoolExecutor(threads or min(_THREADS, os.cpu_count() or 1))
-        self._quiet = ExitStack()
 
     def __enter__(self) -> Pipeline[Made]:
-        """Silence Pillow's warnings, before threads begin."""
-        self._quiet.enter_context(quiet_decoders())
+        """Nothing runs yet: threads begin with the first picture."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """Wait for what threads have begun; drop what they have not."""
         self._is_over = True
         self._pool.shutdown(cancel_futures=True)
-        self._quiet.close()
 
     def run(self, items: Iterable[Made]) -> Iterator[Made]:
         """Do everything about items.
@@ -309,7 +305,10 @@ class Pipeline(Generic[Made]):
             warnings.simplefilter("always", HeatmapWarning)
             with models.failing_on_the_picture():
                 item.expl = look.explanation(place, item.picture)
-        item.warnings += [reason(warning.message) for warning in caught]
+        # Decoders in other threads may have warned as well.
+        item.warnings += [
+            reason(one.message) for one in caught if issubclass(one.category, HeatmapWarning)
+        ]
 
     def _finished(self, item: Made) -> None:
         assert item.expl is not None
