@@ -1,9 +1,10 @@
 """What `kerasight explain FOLDER` takes of many photographs, beside its three parts alone.
 
-`bench.py` runs it as a process of its own: ``python folder.py [--few N] [--many N] [OPTION ...]``
-prints a row of the table per line, its cells between bars; further options are those of the
-command. The overlays of 1,000 photographs take 3 GB meanwhile. With KERASIGHT_IMAGENET_DIR set,
-MobileNetV2 has its ImageNet weights, else random ones.
+`bench.py` runs it as a process of its own: ``python folder.py [--few N] [--many N] [--size WxH]
+[OPTION ...]`` prints a row of the table per line, its cells between bars. Further options are those
+of the command; ``{number}`` in them stands for the number of photographs: ``--job job{number}``.
+The overlays of 1,000 photographs take 3 GB meanwhile. With KERASIGHT_IMAGENET_DIR set, MobileNetV2
+has its ImageNet weights, else random ones.
 """
 
 from __future__ import annotations
@@ -27,27 +28,26 @@ from PIL import Image
 
 warnings.simplefilter("ignore")
 
-SIZE = (1600, 1200)
 MODEL = "model.keras"
 BATCH = 16
 SAMPLE = 64  # pictures that each part is measured by
 
 
-def photograph(seed: int) -> Image.Image:
+def photograph(seed: int, size: tuple[int, int]) -> Image.Image:
     """Structure of all sizes, as in photographs, and the grain of a sensor."""
     random = np.random.default_rng(seed)
-    pixels = np.full((*SIZE[::-1], 3), 128, np.float32)
+    pixels = np.full((*size[::-1], 3), 128, np.float32)
     for octave in range(2, 9):
         side = 2**octave
         noise = Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8))
         pixels += (
-            np.asarray(noise.resize(SIZE, Image.Resampling.BICUBIC), np.float32) / side - 128 / side
+            np.asarray(noise.resize(size, Image.Resampling.BICUBIC), np.float32) / side - 128 / side
         )
-    pixels += random.normal(0, 4, (*SIZE[::-1], 1))
+    pixels += random.normal(0, 4, (*size[::-1], 1))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def prepare(folder: Path, number: int) -> None:
+def prepare(folder: Path, number: int, size: tuple[int, int]) -> None:
     """Photographs and a model, for processes to read."""
     import keras
 
@@ -55,7 +55,7 @@ def prepare(folder: Path, number: int) -> None:
     for place in range(number):
         path = folder / "photos" / f"{place:05}.jpg"
         if place < SAMPLE:
-            photograph(place).save(path, quality=90)
+            photograph(place, size).save(path, quality=90)
         else:
             path.write_bytes((folder / "photos" / f"{place % SAMPLE:05}.jpg").read_bytes())
     weights = os.environ.get("KERASIGHT_IMAGENET_DIR")
@@ -138,6 +138,7 @@ def whole(number: int, options: Sequence[str]) -> tuple[float, float, int]:
         "print(time.perf_counter() - start[0], time.process_time() - start[1], status)\n"
     )
     pictures = [str(path) for path in sorted(Path("photos").iterdir())[:number]]
+    options = [one.format(number=number) for one in options]
     done = subprocess.run(
         [sys.executable, "-c", code, "explain", *pictures, "-m", MODEL, *options],
         # As users have it, whatever a benchmark of times sets.
@@ -150,7 +151,7 @@ def whole(number: int, options: Sequence[str]) -> tuple[float, float, int]:
     return float(seconds), float(cpu), int(memory) // 1024
 
 
-def rows(few: int, many: int, options: Sequence[str]) -> Iterator[str]:
+def rows(few: int, many: int, size: tuple[int, int], options: Sequence[str]) -> Iterator[str]:
     alone = parts(options)
     first, second = whole(few, options), whole(many, options)
     # What is done once, such as imports, counts in both.
@@ -161,7 +162,7 @@ def rows(few: int, many: int, options: Sequence[str]) -> Iterator[str]:
     listed = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, (seconds, _) in alone.items())
     busy = sum(cpu for _, cpu in alone.values()) / cores
     yield (
-        f"`{words}`, {SIZE[0]} x {SIZE[1]}, a photograph / {slowest} alone "
+        f"`{words}`, {size[0]} x {size[1]}, a photograph / {slowest} alone "
         f"({1e3 * taken:.1f} ms / {listed} ms) | at most 1.25 | {taken / alone[slowest][0]:.2f}"
     )
     both = sum(seconds for seconds, _ in alone.values())
@@ -184,11 +185,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--few", type=int, default=200)
     parser.add_argument("--many", type=int, default=1000)
+    parser.add_argument("--size", default="1600x1200")
     args, options = parser.parse_known_args()
+    width, height = map(int, args.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder), args.many)
+        prepare(Path(folder), args.many, (width, height))
         os.chdir(folder)
-        for row in rows(args.few, args.many, options):
+        for row in rows(args.few, args.many, (width, height), options):
             print(row, flush=True)
         os.chdir("/")
 
