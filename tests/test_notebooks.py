@@ -15,8 +15,8 @@ from nbformat.v4 import new_output
 from notebooks.execute import FOLDER, METADATA, VARIABLE, execute, read, takes_imagenet, tidy
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-# These train several models, which JAX compiles for minutes.
-LONG = {"segmentation-detection", "signals-volumes-texts"}
+# The others train several models or take many methods, which JAX compiles for minutes.
+SHORT = {"keras-image-classifiers", "transfer-learning"}
 ON_IMAGENET = [path for path in NOTEBOOKS if takes_imagenet(read(path))]
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -85,7 +85,7 @@ def test_there_are_notebooks() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, marks=on_tensorflow_as_long if path.stem in LONG else [], id=path.stem)
+        pytest.param(path, marks=[] if path.stem in SHORT else on_tensorflow_as_long, id=path.stem)
         for path in NOTEBOOKS
     ],
 )
