@@ -1,10 +1,10 @@
 """What `kerasight explain FOLDER` takes of many photographs, beside its three parts alone.
 
 `bench.py` runs it as a process of its own: ``python folder.py [--few N] [--many N] [--size WxH]
-[OPTION ...]`` prints a row of the table per line, its cells between bars. Further options are those
-of the command; ``{number}`` in them stands for the number of photographs: ``--job job{number}``.
-The overlays of 1,000 photographs take 3 GB meanwhile. With KERASIGHT_IMAGENET_DIR set, MobileNetV2
-has its ImageNet weights, else random ones.
+[--application NAME] [OPTION ...]`` prints a row of the table per line, its cells between bars.
+Further options are those of the command; ``{number}`` in them stands for the number of photographs:
+``--job job{number}``. The overlays of 1,000 photographs take 3 GB meanwhile. With
+KERASIGHT_IMAGENET_DIR set, MobileNetV2 has its ImageNet weights; else weights are random.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def photograph(seed: int, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def prepare(folder: Path, number: int, size: tuple[int, int]) -> None:
+def prepare(folder: Path, number: int, size: tuple[int, int], application: str) -> None:
     """Photographs and a model, for processes to read."""
     import keras
 
@@ -58,10 +58,10 @@ def prepare(folder: Path, number: int, size: tuple[int, int]) -> None:
             photograph(place, size).save(path, quality=90)
         else:
             path.write_bytes((folder / "photos" / f"{place % SAMPLE:05}.jpg").read_bytes())
-    weights = os.environ.get("KERASIGHT_IMAGENET_DIR")
-    keras.applications.MobileNetV2(
-        weights=f"{weights}/mobilenet_v2.weights.h5" if weights else None
-    ).save(folder / MODEL)
+    weights = None
+    if application == "MobileNetV2" and "KERASIGHT_IMAGENET_DIR" in os.environ:
+        weights = os.environ["KERASIGHT_IMAGENET_DIR"] + "/mobilenet_v2.weights.h5"
+    getattr(keras.applications, application)(weights=weights).save(folder / MODEL)
 
 
 def cost(work: Callable[[Any], Any], things: Sequence[Any], each: int = 1) -> tuple[float, float]:
@@ -186,10 +186,11 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=200)
     parser.add_argument("--many", type=int, default=1000)
     parser.add_argument("--size", default="1600x1200")
+    parser.add_argument("--application", default="MobileNetV2", help="of keras.applications")
     args, options = parser.parse_known_args()
     width, height = map(int, args.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder), args.many, (width, height))
+        prepare(Path(folder), args.many, (width, height), args.application)
         os.chdir(folder)
         for row in rows(args.few, args.many, (width, height), options):
             print(row, flush=True)

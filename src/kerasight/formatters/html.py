@@ -14,25 +14,31 @@ always the same text.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib import resources
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from kerasight.base import Explanation, TargetExplanation, check_explanation
-from kerasight.escapes import escaped as _escaped
+from kerasight.escapes import escaped
 from kerasight.files import whole_file
+from kerasight.formatters.document import (
+    asset,
+    base64_of,
+    breakable,
+    data_uri,
+    head,
+    img,
+    prose,
+)
 from kerasight.formatters.heat import DrawnHeat, heat_of
 from kerasight.formatters.kinds import KINDS, drawn_kind
 from kerasight.formatters.outlines import outline
@@ -89,9 +95,6 @@ _STILL_SIDE, _STILL_QUALITY = 320, 70
 
 # Of a volume or a video: how many slices, how large each, and how many cells of heat.
 _SLICES, _SLICE_LEAST, _SLICE_MOST, _SLICE_CELLS = 64, 240, 320, 32
-
-# Letters of a part of a path that fit on a line of a card.
-_LONGEST_PART = 24
 
 # Without this on the element with the focus, JupyterLab takes the arrow keys.
 _OWN_KEYS = 'data-lm-suppress-shortcuts="true"'
@@ -166,15 +169,15 @@ def format_as_html(
     body = _fragment(expl, heading, look, "h1" if page else "p")
     fragment = (
         f'<div class="kerasight" data-kerasight="{_revision()}" role="group" '
-        f'aria-label="{_escaped(about)}">\n'
+        f'aria-label="{escaped(about)}">\n'
         f"{style}{body}{script if 'ks-data' in body else ''}</div>"
     )
     if not page:
         return fragment
     style, script = _styles()
-    style = style.replace("</style>", f"\n{_asset('page.css')}</style>")
-    head = _head(about if title is None else title, style, script)
-    return f"{head}<body>\n<main>\n{fragment}\n</main>\n</body>\n</html>\n"
+    style = style.replace("</style>", f"\n{asset('page.css')}</style>")
+    top = head(about if title is None else title, style, script)
+    return f"{top}<body>\n<main>\n{fragment}\n</main>\n</body>\n</html>\n"
 
 
 def format_html_styles() -> str:
@@ -272,7 +275,7 @@ def _write(named: Iterable[tuple[str, Explanation]], out: IO[str], start: str, l
         about = _meta(expl, with_estimator=True)
         if not usual and not expl.error:
             usual = about
-            out.write(f'<p class="ks-meta">{_name(about)}</p>\n')
+            out.write(f'<p class="ks-meta">{breakable(about)}</p>\n')
         # Charts are as they are: the script draws over pictures alone.
         for kind in _kinds(expl, look) if expl.doc is None else []:
             if kind in kinds:
@@ -318,8 +321,8 @@ def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
     meta = _meta(expl, with_estimator=heading != expl.estimator)
     parts = [
         '<div class="ks-head">',
-        f'<{level} class="ks-title"><bdi>{_name(heading)}</bdi></{level}>',
-        f'<p class="ks-meta">{_name(meta)}</p>' if meta else "",
+        f'<{level} class="ks-title"><bdi>{breakable(heading)}</bdi></{level}>',
+        f'<p class="ks-meta">{breakable(meta)}</p>' if meta else "",
         _error(expl),
         "</div>",
     ]
@@ -345,7 +348,7 @@ def _fragment(expl: Explanation, heading: str, look: _Look, level: str) -> str:
     if image is not None:
         parts.append(f'<div class="ks-dials">{scales}</div>')
     if expl.description:
-        text = _prose(expl.description.strip())
+        text = prose(expl.description.strip())
         parts.append(f"<details><summary {_OWN_KEYS}>Method</summary><p>{text}</p></details>")
     parts.append("</div>")
     if image is not None and (targets or expl.image is None):
@@ -380,7 +383,7 @@ def _draw(expl: Explanation, target: TargetExplanation | None, style: Style) -> 
 
 
 def _error(expl: Explanation) -> str:
-    return f'<p class="ks-error">{_prose(expl.error.strip())}</p>' if expl.error else ""
+    return f'<p class="ks-error">{prose(expl.error.strip())}</p>' if expl.error else ""
 
 
 def _meta(expl: Explanation, *, with_estimator: bool) -> str:
@@ -398,10 +401,10 @@ def _still(
     drawn: Image.Image, expl: Explanation, target: TargetExplanation | None, look: _Look
 ) -> str:
     """An overlay with a caption, side by side with the others where there are no styles."""
-    caption = "" if target is None else _name(_caption(target))
+    caption = "" if target is None else breakable(_caption(target))
     return (
         '<figure class="ks-still" style="display:inline-block;margin:0 12px 12px 0">'
-        f"{_img(drawn, _alt(expl, target), _quality(expl, look.quality))}"
+        f"{img(drawn, _alt(expl, target), _quality(expl, look.quality))}"
         f"<figcaption><bdi>{caption}</bdi></figcaption></figure>"
     )
 
@@ -409,13 +412,6 @@ def _still(
 def _quality(expl: Explanation, quality: int) -> int | None:
     """The quality of a JPEG; None for charts of lines, which a JPEG blurs."""
     return None if expl.kind == "signal" else quality
-
-
-def _img(image: Image.Image, alt: str, quality: int | None) -> str:
-    return (
-        f'<img src="{_data_uri(image, quality)}" alt="{_escaped(alt)}" '
-        f'width="{image.width}" height="{image.height}">'
-    )
 
 
 def _caption(target: TargetExplanation) -> str:
@@ -462,10 +458,10 @@ def _classes(targets: Sequence[TargetExplanation], *, is_hidden: bool) -> str:
 
 
 def _row(target: TargetExplanation) -> str:
-    index = f' <span class="ks-index">({_escaped(target.target)})</span>' if target.name else ""
+    index = f' <span class="ks-index">({escaped(target.target)})</span>' if target.name else ""
     score = format_score(target.score, target.is_probability)
     return (
-        f'<span class="ks-class"><bdi>{_name(target.name or target.label)}</bdi>{index}</span> '
+        f'<span class="ks-class"><bdi>{breakable(target.name or target.label)}</bdi>{index}</span> '
         f'<span class="ks-score">{score}</span>'
     )
 
@@ -528,7 +524,7 @@ def _scale(kind: _Kind, look: _Look) -> str:
         low, high, meaning = "0", "1", "from 0, nothing, to 1, the hottest"
     note = f"{'±' if kind.is_signed else ''}1: hottest {kind.outliers:g}%"
     bar = (
-        f'<img src="{_data_uri(colours, None)}" alt="Colours of the heatmap {meaning}" '
+        f'<img src="{data_uri(colours, None)}" alt="Colours of the heatmap {meaning}" '
         'width="256" height="12">'
     )
     return (
@@ -547,17 +543,17 @@ def _report_start(title: str, facts: Mapping[str, object], look: _Look) -> str:
 
     percent = round(100 * greatest_opacity(look.style.alpha_limit))
     script = f"<script>{_script('report')}</script>\n"
-    style = f"<style>{_asset('viewer.css')}\n{_asset('report.css')}</style>\n"
-    head = _head(title, style, script).replace(
-        "</head>", f"<noscript><style>{_asset('noscript.css')}</style></noscript>\n</head>"
+    style = f"<style>{asset('viewer.css')}\n{asset('report.css')}</style>\n"
+    top = head(title, style, script).replace(
+        "</head>", f"<noscript><style>{asset('noscript.css')}</style></noscript>\n</head>"
     )
     told = "".join(
-        f"<div><dt>{_escaped(name)}</dt> <dd><bdi>{_name(value)}</bdi></dd></div>\n"
+        f"<div><dt>{escaped(name)}</dt> <dd><bdi>{breakable(value)}</bdi></dd></div>\n"
         for name, value in [*facts.items(), ("kerasight", __version__)]
     )
-    return f"""{head}<body>
+    return f"""{top}<body>
 <main class="kerasight ks-report">
-<h1><bdi>{_name(title)}</bdi></h1>
+<h1><bdi>{breakable(title)}</bdi></h1>
 <dl class="ks-facts">
 {told}</dl>
 <form class="ks-tools" role="search" method="dialog" hidden>
@@ -588,15 +584,15 @@ def _card(expl: Explanation, name: str, about: str, look: _Look) -> str:
     scores = json.dumps([_finite(target.score) for target in targets])
     percent = " data-percent" if targets and all(one.is_probability for one in targets) else ""
     parts = [
-        f"<h2><bdi>{_name(name)}</bdi></h2>",
-        f'<p class="ks-meta">{_name(about)}</p>' if about else "",
+        f"<h2><bdi>{breakable(name)}</bdi></h2>",
+        f'<p class="ks-meta">{breakable(about)}</p>' if about else "",
         _error(expl),
     ]
     first = targets[0] if targets else None
     if expl.image is not None:
         image = _fitted(image_of(expl), look.side)
         small = replace(expl, image=_fitted(image.copy(), _STILL_SIDE))
-        shown = _img(_draw(small, first, look.style), _alt(expl, first), _STILL_QUALITY)
+        shown = img(_draw(small, first, look.style), _alt(expl, first), _STILL_QUALITY)
         if targets:
             parts += [
                 f'<div class="ks-stage" style="aspect-ratio:{image.width}/{image.height}"></div>',
@@ -607,11 +603,11 @@ def _card(expl: Explanation, name: str, about: str, look: _Look) -> str:
             parts.append(shown)
     elif expl.doc is not None:
         chart = _draw(expl, first, look.style)
-        parts.append(_img(chart, _alt(expl, first), _quality(expl, look.quality)))
+        parts.append(img(chart, _alt(expl, first), _quality(expl, look.quality)))
     parts.append(_texts(expl, "") or _classes(targets, is_hidden=False))
     wide = " ks-wide" if expl.image is None and expl.doc is not None else ""
     return (
-        f'<article class="ks-card{wide}" data-labels="{_escaped(labels)}" data-scores="{scores}"'
+        f'<article class="ks-card{wide}" data-labels="{escaped(labels)}" data-scores="{scores}"'
         f'{percent}><form class="ks-view" method="dialog">{"".join(parts)}</form></article>\n'
     )
 
@@ -643,11 +639,11 @@ def _data(expl: Explanation, image: Image.Image, look: _Look) -> str:
             "numbers": [at + 1 for at in chosen],
             "count": count,
             "start": chosen.index(start),
-            "slices": [_data_uri(one, look.quality) for one in drawn],
+            "slices": [data_uri(one, look.quality) for one in drawn],
         }
     else:
         data["targets"] = [_target_data(expl, target, image.size, look) for target in targets]
-        data["picture"] = _data_uri(image, look.quality)
+        data["picture"] = data_uri(image, look.quality)
     text = json.dumps(data, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -682,7 +678,7 @@ def _target_data(
     overlay(Image.new("RGBA", (1, 1)), heat.values, heat.is_signed, look.style)  # may raise
     lines = outline(target, size)
     if lines is not None:
-        data["outline"] = _data_uri(lines, None)
+        data["outline"] = data_uri(lines, None)
     cells = fewer_cells(heat.values, look.cells)
     return {**data, **_cells_data(expl, target, heat._replace(values=cells))}
 
@@ -712,14 +708,14 @@ def _cells_data(expl: Explanation, target: TargetExplanation, heat: DrawnHeat) -
         "factor": heat.factor,
         "most": heat.most,
         "shape": heat.values.shape[-2:],
-        "cells": _base64(steps.tobytes()),
+        "cells": base64_of(steps.tobytes()),
     }
 
 
 def _table(colours: str, look: _Look) -> str:
     """The colours of heatmaps as RGBA bytes, and the filter that smooths them."""
     tables = {"colours": _colours(colours, look), "filter": _shares(look.style.resampling_filter)}
-    text = json.dumps({name: _base64(table.tobytes()) for name, table in tables.items()})
+    text = json.dumps({name: base64_of(table.tobytes()) for name, table in tables.items()})
     return f'<script type="application/json" class="ks-look" data-kind="{colours}">{text}</script>'
 
 
@@ -761,67 +757,13 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
     return image
 
 
-def _data_uri(image: Image.Image, quality: int | None) -> str:
-    """A picture as a ``data:`` address: a JPEG, or a PNG if it is to stay as it is.
-
-    Args:
-        image: RGB or RGBA.
-        quality: The quality of the JPEG; None for a PNG. Transparent pictures are always PNGs.
-    """
-    image = image.copy()
-    image.info.clear()  # a rotation would turn the picture, but not the heatmap
-    is_opaque = image.mode == "RGB" or image.getchannel("A").getextrema()[0] == 255
-    file = io.BytesIO()
-    if quality is None or not is_opaque:
-        kind = "png"
-        image.save(file, format="PNG")
-    else:
-        kind = "jpeg"
-        image.convert("RGB").save(file, format="JPEG", quality=quality)
-    return f"data:image/{kind};base64,{_base64(file.getvalue())}"
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _name(text: object) -> str:
-    """A name or a path that may be broken where its parts end, and not in the middle of a word.
-
-    Browsers break lines at hyphens and spaces themselves.
-    """
-    parts = re.split(r"(?<=[/\\])", _escaped(text))
-    for number, part in enumerate(parts):
-        if len(parts) == 1 or len(part) > _LONGEST_PART:
-            parts[number] = re.sub(r"(?<=_)(?=\w)", "<wbr>", part)
-    return "<wbr>".join(filter(None, parts))
-
-
-def _prose(text: str) -> str:
-    """Sentences with names of code between backticks."""
-    return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", _escaped(text))
-
-
-# Styles, scripts, and the heads of pages
-
-
-@lru_cache
-def _asset(name: str) -> str:
-    """A file of the folder ``page`` without its indentation and its comments."""
-    folder = resources.files("kerasight.formatters") / "page"
-    lines = (folder / name).read_text(encoding="utf-8").splitlines()
-    stripped = [line.strip() for line in lines]
-    return "\n".join(
-        line
-        for line in stripped
-        if line and not line.startswith("//") and not (line[:2] == "/*" and line[-2:] == "*/")
-    )
+# Styles and scripts
 
 
 @lru_cache
 def _script(name: str) -> str:
     """The script of a fragment or of a report, in a function of its own."""
-    parts = [_asset("viewer.js"), _asset(f"{name}.js")]
+    parts = [asset("viewer.js"), asset(f"{name}.js")]
     return "\n".join(["(() => {", '"use strict";', *parts, "})();"])
 
 
@@ -834,26 +776,4 @@ def _revision() -> str:
 def _styles() -> tuple[str, str]:
     """The style and script elements of fragments."""
     script = _script("fragment").replace("__REVISION__", _revision())
-    return f"<style>{_asset('viewer.css')}</style>\n", f"<script>{script}</script>\n"
-
-
-def _head(title: str, style: str, script: str) -> str:
-    """The head of a page that fetches nothing and runs no script but its own."""
-    from kerasight import __version__
-
-    code = script.removeprefix("<script>").rstrip().removesuffix("</script>")
-    digest = _base64(hashlib.sha256(code.encode()).digest())
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        # The command recognises its pages by this.
-        f'<meta name="generator" content="kerasight {__version__}">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{_escaped(title)}</title>\n{style}{script}</head>\n"
-    )
+    return f"<style>{asset('viewer.css')}</style>\n", f"<script>{script}</script>\n"
