@@ -508,6 +508,7 @@ def test_a_click_enlarges_the_picture_and_what_is_chosen_there_is_chosen_afterwa
     expect(page.locator(".ks-reading")).to_contain_text("0.50 in row 1, column 1")
     dialog.get_by_role("button", name="Close").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(stage).to_be_visible()  # it comes back a moment after the dialog has gone
     assert stage.bounding_box() == small
     expect(page.get_by_label("rocket")).to_be_checked()
     assert_same_heat(heat_on(page), heat_wanted(expl, 1, alpha_limit=0.2))
