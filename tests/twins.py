@@ -66,11 +66,15 @@ class Twins:
         return heatmap
 
     def docs_of(self, method: str, target: int, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The heatmap, and the changed docs that the model was run on to make it."""
+        """The heatmap, and the changed docs that the model was run on to make it.
+
+        Each is there once: of the first batch, some are run alone before, to see how the model runs.
+        """
         seen = self.model.get_layer("seen").docs
         seen.clear()
         heatmap = self.heatmap(method, target, **options)
-        return heatmap, np.array([doc for doc in seen if (doc != self.doc).any()])
+        docs = {doc.tobytes(): doc for doc in seen if (doc != self.doc).any()}
+        return heatmap, np.array([*docs.values()])
 
 
 def make_twins(*, scale: float = 1, activation: str = "linear", relu: bool = True) -> Twins:
