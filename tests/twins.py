@@ -68,7 +68,7 @@ class Twins:
     def docs_of(self, method: str, target: int, **options: Any) -> tuple[np.ndarray, np.ndarray]:
         """The heatmap, and the changed docs that the model was run on to make it.
 
-        Each is there once: of the first batch, some are run alone before, to see how the model runs.
+        Each is there once: some are run alone before, to see how the model runs.
         """
         seen = self.model.get_layer("seen").docs
         seen.clear()

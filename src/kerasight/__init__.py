@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kerasight import (
+        auditing,
         base,
         callbacks,
         cam,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         ray,
         targets,
     )
+    from kerasight.auditing.audit import audit
     from kerasight.base import Explanation, HeatmapWarning, TargetExplanation
     from kerasight.compat import install_as_eli5
     from kerasight.explain import explain_prediction, explain_predictions
@@ -42,6 +44,8 @@ __all__ = [
     "Explanation",
     "HeatmapWarning",
     "TargetExplanation",
+    "audit",
+    "auditing",
     "base",
     "callbacks",
     "cam",
@@ -71,6 +75,7 @@ __all__ = [
 
 _MODULES = frozenset(
     {
+        "auditing",
         "base",
         "callbacks",
         "cam",
@@ -90,6 +95,7 @@ _WHERE = {
     "Explanation": "kerasight.base",
     "HeatmapWarning": "kerasight.base",
     "TargetExplanation": "kerasight.base",
+    "audit": "kerasight.auditing.audit",
     "compare": "kerasight.side_by_side",
     "explain_prediction": "kerasight.explain",
     "explain_prediction_keras": "kerasight.keras.explain_prediction",

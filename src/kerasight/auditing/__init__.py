@@ -1,9 +1,10 @@
-"""What the heatmaps of a finished job have in common, without the model.
+"""What the heatmaps of a job have in common, found without the model.
 
-`kerasight.audit` makes an `Audit` of a job's folder. Importing this package imports NumPy alone;
-scikit-learn and pyarrow come with their first use.
+- `audit` looks at the heatmaps of each class, and tells what chance does not explain.
+- `Audit` is what it found; `Audit.write_html` makes a page of it.
 """
 
+from kerasight.auditing.audit import audit
 from kerasight.auditing.result import Audit, ClassMaps, Finding, MapCluster, Share, Shown
 
-__all__ = ["Audit", "ClassMaps", "Finding", "MapCluster", "Share", "Shown"]
+__all__ = ["Audit", "ClassMaps", "Finding", "MapCluster", "Share", "Shown", "audit"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -159,11 +159,20 @@ class Audit:
     classes: tuple[ClassMaps, ...]
     findings: tuple[Finding, ...]
 
-    def write_html(self, path: str | os.PathLike[str], **look: Any) -> None:
-        """Write one page of it, as `kerasight.auditing.page.write_html` does."""
+    def write_html(self, path: str | os.PathLike[str]) -> None:
+        """Write one page of it, a file that needs no other.
+
+        Args:
+            path: The file. Pictures are read again, from where the job had them; of those that
+                have changed or are gone there is the small JPEG that it may have kept, or nothing.
+
+        Raises:
+            OSError: If it cannot be written.
+            ValueError: If the job is not there any more.
+        """
         from kerasight.auditing.page import write_html
 
-        write_html(self, path, **look)
+        write_html(self, path)
 
     def _repr_html_(self) -> str:
         from kerasight.auditing.page import as_html

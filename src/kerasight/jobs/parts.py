@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -283,7 +283,11 @@ def paths_of(folder: Path) -> list[Path]:
 
 
 def batches_of(
-    folder: Path, columns: Sequence[str] | None = None, *, rows: int = 4096
+    folder: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    rows: int = 4096,
+    keys: Collection[str] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """All rows of a job, some at a time; those of a picture one after the other.
 
@@ -293,13 +297,18 @@ def batches_of(
         folder: The job's folder.
         columns: Which of the columns; None for all.
         rows: How many at a time, at most.
+        keys: The pictures whose rows to give; None for all. The other columns are read of those
+            parts alone that have some of them.
 
     Raises:
         SetupError: If a part is broken, or none of a job's.
     """
     for path in paths_of(folder):
         try:
-            yield from _batches(path, columns, rows)
+            if keys is None:
+                yield from _batches(path, columns, rows)
+            else:
+                yield from _of_keys(path, columns, rows, keys)
         except FileNotFoundError:  # it held errors alone, and the job has begun to try them again
             continue
         except _BrokenError as error:
@@ -307,6 +316,20 @@ def batches_of(
                 f"{path} is no whole part of a job ({error}); delete it, and start the job again, "
                 "which explains its pictures anew"
             ) from None
+
+
+def _of_keys(
+    path: Path, columns: Sequence[str] | None, rows: int, keys: Collection[str]
+) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = pa.array([*keys], pa.string())
+    if any(
+        pc.any(pc.is_in(batch["key"], wanted)).as_py() for batch in _batches(path, ["key"], rows)
+    ):
+        for batch in _batches(path, columns, rows):
+            yield batch.filter(pc.is_in(batch["key"], wanted))
 
 
 def _batches(path: Path, columns: Sequence[str] | None, rows: int) -> Iterator[pa.RecordBatch]:

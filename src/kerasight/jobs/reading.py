@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from operator import itemgetter
 from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from PIL import Image
 
-__all__ = ["explanations", "read"]
+__all__ = ["explanations", "pictures_of", "read"]
 
 _FORMS = ("arrow", "pandas", "explanations")
 _KINDS = {1: "signal", 2: "picture", 3: "volume"}  # by the axes of a heatmap
@@ -115,6 +115,28 @@ def explanations(
             if pictures:
                 expl.image = _picture(of_picture[0], again, least)
             yield key, expl
+
+
+def pictures_of(
+    folder: Path, keys: Collection[str], *, least: tuple[int, int] | None = None
+) -> Iterator[tuple[str, Image.Image | None]]:
+    """Some pictures of a job, each after its key, in the order of the job; as of `explanations`.
+
+    Args:
+        folder: The job's folder.
+        keys: Those of the pictures.
+        least: As of `explanations`.
+
+    Raises:
+        SetupError: As from `explanations`.
+    """
+    asked = manifest.manifest_of(folder).asked
+    columns = ["key", "hash", "place", "picture"]
+    with closing(Again(asked["pictures"])) as again:
+        for batch in parts.batches_of(folder, columns, rows=64, keys=keys):
+            for row in batch.to_pylist():
+                if not row["place"]:
+                    yield row["key"], _picture(row, again, least)
 
 
 def _explanation(rows: Sequence[Mapping[str, Any]], estimator: str) -> Explanation:
