@@ -365,7 +365,7 @@ def _of_pattern(
     mirrored = max(np.count_nonzero(pattern.flipped(shape, axis).is_in(roots)) for axis in (0, 1))
     is_some = 0 < count < len(shows)
     excess = one.maps[shows].mean(axis=0) - one.maps[~shows].mean(axis=0) if is_some else one.mean
-    place = excess >= excess.max() / 2
+    place = excess >= excess.max() / 4
     heat = one.maps[:, place].sum(axis=1, dtype=np.float64)
     # Else it is the others that are odd.
     is_cold_else = is_some and heat[~shows].mean() < place.mean()
@@ -374,8 +374,8 @@ def _of_pattern(
         one=one,
         kind="cluster",
         sentence=(
-            f"{count:,} of {len(shows):,} pictures have their heat {where} in the same way, as "
-            f"have {in_others:.2%} of those of other classes."
+            f"{count:,} of {len(shows):,} pictures have heat in the same place, {where}. Of the "
+            f"pictures of other classes, {in_others:.2%} have."
         ),
         log_p=float(log_p),
         can_be=bool(is_cold_else and count <= len(shows) / 2 and count >= _TIMES * mirrored),

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["as_html", "write_html"]
 
 _TITLE = "What the heatmaps have in common"
-_CLASSES = 100  # on the page; those with findings come first
+_CLASSES = 50  # on the page; those with findings come first
 _KEYS = 2000  # of a finding, in its list
-_THUMBNAIL = (272, 272)  # two pixels for each that a figure is wide
+_THUMBNAIL = (224, 224)
 _LEAST = (300, 300)
 _QUALITY = 75
 _CELL = 16  # pixels, of a map with an outline
@@ -92,7 +92,9 @@ def _body(audit: Audit) -> str:
     order = sorted(audit.classes, key=lambda one: one.target not in found)
     shown = order[:_CLASSES]
     wanted = [one.key for finding in audit.findings for one in finding.pictures]
-    wanted += [one.key for maps in shown for one in maps.unlike]
+    for maps in shown:
+        wanted += [one.key for one in maps.unlike]
+        wanted += [one.key for cluster in maps.clusters for one in cluster.pictures]
     pictures = {
         key: None if picture is None else _thumbnail(picture)
         for key, picture in pictures_of(Path(audit.folder), wanted, least=_LEAST)
@@ -183,15 +185,18 @@ def _how_sure(p_value: float) -> str:
 
 
 def _class(maps: ClassMaps, page: _Page) -> str:
-    most = float(maps.mean.max())
-    means = _map(maps.mean, "mean", most=most) + _map(maps.spread, "spread", most=most)
+    means = _map(maps.mean, "mean", most=float(maps.mean.max()))
+    means += _map(maps.spread, "spread", most=float(maps.spread.max()))
     groups = [_group("Share of heat in each cell", means)]
     if maps.clusters:
         greatest = max(float(one.mean.max()) for one in maps.clusters)
         clusters = (
-            _map(one.mean, plural(one.number, "picture"), most=greatest) for one in maps.clusters
+            _map(one.mean, plural(one.number, "picture"), most=greatest)
+            + "".join(_drawn(shown, page.pictures.get(shown.key)) for shown in one.pictures)
+            for one in maps.clusters
         )
-        groups.append(_group("Clusters", "".join(clusters)))
+        columns = "".join(f'<div class="ks-cluster">{one}</div>' for one in clusters)
+        groups.append(_group("Clusters of one half of them, and their most typical", columns))
     if maps.unlike:
         unlike = _all_shown(maps.unlike, page, "like the mean")
         groups.append(_group("Least like the others", unlike))
@@ -269,20 +274,21 @@ def _all_shown(shown: Iterable[Shown], page: _Page, of: str) -> str:
 
 def _shown(shown: Shown, picture: Image.Image | None, of: str) -> str:
     """A picture with its heat over it, which goes under the pointer."""
-    name = printable(shown.key)
-    if picture is None:
-        drawn = '<div class="ks-gone">not there any more, or changed</div>'
-    else:
-        nothing = Image.new("RGBA", (picture.width // 2, picture.height // 2), (0, 0, 0, 0))
-        values = shown.heatmap / max(shown.heatmap.max(), np.finfo(float).tiny)
-        heat = overlay(nothing, values, False, Style(alpha_limit=_OPACITY))
-        where = place_in_words(values)
-        drawn = (
-            f'<div class="ks-shown" tabindex="0">{img(picture, f"{name}, {where}", _QUALITY)}'
-            f'<img src="{data_uri(heat, None)}" alt=""></div>'
-        )
     score = "" if shown.score is None else f", score {format_score(shown.score)}"
     return (
-        f"<figure>{drawn}<figcaption><bdi>{breakable(name)}</bdi>"
+        f"<figure>{_drawn(shown, picture)}<figcaption><bdi>{breakable(printable(shown.key))}</bdi>"
         f'<span class="ks-quiet">{shown.value:.0%} {of}{score}</span></figcaption></figure>'
+    )
+
+
+def _drawn(shown: Shown, picture: Image.Image | None) -> str:
+    if picture is None:
+        return '<div class="ks-gone">not there any more, or changed</div>'
+    nothing = Image.new("RGBA", (picture.width // 2, picture.height // 2), (0, 0, 0, 0))
+    values = shown.heatmap / max(shown.heatmap.max(), np.finfo(float).tiny)
+    heat = overlay(nothing, values, False, Style(alpha_limit=_OPACITY))
+    text = f"{printable(shown.key)}, {place_in_words(values)}"
+    return (
+        f'<div class="ks-shown" tabindex="0" title="{escaped(printable(shown.key))}">'
+        f'{img(picture, text, _QUALITY)}<img src="{data_uri(heat, None)}" alt=""></div>'
     )
