@@ -73,6 +73,7 @@ def run(path: Path, imagenet: Path | None) -> Any:
 
 def test_there_are_notebooks() -> None:
     assert {path.stem for path in NOTEBOOKS} == {
+        "audit",
         "keras-image-classifiers",
         "segmentation-detection",
         "signals-volumes-texts",

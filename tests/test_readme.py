@@ -107,6 +107,7 @@ def test_the_reference_has_every_public_name_once_under_its_shortest_path() -> N
     public |= {f"kerasight.metrics.columns.{name}" for name in ("METRICS", "Metric")}
     public |= {f"kerasight.metrics.comparison.{name}" for name in ("RANDOM", "Row")}
     for module in (
+        kerasight.auditing,
         kerasight.callbacks,
         kerasight.demo,
         kerasight.jobs,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         ray,
         targets,
     )
-    from kerasight.auditing.audit import audit
+    from kerasight.auditing.findings import audit
     from kerasight.base import Explanation, HeatmapWarning, TargetExplanation
     from kerasight.compat import install_as_eli5
     from kerasight.explain import explain_prediction, explain_predictions
@@ -95,7 +95,7 @@ _WHERE = {
     "Explanation": "kerasight.base",
     "HeatmapWarning": "kerasight.base",
     "TargetExplanation": "kerasight.base",
-    "audit": "kerasight.auditing.audit",
+    "audit": "kerasight.auditing.findings",
     "compare": "kerasight.side_by_side",
     "explain_prediction": "kerasight.explain",
     "explain_prediction_keras": "kerasight.keras.explain_prediction",

@@ -4,7 +4,7 @@
 - `Audit` is what it found; `Audit.write_html` makes a page of it.
 """
 
-from kerasight.auditing.audit import audit
+from kerasight.auditing.findings import audit
 from kerasight.auditing.result import Audit, ClassMaps, Finding, MapCluster, Share, Shown
 
 __all__ = ["Audit", "ClassMaps", "Finding", "MapCluster", "Share", "Shown", "audit"]

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int64
 
-__all__ = ["Pattern", "clusterings", "pattern_of"]
+__all__ = ["Others", "Pattern", "clusterings", "pattern_of"]
 
 _NEIGHBOURS = 5
 _MOST = 12  # clusters
@@ -77,10 +77,23 @@ class Pattern:
         return Pattern(np.flip(self.weights.reshape(shape), axis).ravel(), self.least)
 
 
+@dataclass(frozen=True, eq=False)
+class Others:
+    """Pictures of other classes: the mean and the covariances of the roots of shares of heat."""
+
+    mean: Float64[np.ndarray, " cells"]
+    spread: Float64[np.ndarray, "cells cells"]
+
+    @classmethod
+    def of(cls, roots: Float32[np.ndarray, "pictures cells"]) -> Others:
+        """Of square roots of shares of heat."""
+        return cls(roots.mean(axis=0, dtype=np.float64), np.cov(roots, rowvar=False))
+
+
 def pattern_of(
     roots: Float32[np.ndarray, "pictures cells"],
     is_in: Bool[np.ndarray, " pictures"],
-    others: Float32[np.ndarray, "others cells"],
+    others: Others,
 ) -> Pattern | None:
     """What tells a cluster from the rest of its class, and from other classes.
 
@@ -91,23 +104,21 @@ def pattern_of(
     Args:
         roots: Square roots of the shares of heat of pictures of the class.
         is_in: Which of them are in the cluster.
-        others: The same of other classes.
+        others: Pictures of other classes.
 
     Returns:
         The pattern; None if it ends in too few pictures, or in all of them.
     """
-    of_others = others.mean(axis=0, dtype=np.float64), np.cov(others, rowvar=False)
     found = None
     for _ in range(_ROUNDS):
         if np.count_nonzero(is_in) < 3 or np.count_nonzero(~is_in) < 3:
             return None
         inside, rest = roots[is_in], roots[~is_in]
-        mean = (rest.mean(axis=0, dtype=np.float64) + of_others[0]) / 2
-        spread = (np.cov(inside, rowvar=False) + np.cov(rest, rowvar=False) + of_others[1]) / 3
+        mean = (rest.mean(axis=0, dtype=np.float64) + others.mean) / 2
+        spread = (np.cov(inside, rowvar=False) + np.cov(rest, rowvar=False) + others.spread) / 3
         even = np.trace(spread) / len(spread)
         spread = (1 - _SHRUNK) * spread + (_SHRUNK * even + _TINY) * np.eye(len(spread))
         weights = np.linalg.solve(spread, inside.mean(axis=0, dtype=np.float64) - mean)
-        low = (rest @ weights).mean() / 2 + (others @ weights).mean() / 2
-        found = Pattern(weights, float((inside @ weights).mean() + low) / 2)
+        found = Pattern(weights, float((inside @ weights).mean() + mean @ weights) / 2)
         is_in = found.is_in(roots)
     return found

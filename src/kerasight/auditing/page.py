@@ -65,7 +65,7 @@ def as_html(audit: Audit) -> str:
     """The same as a part of a page, as notebooks show it."""
     return (
         f'<div class="kerasight" role="group" aria-label="{_TITLE}">{_styles()}'
-        f'<div class="ks-view ks-audit" style="display:block">{_body(audit)}</div></div>'
+        f'<div class="ks-report ks-audit" style="padding:1rem">{_body(audit)}</div></div>'
     )
 
 

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from kerasight.checks import plural
+from kerasight.escapes import printable
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64
 
 __all__ = ["Audit", "ClassMaps", "Finding", "MapCluster", "Share", "Shown"]
+
+
+_NAMED = 4  # pictures of a finding, where it is printed
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +164,24 @@ class Audit:
     left_out: int
     classes: tuple[ClassMaps, ...]
     findings: tuple[Finding, ...]
+
+    def __str__(self) -> str:
+        """The findings, each with its first pictures, as a person reads them."""
+        of = f"{plural(self.number, 'picture')} of {plural(len(self.classes), 'class')}"
+        by = "".join(
+            f" {word} {one}"
+            for word, one in (("by", self.method), ("at", self.layer), ("of", self.model))
+            if one
+        )
+        said = f"{of}{by}: {plural(len(self.findings), 'finding')}"
+        lost = [f"{self.errors:,} more could not be explained"] if self.errors else []
+        lost += [f"{self.left_out:,} were left out"] if self.left_out else []
+        lines = [", ".join([said, *lost])]
+        for one in self.findings:
+            names = ", ".join(printable(key) for key in one.keys[:_NAMED])
+            more = ", ..." if len(one.keys) > _NAMED else ""
+            lines += ["", f"{one.label}: {one.sentence} (p {one.p_value:.1g})", f"  {names}{more}"]
+        return "\n".join(lines)
 
     def write_html(self, path: str | os.PathLike[str]) -> None:
         """Write one page of it, a file that needs no other.

@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from kerasight.classifiers.models import QUIET
-from kerasight.cli import evaluate, explain, report
+from kerasight.cli import audit, evaluate, explain, report
 from kerasight.cli.console import say, standard_output
 from kerasight.errors import SetupError, reason
 
@@ -92,6 +92,7 @@ for name, module, short in (
     ("explain", explain, "Show where a model looked in pictures."),
     ("evaluate", evaluate, "Compare methods by metrics."),
     ("report", report, "Make a page of what a job has explained."),
+    ("audit", audit, "Find what the heatmaps of a job have in common."),
 ):
     app.command(name, cls=_Command, help=module.HELP, short_help=short)(module.command)
 

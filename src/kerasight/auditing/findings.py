@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from kerasight.auditing.clusters import Pattern, clusterings, pattern_of
+from kerasight.auditing.clusters import Others, Pattern, clusterings, pattern_of
 from kerasight.auditing.gathering import Gathered, gather
 from kerasight.auditing.objects import Boxes, Masks, objects_of
 from kerasight.auditing.result import Audit, ClassMaps, Finding, MapCluster, Share, Shown
@@ -315,14 +315,19 @@ def _clustered(
     roots = np.sqrt(one.maps.reshape(len(one.maps), -1))
     by_number, usual = clusterings(roots[first], seed)
     candidates = []
-    if len(others) > 1:
+    if len(others) > 3:
         of_others = np.sqrt(one.of_job.maps[others].reshape(len(others), -1))
-        learnt, looked_up = of_others[::2], of_others[1::2]
-        for clusters in by_number.values():
-            for cluster in range(clusters.max() + 1):
-                pattern = pattern_of(roots[first], clusters == cluster, learnt)
-                if pattern is not None:
-                    candidates.append(_of_pattern(one, pattern, roots, second, looked_up))
+        learnt, looked_up = Others.of(of_others[::2]), of_others[1::2]
+        patterns = (
+            pattern_of(roots[first], clusters == cluster, learnt)
+            for clusters in by_number.values()
+            for cluster in range(clusters.max() + 1)
+        )
+        # Many clusters end in the same pattern, which is one question and not many.
+        distinct = {one.weights.tobytes(): one for one in patterns if one is not None}
+        candidates += [
+            _of_pattern(one, pattern, roots, second, looked_up) for pattern in distinct.values()
+        ]
     clusters = by_number[usual]
     sizes = np.bincount(clusters)
     return tuple(
