@@ -41,17 +41,20 @@ def clusterings(
     from scipy.sparse.csgraph import laplacian
     from sklearn.cluster import KMeans
     from sklearn.neighbors import kneighbors_graph
+    from threadpoolctl import threadpool_limits  # which scikit-learn depends on
 
     graph = kneighbors_graph(maps, _NEIGHBOURS).toarray()
     matrix, degrees = laplacian((graph + graph.T) / 2, normed=True, return_diag=True)
     values, vectors = eigh(matrix, subset_by_index=(0, _MOST))
     vectors = vectors / degrees[:, None]
-    found = {
-        number: KMeans(number, n_init=5, random_state=seed)
-        .fit_predict(vectors[:, :number])
-        .astype(np.int64)
-        for number in range(2, _MOST + 1)
-    }
+    # So few points take less time than threads take to meet.
+    with threadpool_limits(1):
+        found = {
+            number: KMeans(number, n_init=5, random_state=seed)
+            .fit_predict(vectors[:, :number])
+            .astype(np.int64)
+            for number in range(2, _MOST + 1)
+        }
     return found, int(np.diff(values)[1:].argmax()) + 2
 
 
