@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import pickle
 import threading
@@ -20,6 +21,7 @@ from PIL import Image
 import kerasight
 from kerasight.classifiers import model_files
 from kerasight.jobs import manifest, parts, worker
+from kerasight.jobs.pipeline import Item
 from kerasight.jobs.worker import BatchExplainer
 
 NAMES = ["red", "green", "blue"]
@@ -195,6 +197,22 @@ def test_what_is_kept_for_the_next_batch_does_not_silence_warnings(
     filters = list(warnings.filters)
     explainer({"path": made()})
     assert warnings.filters == filters
+
+
+@pytest.mark.parametrize("column", ["path", "image"])
+def test_pictures_are_freed_at_once_and_not_when_garbage_is_collected(
+    explainer: BatchExplainer, column: str
+) -> None:
+    pictures = made(8)
+    batch = pictures if column == "path" else [np.asarray(Image.open(one)) for one in pictures]
+    explainer({column: batch[:1]})
+    gc.collect()
+    gc.disable()
+    try:
+        explainer({column: batch})
+        assert not [one for one in gc.get_objects() if isinstance(one, Item)]
+    finally:
+        gc.enable()
 
 
 def test_threads_may_share_it(mean: keras.Model, explainer: BatchExplainer) -> None:

@@ -448,16 +448,16 @@ class BatchExplainer:
                 raise PictureError("no such file") from None
             except OSError as error:
                 raise PictureError(f"cannot be read: {reason(error)}") from None
-            item.hash = manifest.hash_of([data])
-            return self._seen(item, read_picture(io.BytesIO(data), least))
+            seen.hash = manifest.hash_of([data])
+            return self._note(seen, read_picture(io.BytesIO(data), least))
 
-        item = _Item(Source(key, "", read, path, draft=read), key)
-        return item
+        seen = _Seen()
+        return _Item(Source(key, "", read, path, draft=read), key, seen=seen)
 
     def _item_of_image(self, key: str, array: Any) -> _Item:
         def read() -> Image.Image:
-            item.hash = manifest.hash_of_doc(pixels[np.newaxis])
-            return self._seen(item, Image.fromarray(pixels))
+            seen.hash = manifest.hash_of_doc(pixels[np.newaxis])
+            return self._note(seen, Image.fromarray(pixels))
 
         from PIL import Image
 
@@ -470,13 +470,13 @@ class BatchExplainer:
                 "a picture must be a uint8 array (height, width, channels) of 1, 3 or 4 channels, "
                 f"got {np.shape(array)}, {pixels.dtype}",
             )
-        item = _Item(Source(key, "", read), key)
-        return item
+        seen = _Seen()
+        return _Item(Source(key, "", read), key, seen=seen)
 
-    def _seen(self, item: _Item, picture: Image.Image) -> Image.Image:
+    def _note(self, seen: _Seen, picture: Image.Image) -> Image.Image:
         """Keep a small one of a picture that was read, if it is wanted."""
         if self._thumbnails:
-            item.thumbnail = thumbnail_of(picture)
+            seen.thumbnail = thumbnail_of(picture)
         return picture
 
     def _item_of_doc(self, key: str, doc: Any) -> _Item:
@@ -484,7 +484,8 @@ class BatchExplainer:
         from kerasight.keras.anatomy import Anatomy
 
         array = np.ascontiguousarray(doc)[np.newaxis]
-        item = _Item(Source(key, "", _nothing), key, is_doc=True, hash=manifest.hash_of_doc(array))
+        seen = _Seen(manifest.hash_of_doc(array))
+        item = _Item(Source(key, "", _nothing), key, is_doc=True, seen=seen)
         anatomy = Anatomy(self.classifier(of_docs=True).model)
         try:
             inputs = docs.inputs_of(anatomy, array)
@@ -494,7 +495,7 @@ class BatchExplainer:
             return replace(item, source=item.source._replace(problem=reason(error)))
         item.doc = inputs.docs
         if picture is not None:
-            item.thumbnail = thumbnail_of(picture)
+            seen.thumbnail = thumbnail_of(picture)
         return item
 
 
@@ -527,19 +528,33 @@ class _Here:
 _HERE: dict[str, _Here] = {}  # of the last explainer that this process was sent
 
 
+@dataclass
+class _Seen:
+    """What is noted of a picture as it is read.
+
+    What reads it holds this, and not the item: a picture and what reads it would hold each other,
+    and be freed much later.
+
+    Attributes:
+        hash: That of its file, or of its array.
+        thumbnail: A small JPEG of it.
+    """
+
+    hash: str | None = None
+    thumbnail: bytes | None = None
+
+
 @dataclass(eq=False)
 class _Item(Item):
     """A picture on its way.
 
     Attributes:
-        hash: That of its file, or of its array.
-        thumbnail: A small JPEG of it.
+        seen: What is noted of it.
         is_doc: Whether it comes as the model's input.
         has_key: Whether it has a name.
     """
 
-    hash: str | None = None
-    thumbnail: bytes | None = None
+    seen: _Seen = field(default_factory=_Seen)
     is_doc: bool = False
     has_key: bool = True
 
@@ -559,7 +574,7 @@ def _absolute(name: str, endings: tuple[str, ...]) -> str:
 
 def _rows(item: _Item) -> list[Row]:
     assert item.expl is not None
-    rows = parts.rows_of(item.key, item.hash, item.expl, item.thumbnail)
+    rows = parts.rows_of(item.key, item.seen.hash, item.expl, item.seen.thumbnail)
     return rows if item.has_key else [{**row, "key": None} for row in rows]
 
 
