@@ -35,8 +35,7 @@ LEVEL = 0.01
 _FEWEST = 40  # pictures of a class that are clustered, or whose shares are compared
 _SAMPLE = 1000  # of them that are clustered
 _OTHERS = 20_000  # pictures that stand for all classes
-_TIMES = 3  # as often as in other classes, at least, and as at the mirrored place
-_SHARES = 1.5  # as much of the heat as by chance, and as in other classes, at least
+_TIMES = 3  # as often as in other classes, at least, and as at the mirrored place; and as odds
 _PICTURES = 12  # that show a finding
 _TYPICAL = 2  # that show a cluster
 _UNLIKE = 4  # that show what is unlike its class
@@ -62,8 +61,8 @@ def audit(
       more than three times as many, by share, as in other classes, from pictures of which nothing
       was learnt, and as at the mirrored place; at most half of the class; and if the others
       have less heat there than chance.
-    - Heat at the border, in the corners, or outside of the object that is more than one and a half
-      times that of chance, and of other classes.
+    - Heat at the border or in the corners, if its odds are more than three times those of chance,
+      and of other classes; and heat outside of objects, if it is more than by chance.
 
     Heatmaps are those of the first class of each picture; what speaks against it is no heat. Those
     without heat, and those of another shape than most, are left out. Clusters, and what is compared
@@ -422,7 +421,9 @@ def _of_place(
     number = len(one.of_job.maps) - len(heat)
     in_all = one.of_job.heat_in(place)
     in_others = (in_all - heat.sum()) / number if number else chance
-    least = _SHARES * max(chance, in_others)
+    # Paddings alone make the share in corners half as large again, or smaller.
+    odds = _TIMES * max(chance, in_others) / (1 - max(chance, in_others))
+    least = odds / (1 + odds)
     also = f", and in other classes it is {in_others:.1%}" if number else ""
     found = _Candidate(
         one=one,
