@@ -59,7 +59,7 @@ def audit(
       class is clustered, and learnt is what tells a cluster from the rest, and from other classes.
       Then the pictures of the other half are counted that have it. They are a finding if they are
       more than three times as many, by share, as in other classes, from pictures of which nothing
-      was learnt, and as at the mirrored place; at most half of the class; and if the others
+      was learnt, and as have it at the mirrored place; at most half of the class; and if the others
       have less heat there than chance.
     - Heat at the border or in the corners, if its odds are more than three times those of chance,
       and of other classes; and heat outside of objects, if it is more than by chance.
@@ -70,8 +70,9 @@ def audit(
 
     Args:
         folder: A job's folder, as of `kerasight.jobs.run`.
-        masks: Where objects are: a folder of pictures, white on the object, called as the job's
-            keys but for their ending; or a dict of keys and boolean arrays ``(height, width)``.
+        masks: Where objects are: a folder of pictures, black but for the object, called as the
+            job's keys but for their ending; or a dict of keys and boolean arrays ``(height,
+            width)``.
         boxes: The same by boxes: a CSV file with the columns ``key``, ``left``, ``top``, ``right``
             and ``bottom``; or a dict of keys and these four, as shares of the picture's sides.
         seed: Of how classes are divided and clustered. The same seed gives the same audit.
@@ -363,10 +364,9 @@ def _of_pattern(
     shows = pattern.is_in(roots)
     count = int(np.count_nonzero(shows))
     in_others = (1 + np.count_nonzero(pattern.is_in(others))) / (1 + len(others))
-    log_p = binom.logsf(
-        np.count_nonzero(shows[second]) - 1, len(second), min(1.0, _TIMES * in_others)
-    )
     mirrored = max(np.count_nonzero(pattern.flipped(shape, axis).is_in(roots)) for axis in (0, 1))
+    usual = max(in_others, (1 + mirrored) / (1 + len(roots)))
+    log_p = binom.logsf(np.count_nonzero(shows[second]) - 1, len(second), min(1.0, _TIMES * usual))
     is_some = 0 < count < len(shows)
     excess = one.maps[shows].mean(axis=0) - one.maps[~shows].mean(axis=0) if is_some else one.mean
     place = excess >= excess.max() / 4
@@ -382,7 +382,7 @@ def _of_pattern(
             f"pictures of other classes, {in_others:.2%} have."
         ),
         log_p=float(log_p),
-        can_be=bool(is_cold_else and count <= len(shows) / 2 and count >= _TIMES * mirrored),
+        can_be=bool(is_cold_else and count <= len(shows) / 2),
         observed=count / len(shows),
         chance=float(in_others),
         shows=shows,

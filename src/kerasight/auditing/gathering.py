@@ -109,7 +109,7 @@ def gather(folder: Path) -> Gathered:
         values = batch["heatmap"].flatten().to_numpy(zero_copy_only=False).astype(np.float32)
         heat = np.maximum(values.reshape(-1, *shape), 0)
         total = heat.sum(axis=(1, 2))
-        is_hot = total > 0
+        is_hot = (total > 0) & np.isfinite(total)
         batch = batch.filter(pa.array(is_hot))
         maps.append(heat[is_hot] / total[is_hot, None, None])
         keys.append(batch["key"])

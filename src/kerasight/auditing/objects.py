@@ -50,7 +50,7 @@ def objects_of(masks: Masks | None, boxes: Boxes | None, shape: tuple[int, int])
 
 def _in_folder(folder: Path) -> Callable[[str], Bool[np.ndarray, "height width"] | None]:
     """Masks as pictures, called as the pictures are but for their ending."""
-    from kerasight.classifiers.pictures import read_picture
+    from kerasight.classifiers.pictures import read_mask
 
     if not folder.is_dir():
         raise SetupError(f"masks: {folder} is no folder")
@@ -65,7 +65,7 @@ def _in_folder(folder: Path) -> Callable[[str], Bool[np.ndarray, "height width"]
         if path is None:
             return None
         try:
-            return np.asarray(read_picture(path).convert("L")) > 127
+            return read_mask(path)
         except PictureError as error:
             raise SetupError(f"masks: {path}: {error}") from None
 
