@@ -2,87 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from auditing.made import SIDE, make_job, objects, spot
-from cli.commands import noise_picture
+from auditing.made import make_audit, maps
 
-from kerasight.auditing import Audit, ClassMaps, Finding, MapCluster, Share, Shown, page
-from kerasight.jobs import manifest, parts
-
-KEY = "duck/a<b>\n\u202e.png"
-
-
-def share(heat: np.ndarray) -> np.ndarray:
-    found: np.ndarray = heat / heat.sum()
-    return found
-
-
-def shown(key: str, value: float = 0.5) -> Shown:
-    return Shown(key, 0.75, share(spot(6, 6)), value)
-
-
-def maps(target: int, label: str, *keys: str) -> ClassMaps:
-    mean = share(np.mean(objects(9), axis=0))
-    return ClassMaps(
-        target=target,
-        label=label,
-        number=1234,
-        mean=mean,
-        spread=mean / 2,
-        clusters=(MapCluster(56, mean, (shown("house.png"),)), MapCluster(1, mean, ())),
-        border=Share(0.25, 0.2, 0.3, 24 / 49),
-        corners=Share(0.125, float("nan"), float("nan"), 4 / 49),
-        outside=None,
-        unlike=tuple(map(shown, keys)),
-    )
+from kerasight.auditing import Audit, page
 
 
 @pytest.fixture
 def audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audit:
-    """One finding, on three pictures, of which one is gone and one has changed."""
     monkeypatch.chdir(tmp_path)
-    keys = [KEY, "house.png", "gone.png", "changed.png"]
-    job = make_job("job", [], root="photos", failed=())
-    with manifest.locked(job), parts.Parts(job) as written:
-        for key in keys:
-            noise_picture(f"photos/{key}", size=(60, 40))
-            hash = manifest.hash_of_file(f"photos/{key}")
-            written.add([{**parts.failed_row(key, hash, ""), "place": 0, "error": None}])
-    Path("photos/gone.png").unlink()
-    noise_picture("photos/changed.png", seed=7)
-    place = np.zeros((SIDE, SIDE), bool)
-    place[-2:, -2:] = True
-    finding = Finding(
-        kind="cluster",
-        target=0,
-        label="duck & co",
-        sentence="3 of 1,234 pictures <b>have</b> it.",
-        p_value=2.5e-7,
-        observed=0.1,
-        chance=0.01,
-        number=3,
-        of=1234,
-        mean=share(spot(6, 6)),
-        place=place,
-        keys=(KEY, "gone.png", "changed.png"),
-        pictures=(shown(KEY, 0.875), shown("gone.png"), shown("changed.png")),
-    )
-    return Audit(
-        folder=str(job),
-        model="net.keras",
-        method="Grad-CAM",
-        layer="last",
-        number=2500,
-        errors=3,
-        left_out=2,
-        classes=(maps(1, "house"), maps(0, "duck & co", "house.png")),
-        findings=(finding,),
-    )
+    return make_audit()
 
 
 class Elements(HTMLParser):
@@ -155,8 +89,6 @@ def test_classes_with_findings_come_first(audit: Audit) -> None:
 
 
 def test_without_findings_it_says_so(audit: Audit) -> None:
-    from dataclasses import replace
-
     text = Elements(page.as_html(replace(audit, findings=()))).text
     assert "None. No cluster of heatmaps" in text
     many = tuple(maps(number, f"class {number}") for number in range(60))

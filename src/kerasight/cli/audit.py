@@ -27,12 +27,7 @@ HELP = (
 
 
 def command(
-    job: Annotated[
-        Path,
-        typer.Argument(
-            metavar="JOB", show_default=False, help="The folder of kerasight explain --job."
-        ),
-    ],
+    job: options.Job,
     html: Annotated[
         Path | None,
         typer.Option(

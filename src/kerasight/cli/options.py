@@ -25,6 +25,7 @@ __all__ = [
     "Force",
     "Images",
     "Imports",
+    "Job",
     "Layers",
     "Model",
     "Outliers",
@@ -34,6 +35,13 @@ __all__ = [
     "known",
     "layer_keys",
     "request_of",
+]
+
+Job = Annotated[
+    Path,
+    typer.Argument(
+        metavar="JOB", show_default=False, help="The folder of kerasight explain --job."
+    ),
 ]
 
 Images = Annotated[
