@@ -92,31 +92,35 @@ def audit(
         raise ImportError("an audit needs scikit-learn: pip install 'kerasight[audit]'") from None
     seed = integer("seed", seed, least=0)
     of_job = gather(Path(folder))
-    classes = _classes_of(of_job)
     shape = of_job.maps.shape[1], of_job.maps.shape[2]
     rings = _rings_of(shape)
     objects = objects_of(masks, boxes, shape)
     random = np.random.default_rng(seed)
     others = np.sort(random.permutation(len(of_job.maps))[:_OTHERS])
-    candidates: list[_Candidate] = []
+    tried, candidates = 0, []
     summaries = []
-    for one in classes:
+    for one in _classes_of(of_job):
         summary = one.summary()
+        looked_at: list[_Candidate | None] = []
         if rings is not None:
-            border, found = _of_place(one, "border", "at the border", rings[0])
-            corners, also = _of_place(one, "corners", "in the corners", rings[1])
+            border, of_border = _of_place(one, "border", "at the border", rings[0])
+            corners, of_corners = _of_place(one, "corners", "in the corners", rings[1])
             summary = replace(summary, border=border, corners=corners)
-            candidates += found + also
+            looked_at += [of_border, of_corners]
         if objects is not None:
-            outside, found = _outside(one, [objects(key) for key in one.keys])
+            outside, of_outside = _outside(one, [objects(key) for key in one.keys])
             summary = replace(summary, outside=outside)
-            candidates += found
+            looked_at.append(of_outside)
         if len(one.places) >= _FEWEST:
-            clusters, found = _clustered(
+            clusters, patterns = _clustered(
                 one, others[of_job.targets[others] != one.label_place], seed
             )
             summary = replace(summary, clusters=clusters)
-            candidates += found
+            looked_at += patterns
+        # Each has values of all pictures of its class, too many to be kept of all of them.
+        known = [candidate for candidate in looked_at if candidate is not None]
+        tried += len(known)
+        candidates += [candidate for candidate in known if candidate.is_likely]
         summaries.append(summary)
     return Audit(
         folder=os.fspath(folder),
@@ -127,7 +131,7 @@ def audit(
         errors=of_job.errors,
         left_out=of_job.number - len(of_job.maps),
         classes=tuple(summaries),
-        findings=tuple(_findings(candidates)),
+        findings=tuple(_findings(candidates, tried)),
     )
 
 
@@ -204,7 +208,7 @@ class _Class:
         )
 
 
-def _classes_of(of_job: Gathered) -> list[_Class]:
+def _classes_of(of_job: Gathered) -> Iterator[_Class]:
     """The classes in order, those with numbers before those with names."""
     order = sorted(
         range(len(of_job.labels)),
@@ -212,7 +216,8 @@ def _classes_of(of_job: Gathered) -> list[_Class]:
     )
     by_class = np.argsort(of_job.targets, kind="stable")
     bounds = np.searchsorted(of_job.targets[by_class], np.arange(len(order) + 1))
-    return [_Class(of_job, one, by_class[bounds[one] : bounds[one + 1]]) for one in order]
+    for one in order:
+        yield _Class(of_job, one, by_class[bounds[one] : bounds[one + 1]])
 
 
 def _overlap(
@@ -255,19 +260,24 @@ class _Candidate:
     heat: Float64[np.ndarray, " pictures"]
     place: Bool[np.ndarray, "rows columns"] | None
 
+    @property
+    def is_likely(self) -> bool:
+        """Whether it would be a finding if it alone had been looked at."""
+        return self.can_be and self.log_p <= math.log(LEVEL)
 
-def _findings(candidates: Sequence[_Candidate]) -> Iterator[Finding]:
-    """Those that are improbable for the number of candidates, the surest first (Bonferroni).
+
+def _findings(candidates: Sequence[_Candidate], tried: int) -> Iterator[Finding]:
+    """Those that are improbable for all that was tried, the surest first (Bonferroni).
 
     Of several that the same pictures show, it is the surest.
     """
     told: list[_Candidate] = []
-    correction = math.log(max(len(candidates), 1))
+    correction = math.log(max(tried, 1))
     for found in sorted(candidates, key=lambda found: found.log_p):
         log_p = min(0.0, found.log_p + correction)
         if log_p > math.log(LEVEL):
             return
-        if not found.can_be or any(_is_same(found, other) for other in told):
+        if any(_is_same(found, other) for other in told):
             continue
         told.append(found)
         one = found.one
@@ -411,13 +421,13 @@ def _of_place(
     kind: Literal["border", "corners"],
     where: str,
     place: Bool[np.ndarray, "rows columns"],
-) -> tuple[Share, list[_Candidate]]:
+) -> tuple[Share, _Candidate | None]:
     """The share of heat in a place, which may be a finding."""
     heat = one.maps[:, place].sum(axis=1, dtype=np.float64)
     chance = float(place.mean())
     share = _share(heat, chance)
     if len(heat) < _FEWEST:
-        return share, []
+        return share, None
     number = len(one.of_job.maps) - len(heat)
     in_all = one.of_job.heat_in(place)
     in_others = (in_all - heat.sum()) / number if number else chance
@@ -439,12 +449,12 @@ def _of_place(
         heat=heat,
         place=place,
     )
-    return share, [found]
+    return share, found
 
 
 def _outside(
     one: _Class, inside: Sequence[Float64[np.ndarray, "rows columns"] | None]
-) -> tuple[Share | None, list[_Candidate]]:
+) -> tuple[Share | None, _Candidate | None]:
     """The share of heat outside of objects, which may be a finding."""
     heat, chance = np.full(len(inside), np.nan), np.full(len(inside), np.nan)
     for place, object_ in enumerate(inside):
@@ -453,10 +463,10 @@ def _outside(
             chance[place] = 1 - float(object_.mean())
     is_known = ~np.isnan(heat)
     if not is_known.any():
-        return None, []
+        return None, None
     share = _share(heat[is_known], float(chance[is_known].mean()))
     if np.count_nonzero(is_known) < _FEWEST:
-        return share, []
+        return share, None
     more = np.nan_to_num(heat - chance, nan=-1.0)
     found = _Candidate(
         one=one,
@@ -473,7 +483,7 @@ def _outside(
         heat=np.nan_to_num(heat),
         place=None,
     )
-    return share, [found]
+    return share, found
 
 
 def _share(values: Float64[np.ndarray, " pictures"], chance: float) -> Share:

@@ -92,9 +92,11 @@ def gather(folder: Path) -> Gathered:
     import pyarrow.compute as pc
 
     facts = manifest.manifest_of(folder).facts
-    shape = _shape_of_most(folder)
+    shape, most = _shape_of_most(folder)
     number = errors = 0
-    keys, maps, scores, rows_of_targets = [], [], [], []
+    maps = np.empty((most, *shape), np.float32)  # and not twice while parts of it are joined
+    keys, scores = [], []
+    rows_of_targets: list[int] = []
     labels: dict[tuple[int | None, str | None], int] = {}
     method = layer = ""
     for batch in parts.batches_of(folder, _COLUMNS):
@@ -111,7 +113,8 @@ def gather(folder: Path) -> Gathered:
         total = heat.sum(axis=(1, 2))
         is_hot = (total > 0) & np.isfinite(total)
         batch = batch.filter(pa.array(is_hot))
-        maps.append(heat[is_hot] / total[is_hot, None, None])
+        at = len(rows_of_targets)
+        maps[at : at + len(batch)] = heat[is_hot] / total[is_hot, None, None]
         keys.append(batch["key"])
         scores.append(batch["score"].to_numpy(zero_copy_only=False))
         for one in zip(batch["target"].to_pylist(), batch["name"].to_pylist(), strict=True):
@@ -124,7 +127,7 @@ def gather(folder: Path) -> Gathered:
         layer=layer or "",
         number=number,
         errors=errors,
-        maps=np.concatenate(maps),
+        maps=maps[: len(rows_of_targets)],
         scores=np.concatenate(scores).astype(np.float64),
         targets=np.array(rows_of_targets, np.int64),
         labels=[_label(*one) for one in labels],
@@ -139,8 +142,8 @@ def _label(target: int | None, name: str | None) -> tuple[Hashable, str]:
     return target, f"{name} ({target})" if name else f"class {target}"
 
 
-def _shape_of_most(folder: Path) -> list[int]:
-    """The shape of most heatmaps.
+def _shape_of_most(folder: Path) -> tuple[list[int], int]:
+    """The shape of most heatmaps, and how many have it.
 
     Raises:
         SetupError: If they are of no pictures.
@@ -154,10 +157,11 @@ def _shape_of_most(folder: Path) -> list[int]:
                 shapes[tuple(shape)] += 1
     if not shapes:
         raise SetupError(f"{folder}: nothing is explained yet")
-    shape = list(shapes.most_common(1)[0][0])
+    ((found, most),) = shapes.most_common(1)
+    shape = list(found)
     if len(shape) != 2:
         kind = {1: "signals", 3: "volumes"}.get(len(shape), "no pictures")
         raise SetupError(
             f"an audit is of heatmaps of pictures, and those of {folder} are of {kind}"
         )
-    return shape
+    return shape, most
