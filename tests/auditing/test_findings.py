@@ -186,6 +186,14 @@ def test_pictures_without_a_mask_do_not_count(tmp_path: Path) -> None:
     assert kerasight.audit(job, masks={}).classes[0].outside is None
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("heat", [spot(3, 3), np.ones((1, 1)), np.ones((2, 2)), np.ones((3, 3))])
+def test_maps_that_are_all_the_same_are_no_finding(tmp_path: Path, heat: np.ndarray) -> None:
+    found = kerasight.audit(make_job(tmp_path / "job", [[heat] * 100, [heat] * 100]))
+    assert found.findings == ()
+    assert not found.classes[0].spread.any()
+
+
 def test_blank_heatmaps_and_those_of_another_shape_are_left_out(tmp_path: Path) -> None:
     job = make_job(
         tmp_path / "job",

@@ -66,7 +66,8 @@ def audit(
 
     Heatmaps are those of the first class of each picture; what speaks against it is no heat. Those
     without heat, and those of another shape than most, are left out. Clusters, and what is compared
-    with chance, need 40 pictures of a class; without other classes, clusters are never a finding.
+    with chance, need 40 pictures of a class, and maps of 3 x 3 cells or more; without other
+    classes, clusters are never a finding.
 
     Args:
         folder: A job's folder, as of `kerasight.jobs.run`.
@@ -111,7 +112,7 @@ def audit(
             outside, of_outside = _outside(one, [objects(key) for key in one.keys])
             summary = replace(summary, outside=outside)
             looked_at.append(of_outside)
-        if len(one.places) >= _FEWEST:
+        if rings is not None and len(one.places) >= _FEWEST:
             clusters, patterns = _clustered(
                 one, others[of_job.targets[others] != one.label_place], seed
             )
@@ -334,7 +335,9 @@ def _clustered(
             for cluster in range(clusters.max() + 1)
         )
         # Many clusters end in the same pattern, which is one question and not many.
-        distinct = {one.weights.tobytes(): one for one in patterns if one is not None}
+        distinct = {
+            pattern.weights.tobytes(): pattern for pattern in patterns if pattern is not None
+        }
         candidates += [
             _of_pattern(one, pattern, roots, second, looked_up) for pattern in distinct.values()
         ]
@@ -379,11 +382,12 @@ def _of_pattern(
     log_p = binom.logsf(np.count_nonzero(shows[second]) - 1, len(second), min(1.0, _TIMES * usual))
     is_some = 0 < count < len(shows)
     excess = one.maps[shows].mean(axis=0) - one.maps[~shows].mean(axis=0) if is_some else one.mean
-    place = excess >= excess.max() / 4
+    most = max(float(excess.max()), float(np.finfo(float).tiny))
+    place = excess >= most / 4
     heat = one.maps[:, place].sum(axis=1, dtype=np.float64)
     # Else it is the others that are odd.
     is_cold_else = is_some and heat[~shows].mean() < place.mean()
-    where = place_in_words(np.clip(excess / excess.max(), 0, 1)).removeprefix("hottest ")
+    where = place_in_words(np.clip(excess / most, 0, 1)).removeprefix("hottest ")
     return _Candidate(
         one=one,
         kind="cluster",
